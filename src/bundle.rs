@@ -1,0 +1,1 @@
+//! A bundle: a directory with a config.json.

@@ -1,0 +1,1 @@
+//! The container's cgroup, parent side only.

@@ -1,0 +1,217 @@
+//! Command line: argv becomes a [`Request`], which is what was typed and nothing more. No file is touched here.
+
+use std::{ffi::OsString, path::PathBuf};
+
+/// One parsed invocation.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// What holds for every verb.
+    pub globals: Globals,
+    /// The verb with its own flags and operands.
+    pub verb: Verb,
+}
+
+/// Global options of spec 1.1; accepted before every verb, and the last of a repeated one wins.
+#[derive(Debug, Default, Clone)]
+pub struct Globals {
+    /// `--root DIR`: the state root, before every other rule.
+    pub root: Option<PathBuf>,
+    /// `--log FILE`: without a `file:` prefix, which is removed.
+    pub log: Option<PathBuf>,
+    /// `--log-format`
+    pub log_format: LogFormat,
+    /// `--log-level`, and `--debug`.
+    pub log_level: LogLevel,
+    /// `--cgroup-manager`, and `--systemd-cgroup`.
+    pub cgroup_driver: CgroupDriver,
+    /// `--userns`, else `PURA_USERNS`.
+    pub userns: UsernsMode,
+    /// `--strict`, or `PURA_STRICT=1`: degradations are errors.
+    pub strict: bool,
+}
+
+/// Format of the log file.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `time="…" level=error msg="…"`
+    #[default]
+    Text,
+    /// One `{"level","msg","time"}` object a line.
+    Json,
+}
+
+/// What goes to the log file; each includes the ones before it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// The final error: one line. What engines can read.
+    #[default]
+    Error,
+    /// Degradations too.
+    Warning,
+    /// Steps too.
+    Info,
+    /// All.
+    Debug,
+}
+
+/// Who makes the container's cgroup.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// Files below `/sys/fs/cgroup`.
+    #[default]
+    Cgroupfs,
+    /// A transient scope.
+    Systemd,
+    /// Nobody.
+    Disabled,
+}
+
+/// `--userns` of zero-config runs; `inherit` counts for every verb that creates.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum UsernsMode {
+    /// Not given: [`UsernsMode::Auto`], and a config.json decides for itself.
+    #[default]
+    Unset,
+    /// Container 0 is the caller, 1..n the subordinate ids.
+    Auto,
+    /// The caller keeps its ids inside; the others are subordinate ids.
+    KeepId,
+    /// The caller's id alone.
+    Single,
+    /// No user namespace is made.
+    Inherit,
+}
+
+/// A verb with what was typed after it.
+#[derive(Debug)]
+pub enum Verb {
+    /// `create`
+    Create(Create),
+    /// `run` with a bundle.
+    Run(Run),
+    /// `run` without a bundle: `--rootfs DIR` or just a command.
+    ZeroConfig(ZeroConfig),
+    /// `plan`, and `run --dry-run`: the same as `run`, only printed.
+    Plan(Box<Verb>),
+    /// `start ID`
+    Start {
+        /// The container.
+        id: OsString,
+    },
+    /// `state ID`
+    State {
+        /// The container.
+        id: OsString,
+    },
+    /// `kill ID [SIGNAL]`
+    Kill {
+        /// The container, or with `regex` a pattern of ids.
+        id: OsString,
+        /// As typed; TERM when absent.
+        signal: Option<OsString>,
+        /// `--all`: every process of the container.
+        all: bool,
+        /// `--regex`
+        regex: bool,
+    },
+    /// `delete ID`
+    Delete {
+        /// The container, or with `regex` a pattern of ids.
+        id: OsString,
+        /// `--force`
+        force: bool,
+        /// `--regex`
+        regex: bool,
+    },
+    /// `list`
+    List {
+        /// `--format`
+        format: ListFormat,
+        /// `--quiet`: ids only.
+        quiet: bool,
+    },
+    /// `spec`
+    Spec {
+        /// `--bundle`: where to write config.json.
+        bundle: PathBuf,
+        /// `--file`: another name for it, `-` for standard output.
+        file: Option<PathBuf>,
+    },
+    /// `features`
+    Features,
+    /// `--help` or `--version`: text for standard output.
+    Say(String),
+}
+
+impl Default for Verb {
+    fn default() -> Self {
+        Self::Features
+    }
+}
+
+/// Output of `list`.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum ListFormat {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// An array for programs.
+    Json,
+}
+
+/// `create ID`, and what `run` shares with it.
+#[derive(Debug, Default, Clone)]
+pub struct Create {
+    /// The container's id, as typed.
+    pub id: OsString,
+    /// `--bundle DIR`; `.` when absent.
+    pub bundle: PathBuf,
+    /// `--config FILE`, instead of the bundle's config.json.
+    pub config: Option<PathBuf>,
+    /// `--console-socket PATH`
+    pub console_socket: Option<PathBuf>,
+    /// `--pid-file PATH`
+    pub pid_file: Option<PathBuf>,
+    /// `--preserve-fds N`: descriptors 3 to 2 + N stay open.
+    pub preserve_fds: u32,
+    /// `--no-pivot`
+    pub no_pivot: bool,
+    /// `--no-new-keyring`
+    pub no_new_keyring: bool,
+}
+
+/// `run ID`
+#[derive(Debug, Default, Clone)]
+pub struct Run {
+    /// As `create`.
+    pub create: Create,
+    /// `--detach`
+    pub detach: bool,
+    /// `--keep`: leave the state after the program has ended.
+    pub keep: bool,
+}
+
+/// `run [--rootfs DIR] -- CMD…`: no bundle, safe defaults.
+#[derive(Debug, Default, Clone)]
+pub struct ZeroConfig {
+    /// What `run` shares with it; the id comes from `--name` or is made up by the command when empty.
+    pub run: Run,
+    /// `--rootfs DIR`; the host's own root when absent.
+    pub rootfs: Option<PathBuf>,
+    /// The program and its arguments; empty means a shell.
+    pub command: Vec<OsString>,
+    /// `-e NAME=VALUE`, or `NAME` to pass the caller's.
+    pub env: Vec<OsString>,
+    /// `-w DIR`
+    pub cwd: Option<PathBuf>,
+    /// `-u UID[:GID]`
+    pub user: Option<OsString>,
+    /// `-v SRC:DST[:OPTIONS]`
+    pub volumes: Vec<OsString>,
+    /// `--hostname NAME`
+    pub hostname: Option<OsString>,
+    /// `--read-only`: no overlay, and a read-only root.
+    pub read_only: bool,
+    /// `--net`: the caller's network.
+    pub net: bool,
+}

@@ -1,0 +1,112 @@
+//! Facts about the machine and the caller, probed once, as plain data. Deciding with them is the plan's work.
+
+pub mod ids;
+
+use std::path::PathBuf;
+
+use crate::host::ids::{Account, Extent};
+
+/// All that a plan may depend on besides the config and the command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Who calls.
+    pub caller: Caller,
+    /// The caller's user namespace is the machine's initial one: by inode, never by the shape of its map.
+    pub initial_userns: bool,
+    /// Maps of the caller's user namespace, as /proc/self/uid_map and gid_map show them. Empty in the initial one,
+    /// where nobody needs them.
+    pub own_maps: Maps,
+    /// The caller's account and subordinate ids; asked for only when a map must be made up or explained.
+    pub account: Option<Account>,
+    /// cgroup v2, as the caller sees it.
+    pub cgroup: Cgroup,
+    /// Facts about what config.json names.
+    pub named: Named,
+}
+
+/// The calling process, from `/proc/self/status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// umask, as found; pura itself runs with 022.
+    pub umask: u32,
+    /// Effective capabilities, a bit each.
+    pub effective: u64,
+    /// Bounding set, a bit each.
+    pub bounding: u64,
+    /// `no_new_privs` is set.
+    pub no_new_privs: bool,
+    /// A seccomp filter is attached.
+    pub seccomp: bool,
+    /// Ignored signals: bit n - 1 is signal n.
+    pub ignored: u64,
+}
+
+impl Caller {
+    /// Whether capability number `capability` is effective.
+    pub fn has(&self, capability: u8) -> bool {
+        self.effective >> capability & 1 == 1
+    }
+}
+
+/// Both id maps of a user namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Maps {
+    /// `uid_map`
+    pub uids: Vec<Extent>,
+    /// `gid_map`
+    pub gids: Vec<Extent>,
+}
+
+/// Where the caller stands in the cgroup v2 hierarchy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Mount point of cgroup2; none on a pure v1 host.
+    pub mount: Option<PathBuf>,
+    /// The v2 mount is `/sys/fs/cgroup` itself: not a hybrid host.
+    pub unified: bool,
+    /// The caller's cgroup, from the hierarchy's root: `/a/b`.
+    pub own: String,
+}
+
+/// What the paths of config.json turned out to be; positions are those of config.json.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// What is at `root.path`.
+    pub root: Option<Kind>,
+    /// For each of `mounts`: what its source is, when it is a bind.
+    pub sources: Vec<Option<Kind>>,
+    /// For each of `linux.namespaces`: what its path is, when it has one.
+    pub namespaces: Vec<Option<Joined>>,
+}
+
+/// What a path leads to, links followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// Anything else that exists.
+    File,
+    /// Nothing.
+    Missing,
+    /// It cannot be reached: EACCES and the like.
+    Refused(i32),
+}
+
+/// A namespace that config.json joins by path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// `CLONE_NEW*` of what the path is; 0 when it is no namespace; negative errno when it cannot be opened.
+    pub kind: i32,
+    /// Inode of the user namespace that owns it, 0 when unknown (it is not visible from here).
+    pub owner: u64,
+    /// Inode of the namespace itself.
+    pub inode: u64,
+    /// For a user namespace: its maps, as a process of it shows them, when the path is `/proc/PID/ns/user`.
+    pub maps: Option<Maps>,
+}

@@ -1,0 +1,1 @@
+//! Init: applies the plan, in order, and so becomes the program.

@@ -1,0 +1,1 @@
+//! Launch: the parent's side of starting a container.

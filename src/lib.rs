@@ -1,0 +1,27 @@
+//! Internals of `pura`. The modules are listed in the order in which `pura run` passes through them.
+
+pub mod cli;
+pub mod commands;
+
+pub mod bundle;
+pub mod spec;
+
+pub mod host;
+pub mod plan;
+
+pub mod store;
+pub mod cgroup;
+
+pub mod launch;
+
+pub mod init;
+
+pub mod supervise;
+
+pub mod state;
+
+pub mod log;
+
+pub mod sys;
+
+pub mod error;

@@ -1,0 +1,3 @@
+//! `pura`: a rootless, userns-first OCI container runtime.
+
+fn main() {}

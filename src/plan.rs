@@ -1,0 +1,1 @@
+//! The plan: everything init will do, as data, before any process exists.

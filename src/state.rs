@@ -1,0 +1,1 @@
+//! OCI state and its legal transitions.
