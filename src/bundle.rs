@@ -1,1 +1,180 @@
-//! A bundle: a directory with a config.json.
+//! A bundle: a directory with a config.json, read once.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use nix::{fcntl::OFlag, sys::stat::Mode};
+use oci_spec::runtime::Spec;
+use serde_json::Value;
+
+use crate::{
+    error::{Code, Context as _, Error, Result, Warning, plain},
+    sys,
+};
+
+/// A config.json beyond this size is refused: 32 MiB.
+const LARGEST: u64 = 32 << 20;
+
+/// A directory and what its config.json says.
+#[derive(Debug)]
+pub struct Bundle {
+    /// The directory, absolute.
+    pub directory: PathBuf,
+    /// The config's bytes, as they are kept with the container: later edits of the bundle change nothing.
+    pub json: Vec<u8>,
+    /// The config.
+    pub spec: Spec,
+    /// What had to be left out of it.
+    pub warnings: Vec<Warning>,
+}
+
+/// Opens a bundle; `config` is another file than its config.json.
+pub fn open(directory: &Path, config: Option<&Path>) -> Result<Bundle> {
+    let directory = absolute(directory)?;
+    let file = config.map_or_else(|| directory.join("config.json"), Path::to_path_buf);
+    let json = read(&file)?;
+    let (spec, warnings) = parse(&json, &file)?;
+    Ok(Bundle { directory, json, spec, warnings })
+}
+
+impl Bundle {
+    /// A bundle that exists only in memory.
+    pub fn of(directory: PathBuf, spec: Spec) -> Result<Self> {
+        let json = serde_json::to_vec(&spec).map_err(|error| Error::new(Code::Bug, "write the config", error.to_string()))?;
+        Ok(Self { directory, json, spec, warnings: Vec::new() })
+    }
+}
+
+/// An absolute form of a path; links are left as they are.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    if path.is_absolute() {
+        return Ok(path.to_path_buf());
+    }
+    let current = std::env::current_dir().doing(Code::ConfigMissing, || format!("find {path:?} from the current directory"))?;
+    let path = path.strip_prefix(".").unwrap_or(path);
+    Ok(if path.as_os_str().is_empty() { current } else { current.join(path) })
+}
+
+/// Reads a regular file of limited size; a FIFO must not make us wait.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let what = || format!("read {}", path.display());
+    let refuse = |why: &str| Error::new(Code::ConfigMissing, what(), why.to_owned());
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let file = sys::retry(|| nix::fcntl::open(path, flags, Mode::empty()))
+        .map_err(|errno| refuse(&plain(errno)).fix("run in a bundle, or --bundle DIR; pura spec writes a config.json"))?;
+    let stat = sys::path::stat(file.as_fd()).doing(Code::ConfigMissing, what)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(refuse("it is not a regular file"));
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    if size > LARGEST {
+        return Err(refuse("it is over 32 MiB"));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    fs::File::from(file).take(LARGEST + 1).read_to_end(&mut bytes).doing(Code::ConfigMissing, what)?;
+    Ok(bytes)
+}
+
+/// Parses the config. One pass; a second one only when oci-spec is stricter than the specification.
+pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
+    let refuse = |error: &serde_json::Error| {
+        let why = format!("line {} column {}: {}", error.line(), error.column(), words(error));
+        let code = if error.is_data() { Code::Field } else { Code::ConfigSyntax };
+        Error::new(code, format!("read {}", file.display()), why)
+    };
+    let strict = match serde_json::from_slice::<Spec>(json) {
+        Ok(spec) => return check_strings(json, file).map(|()| (spec, Vec::new())),
+        Err(error) => error,
+    };
+    // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
+    let Some((value, unknown)) = without_unknown_capabilities(json) else { return Err(refuse(&strict)) };
+    let spec = serde_json::from_value(value).map_err(|_second| refuse(&strict))?;
+    check_strings(json, file)?;
+    let what = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
+    Ok((spec, vec![Warning::new(Code::Capabilities, what)]))
+}
+
+/// serde's message without its own position, and without a line break.
+fn words(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or(&text);
+    text.replace('\n', " ")
+}
+
+/// A NUL would cut a string short for the kernel; JSON can only write it as \u0000.
+fn check_strings(json: &[u8], file: &Path) -> Result<()> {
+    let Some(at) = json.windows(6).position(|window| window == b"\\u0000") else { return Ok(()) };
+    let line = json.get(..at).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count() + 1;
+    Err(Error::new(Code::Field, format!("read {}", file.display()), format!("line {line}: a string contains a NUL byte")))
+}
+
+/// The config without the capabilities that oci-spec does not know, and their names; nothing when there are none.
+fn without_unknown_capabilities(json: &[u8]) -> Option<(Value, Vec<String>)> {
+    let mut value: Value = serde_json::from_slice(json).ok()?;
+    let sets = value.get_mut("process")?.get_mut("capabilities")?.as_object_mut()?;
+    let mut unknown = Vec::new();
+    for set in sets.values_mut().filter_map(Value::as_array_mut) {
+        set.retain(|name| {
+            let Some(text) = name.as_str() else { return true };
+            let known = serde_json::from_value::<oci_spec::runtime::Capability>(name.clone()).is_ok();
+            if !known && !unknown.iter().any(|other| other == text) {
+                unknown.push(text.to_owned());
+            }
+            known
+        });
+    }
+    if unknown.is_empty() { None } else { Some((value, unknown)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(json: &str) -> Result<(Spec, Vec<Warning>)> {
+        parse(json.as_bytes(), Path::new("config.json"))
+    }
+
+    #[test]
+    fn what_is_no_json_is_named_by_line_and_column() {
+        let error = of("{\n  \"ociVersion\": }").unwrap_err();
+        assert_eq!(error.code(), Code::ConfigSyntax);
+        assert!(error.to_string().starts_with("cannot read config.json: line 2 column 17: expected value"), "{error}");
+        for json in ["", "{", "{}x", "\u{feff}{}", "[]", "null"] {
+            assert!(of(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_or_a_duplicate_is_refused() {
+        for json in [
+            r#"{"process":{"cwd":"/","user":{"uid":4294967296}}}"#,
+            r#"{"process":{"cwd":"/","user":{"uid":-1}}}"#,
+            r#"{"process":{"cwd":"/","user":{},"noNewPrivileges":"true"}}"#,
+            r#"{"linux":{"maskedPaths":"/proc"}}"#,
+            r#"{"hostname":"a","hostname":"b"}"#,
+            r#"{"linux":{"namespaces":[{"type":"bogus"}]}}"#,
+        ] {
+            let error = of(json).unwrap_err();
+            assert_eq!(error.code(), Code::Field, "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_capability_is_left_out_with_a_warning() {
+        let (spec, warnings) =
+            of(r#"{"process":{"cwd":"/","user":{},"capabilities":{"bounding":["CAP_KILL","CAP_BOGUS"]}}}"#).unwrap();
+        assert!(warnings[0].to_string().contains("CAP_BOGUS"));
+        let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+        assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn unknown_keys_are_ignored_and_a_nul_is_refused() {
+        assert!(of(r#"{"x":1,"process":{"cwd":"/","user":{"y":2}},"linux":{"z":[]}}"#).is_ok());
+        assert!(of(r#"{"hostname":"a\u0000b"}"#).is_err());
+    }
+}

@@ -1,17 +1,55 @@
 //! One file per verb; this one only chooses.
 
+mod create;
+mod delete;
+mod features;
+mod kill;
+mod list;
+mod plan;
+mod run;
+mod spec;
+mod start;
+mod state;
+
+use std::{io::Write as _, os::fd::RawFd};
+
 use crate::{
-    cli::{Request, Verb},
-    error::{Code, Error, Result},
+    cli::{Globals, Request, Verb},
+    error::{Code, Context as _, Result},
+    log::Log,
 };
 
+/// What every verb may need besides its own words.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// Options that hold for every verb.
+    pub globals: &'a Globals,
+    /// Where warnings go.
+    pub log: &'a Log,
+    /// Descriptors that a program inherits.
+    pub preserved: &'a [RawFd],
+}
+
 /// Carries out the request; the value is the exit status.
-pub fn dispatch(request: Request) -> Result<u8> {
-    match request.verb {
-        Verb::Say(text) => {
-            drop(std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()));
-            Ok(0)
-        }
-        other => Err(Error::new(Code::Bug, "carry out the verb", format!("no code behind {other:?}"))),
+pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8> {
+    let call = Call { globals: &request.globals, log, preserved };
+    match &request.verb {
+        Verb::Create(create) => create::create(call, create),
+        Verb::Run(run) => run::bundle(call, run),
+        Verb::ZeroConfig(zero) => run::command(call, zero),
+        Verb::Plan(of) => say(&plan::plan(call, of)?),
+        Verb::Start { id } => start::start(call, id),
+        Verb::State { id } => say(&state::state(call, id)?),
+        Verb::Kill { id, signal, all, regex } => kill::kill(call, id, signal.as_deref(), kill::Reach { all: *all, regex: *regex }),
+        Verb::Delete { id, force, regex } => delete::delete(call, id, *force, *regex),
+        Verb::List { format, quiet } => say(&list::list(call, *format, *quiet)?),
+        Verb::Spec { bundle, file } => spec::spec(bundle, file.as_deref()),
+        Verb::Features => say(&features::features()?),
+        Verb::Say(text) => say(text),
     }
+}
+
+fn say(text: &str) -> Result<u8> {
+    std::io::stdout().write_all(text.as_bytes()).doing(Code::FileRefused, || "write to standard output".to_owned())?;
+    Ok(0)
 }

@@ -1,10 +1,16 @@
 //! Facts about the machine and the caller, probed once, as plain data. Deciding with them is the plan's work.
 
+pub mod account;
 pub mod ids;
+pub mod probe;
+pub mod refusal;
 
 use std::path::PathBuf;
 
 use crate::host::ids::{Account, Extent};
+
+/// The umask that pura itself runs with, whatever the caller's is: what it makes has the modes that it says.
+pub const UMASK: u32 = 0o022;
 
 /// All that a plan may depend on besides the config and the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +19,8 @@ pub struct Host {
     pub caller: Caller,
     /// The caller's user namespace is the machine's initial one: by inode, never by the shape of its map.
     pub initial_userns: bool,
+    /// Inode of the caller's user namespace.
+    pub own_userns: u64,
     /// Maps of the caller's user namespace, as /proc/self/uid_map and gid_map show them. Empty in the initial one,
     /// where nobody needs them.
     pub own_maps: Maps,

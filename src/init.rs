@@ -1,1 +1,58 @@
 //! Init: applies the plan, in order, and so becomes the program.
+//!
+//! This module never allocates, never locks and never panics; `sys::alloc` enforces the first in debug builds. It makes
+//! no decision of its own: a step branches only on an errno that its description in [`crate::plan::Op`] names.
+
+mod apply;
+mod path;
+
+use std::ffi::CStr;
+
+use nix::errno::Errno;
+
+use crate::{
+    launch::link::{self, Report},
+    plan::{Plan, Slot},
+    sys::{self, exec::Vectors, fd::Slots},
+};
+
+/// All that init holds besides the plan.
+#[derive(Debug)]
+pub struct Init<'plan> {
+    plan: &'plan Plan,
+    vectors: &'plan Vectors<'plan>,
+    slots: Slots,
+    program: Option<&'plan CStr>,
+}
+
+impl<'plan> Init<'plan> {
+    /// Takes over what was prepared before clone.
+    pub fn new(plan: &'plan Plan, vectors: &'plan Vectors<'plan>, slots: Slots) -> Self {
+        Self { plan, vectors, slots, program: None }
+    }
+
+    /// Runs as process 1 of the container and never returns.
+    pub fn main(mut self) -> ! {
+        sys::alloc::seal();
+        for (step, op) in (0..).zip(self.plan.ops()) {
+            if let Err(errno) = self.apply(step, *op) {
+                // When nobody listens any more, our death is the report.
+                let _ = self.slots.get(Slot::LINK.index()).map(|link| link::report(link, Report::Failed { step, errno }));
+                sys::process::exit_now(status(errno));
+            }
+        }
+        sys::process::exit_now(EXIT_FAILED)
+    }
+
+    /// Tells the parent that a step failed and the container is only weaker for it.
+    fn warn(&self, step: u32, errno: Errno) -> nix::Result<()> {
+        link::report(self.slots.get(Slot::LINK.index())?, Report::Warned { step, errno })
+    }
+}
+
+/// What a container that never became its program leaves as its status: docker-run(1).
+const EXIT_FAILED: i32 = 125;
+
+fn status(errno: Errno) -> i32 {
+    if errno == Errno::ENOENT { 127 } else { 126 }
+}

@@ -1,1 +1,210 @@
 //! Launch: the parent's side of starting a container.
+
+pub mod helper;
+pub mod idmap;
+pub mod link;
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+
+use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
+
+use crate::{
+    error::{Code, Context as _, Error, Result, Warning},
+    host::Host,
+    init::Init,
+    plan::{
+        Input, Meeting, Plan, Slot,
+        ids::{UserNamespace, Writer},
+    },
+    sys::{
+        self,
+        exec::Vectors,
+        fd::Slots,
+        process::Fork,
+    },
+};
+use link::{Heard, Report};
+
+/// What a launch needs besides the plan.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// The facts it was compiled from, to explain a refusal.
+    pub host: &'a Host,
+    /// The container's cgroup, entered at birth.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// On which init waits for `start`.
+    pub listener: Option<OwnedFd>,
+    /// Descriptors of the caller that the program inherits.
+    pub preserved: &'a [RawFd],
+}
+
+/// A container that is being started, or runs, seen from its parent.
+#[derive(Debug)]
+pub struct Container {
+    /// Init's id, in the caller's PID namespace.
+    pub init: Pid,
+    /// What init had to do without.
+    pub warnings: Vec<Warning>,
+    /// The signal mask of before, for what comes after.
+    mask: SigSet,
+}
+
+impl Launch<'_> {
+    /// Starts a container. `created` is called once: all is made, and init waits to be told that it is recorded.
+    ///
+    /// Returns when init has become the program or, in `create`, waits for `start`. On an error nothing of it is alive.
+    pub fn run(mut self, created: impl FnOnce(&Container) -> Result<()>) -> Result<Container> {
+        let plan = self.plan;
+        let (ours, theirs) = link::pair().doing(Code::Exhausted, || "make the link to init".to_owned())?;
+        let slots = self.slots(theirs)?;
+        join(plan, &slots)?;
+        let vectors = Vectors::new(plan.argv(), plan.env());
+        // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
+        let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
+        let mut container = match sys::process::clone(plan.clone_flags, self.cgroup) {
+            Ok(Fork::Child) => Init::new(plan, &vectors, slots).main(),
+            Ok(Fork::Parent(init, _pidfd)) => Container { init, warnings: Vec::new(), mask },
+            Err(errno) => {
+                let _ = sys::signal::restore(&mask);
+                return Err(refused(plan, self.host, errno));
+            }
+        };
+        // Init's end must not live on in us, or we would never see that init is gone.
+        slots.close();
+        container.meet(plan, self.host, ours.as_fd(), created).inspect_err(|_| container.discard())?;
+        Ok(container)
+    }
+
+    /// Opens what the plan wants init to find in its slots.
+    fn slots(&mut self, link: OwnedFd) -> Result<Slots> {
+        let mut slots = Slots::new(self.plan.slots, self.preserved);
+        slots.put(Slot::LINK.index(), link);
+        if let Some(listener) = self.listener.take() {
+            slots.put(Slot::LISTENER.index(), listener);
+        }
+        for (slot, input) in &self.plan.inputs {
+            slots.put(slot.index(), open(input)?);
+        }
+        Ok(slots)
+    }
+}
+
+impl Container {
+    /// Serves init at each meeting of the plan, in order, until it has become the program or waits for `start`.
+    fn meet(&mut self, plan: &Plan, host: &Host, link: BorrowedFd<'_>, created: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        let mut created = Some(created);
+        // Started at once: they take longer than all that init does before it needs the map.
+        let mut mappers = match &plan.ids.user_namespace {
+            UserNamespace::Create { maps, writer: Writer::Mappers, .. } => Some(idmap::start_mappers(self.init, maps)?),
+            _ => None,
+        };
+        for meeting in plan.meetings() {
+            self.reach(plan, link, meeting)?;
+            match meeting {
+                Meeting::MapIds => map_ids(plan, host, self.init, mappers.take())?,
+                Meeting::Created => created.take().map_or(Ok(()), |created| created(self))?,
+            }
+            link::release(link).doing(Code::Bug, || format!("release init ({meeting:?})"))?;
+        }
+        if plan.waits_for_start() { Ok(()) } else { self.hear_exec(plan, link) }
+    }
+
+    /// Hears init out until it has reached the meeting.
+    fn reach(&mut self, plan: &Plan, link: BorrowedFd<'_>, meeting: Meeting) -> Result<()> {
+        loop {
+            match link::receive(link) {
+                Heard::Report(Report::At(at)) if at == meeting as u32 => return Ok(()),
+                Heard::Report(Report::Warned { step, errno }) => self.warnings.push(plan.explain_warning(step, errno)),
+                Heard::Report(Report::Reborn(pid)) if plan.has_rebirth() => self.follow(pid),
+                Heard::Report(Report::Failed { step, errno }) => return Err(plan.explain(step, errno)),
+                Heard::End => return Err(self.obituary()),
+                other @ (Heard::Report(Report::At(_) | Report::Reborn(_)) | Heard::Nonsense) => {
+                    let why = format!("init was to reach {meeting:?}, but sent {other:?}");
+                    return Err(Error::new(Code::Bug, "start the container", why));
+                }
+            }
+        }
+    }
+
+    /// End of file: exec has closed the link. If death did, the wait that follows tells.
+    fn hear_exec(&mut self, plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
+        match link::receive(link) {
+            Heard::End => Ok(()),
+            Heard::Report(Report::Failed { step, errno }) => Err(plan.explain(step, errno)),
+            other => Err(Error::new(Code::Bug, "start the container", format!("init sent {other:?} when it was to run the program"))),
+        }
+    }
+
+    /// Init goes on as another child of ours; the first one has ended.
+    fn follow(&mut self, pid: u32) {
+        let _ = sys::process::wait(self.init);
+        self.init = Pid::from_raw(i32::try_from(pid).unwrap_or(0));
+    }
+
+    fn obituary(&self) -> Error {
+        let died = sys::process::wait(self.init).map_or_else(|errno| errno.to_string(), |status| format!("{status:?}"));
+        Error::new(Code::Bug, "start the container", format!("init died before it was ready: {died}"))
+    }
+
+    /// Ends a container that could not be started. The first error is the one to report.
+    fn discard(&self) {
+        let _ = sys::signal::send(self.init, libc::SIGKILL);
+        let _ = sys::process::wait(self.init);
+        self.restore_signals();
+    }
+
+    /// Takes up the signals that have been blocked since before clone.
+    pub fn restore_signals(&self) {
+        let _ = sys::signal::restore(&self.mask);
+    }
+}
+
+/// Joins, in the parent itself, the namespaces that only the caller's user namespace may enter: init is born in them.
+fn join(plan: &Plan, slots: &Slots) -> Result<()> {
+    for &(slot, kind) in &plan.joined_first {
+        let joined = slots.get(slot.index()).and_then(|namespace| sys::process::set_namespace(namespace, kind));
+        joined.doing(Code::Join, || format!("join the {} namespace", plan.namespace_path(slot)))?;
+    }
+    Ok(())
+}
+
+fn open(input: &Input) -> Result<OwnedFd> {
+    let (path, owner) = match input {
+        Input::Namespace(path) => (path, false),
+        Input::Owner(path) => (path, true),
+    };
+    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
+    let opened = sys::retry(|| nix::fcntl::open(path.as_path(), flags, nix::sys::stat::Mode::empty()));
+    let opened = opened.and_then(|namespace| if owner { sys::namespace::owner(namespace.as_fd()) } else { Ok(namespace) });
+    opened.doing(Code::Join, || format!("open the namespace {path:?}"))
+}
+
+/// Writes the maps, or waits for those who do.
+fn map_ids(plan: &Plan, host: &Host, init: Pid, mappers: Option<idmap::Mappers>) -> Result<()> {
+    match (&plan.ids.user_namespace, mappers) {
+        (_, Some(mappers)) => mappers.finish(host),
+        (UserNamespace::Create { maps, deny_setgroups, .. }, None) => idmap::write(init, maps, *deny_setgroups),
+        _ => Ok(()),
+    }
+}
+
+/// Why clone made no process.
+fn refused(plan: &Plan, host: &Host, errno: Errno) -> Error {
+    crate::host::refusal::explain(plan.clone_flags, host, errno)
+}
+
+/// `start`: releases init, which waits on the connection.
+pub fn release(connection: &OwnedFd) -> Result<()> {
+    link::release(connection.as_fd()).doing(Code::NotRunning, || "release init".to_owned())
+}
+
+/// `start`: returns when init has become the program. Only that is left to go wrong, so its name is enough to explain.
+pub fn started(connection: &OwnedFd, program: &str) -> Result<()> {
+    match link::receive(connection.as_fd()) {
+        Heard::End => Ok(()),
+        Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
+        other => Err(Error::new(Code::Bug, "start the container", format!("init sent {other:?}"))),
+    }
+}

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod commands;
 
 pub mod bundle;
+pub mod default_config;
 pub mod spec;
 
 pub mod host;
@@ -12,13 +13,19 @@ pub mod plan;
 pub mod store;
 pub mod cgroup;
 
+pub mod container;
+
 pub mod launch;
 
 pub mod init;
 
 pub mod supervise;
 
+pub mod zero_config;
+
 pub mod state;
+pub mod signal;
+pub mod clock;
 
 pub mod log;
 

@@ -1,3 +1,55 @@
 //! `pura`: a rootless, userns-first OCI container runtime.
 
-fn main() {}
+use std::{ffi::OsString, io::Write as _, process::ExitCode};
+
+use pura::{
+    cli::{self, Request, Verb},
+    commands,
+    error::{Code, Context as _, Error, Result},
+    log::Log,
+    sys,
+};
+
+fn main() -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let foreground = cli::is_foreground(&argv);
+    let mut log = Log::default();
+    match carry_out(&argv, &mut log) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            log.error(&error);
+            // The only place that prints an error. Nothing can be done if standard error is closed.
+            drop(writeln!(std::io::stderr(), "pura: {error}"));
+            ExitCode::from(status(&error, foreground))
+        }
+    }
+}
+
+fn carry_out(argv: &[OsString], log: &mut Log) -> Result<u8> {
+    let request = cli::parse(argv)?;
+    let preserved = match program_descriptors(&request) {
+        Some(count) => sys::fd::close_inherited(count).doing(Code::Bug, || "close inherited descriptors".to_owned())?,
+        None => Vec::new(),
+    };
+    *log = Log::open(&request.globals)?;
+    commands::dispatch(&request, log, &preserved)
+}
+
+/// For a verb that starts a program: how many descriptors that inherits besides the standard ones.
+fn program_descriptors(request: &Request) -> Option<u32> {
+    if let Verb::Create(create) = &request.verb {
+        return Some(create.preserve_fds);
+    }
+    if let Verb::Run(run) = &request.verb {
+        return Some(run.create.preserve_fds);
+    }
+    if let Verb::ZeroConfig(zero) = &request.verb { Some(zero.run.create.preserve_fds) } else { None }
+}
+
+fn status(error: &Error, foreground: bool) -> u8 {
+    match error.code() {
+        code if foreground => code.foreground_status(),
+        Code::Usage => 2,
+        _ => 1,
+    }
+}

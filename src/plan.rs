@@ -1,1 +1,405 @@
 //! The plan: everything init will do, as data, before any process exists.
+//!
+//! A plan never reads the machine and never allocates once compiled: applying it is a loop.
+
+pub mod arena;
+mod assembly;
+pub mod compile;
+mod draft;
+mod devices;
+mod explain;
+pub mod ids;
+mod identity;
+mod limits;
+mod mounts;
+mod namespaces;
+pub mod options;
+mod paths;
+mod rootfs;
+
+pub use assembly::{Assembly, Layer};
+pub use explain::explain_program;
+
+use std::{borrow::Cow, ffi::CStr, path::PathBuf};
+
+use crate::error::Warning;
+use arena::{Arena, Text};
+
+/// A point at which init waits for its parent. The meetings of a plan, in order, are the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Meeting {
+    /// The parent, or its mappers, write `uid_map` and `gid_map`.
+    MapIds = 1,
+    /// The parent records the container as created. Released, init no longer depends on it.
+    Created = 2,
+}
+
+/// A place of init for a descriptor that is known late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(pub u16);
+
+impl Slot {
+    /// Init's end of the link; `start` replaces it.
+    pub const LINK: Self = Self(0);
+    /// The listener on which a created container waits for `start`.
+    pub const LISTENER: Self = Self(1);
+    /// The container's root.
+    pub const ROOT: Self = Self(2);
+    /// The container's `/dev`.
+    pub const DEV: Self = Self(3);
+    /// What masks a file: `/dev/null`.
+    pub const NULL: Self = Self(4);
+    /// What masks a directory: an empty, read-only tmpfs.
+    pub const EMPTY: Self = Self(5);
+    /// A mount point, for the next step or two.
+    pub const TARGET: Self = Self(6);
+    /// A detached tree, for the next step or two.
+    pub const TREE: Self = Self(7);
+    /// The first slot that a plan gives out itself.
+    pub const FIRST_FREE: u16 = 8;
+
+    /// Position in init's table.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// Whether its descriptor outlives the step after next.
+    pub fn is_kept(self) -> bool {
+        self != Self::TARGET && self != Self::TREE
+    }
+}
+
+/// What a mount point has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// A directory, made when it is missing, its parents too.
+    Directory,
+    /// A file, made empty when it is missing; an existing directory is refused by the mount.
+    File,
+    /// A directory to which no link leads: `/proc` and `/sys` of an image may be links to a fake (CVE-2019-16884).
+    RealDirectory,
+}
+
+/// One step of init: one kernel-sized action. It never reads the config, and branches only on an errno that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Set a number-valued attribute: `prctl(2)`.
+    Prctl {
+        /// Which.
+        attribute: crate::sys::process::Attribute,
+        /// Its value.
+        value: u64,
+    },
+    /// Close every descriptor from 3 on that is neither preserved nor in a kept slot.
+    Sweep {
+        /// Slots below this number are kept.
+        kept: u16,
+    },
+    /// Write a line to a file of the host's `/proc/self`.
+    WriteProc {
+        /// The file's path.
+        file: Text,
+        /// The line.
+        line: Text,
+    },
+    /// Wait for the parent.
+    Meet(Meeting),
+    /// Join the namespace in the slot: `setns(2)`.
+    SetNs {
+        /// Filled by the parent.
+        from: Slot,
+        /// `CLONE_NEW*`.
+        kind: i32,
+    },
+    /// Make new namespaces, `CLONE_NEW*`: `unshare(2)`.
+    Unshare(i32),
+    /// Go on as a new sibling process, which is inside a joined PID namespace; this one tells its id and ends.
+    Rebirth,
+    /// Lead a new session, so that the caller's terminal cannot be typed into (CVE-2016-10124).
+    NewSession,
+    /// Become a user and a group for good, supplementary groups apart.
+    SetIds {
+        /// User, inside.
+        uid: u32,
+        /// Group, inside.
+        gid: u32,
+    },
+    /// Replace the supplementary groups by the plan's.
+    SetGroups,
+    /// Set the propagation of every mount of the namespace, or of one path: `MS_*` with `MS_REC`.
+    Propagate {
+        /// A path of the current root.
+        path: Text,
+        /// `MS_PRIVATE` and the like.
+        flags: u64,
+    },
+    /// Set the propagation of the mount in a slot.
+    PropagateMount {
+        /// Its root.
+        mount: Slot,
+        /// `MS_PRIVATE` and the like.
+        flags: u64,
+    },
+    /// Copy a mount of the host, detached: `open_tree(2)`. On ENOSYS, [`Op::MoveMount`] binds the path instead.
+    OpenTree {
+        /// A path of the host.
+        path: Text,
+        /// With all that is mounted below.
+        recursive: bool,
+        /// Where the tree goes.
+        into: Slot,
+    },
+    /// Open a path of the host without further rights: `O_PATH`.
+    OpenPath {
+        /// The path.
+        path: Text,
+        /// Where it goes.
+        into: Slot,
+    },
+    /// Bind a directory of the host on itself, with all below it, so that it is a mount, and open it.
+    BindRoot {
+        /// The path.
+        path: Text,
+        /// Where its root goes.
+        into: Slot,
+    },
+    /// Find a mount point below the root, make it when it is missing, and open it. Links never lead out.
+    FindTarget {
+        /// The path, as the container sees it.
+        path: Text,
+        /// What it has to be.
+        target: Target,
+        /// Where it goes.
+        into: Slot,
+    },
+    /// Mount a new filesystem over a directory.
+    Mount {
+        /// Its type.
+        kind: Text,
+        /// Its source, as /proc/self/mounts shows it.
+        source: Text,
+        /// `MS_*`.
+        flags: u64,
+        /// Comma-separated options for the filesystem.
+        data: Text,
+        /// The directory.
+        on: Slot,
+    },
+    /// Mount a tmpfs with the permission bits of the directory it covers.
+    MountTmpfs {
+        /// `MS_*`.
+        flags: u64,
+        /// Options, without `mode=`.
+        data: Text,
+        /// The directory.
+        on: Slot,
+    },
+    /// Mount a throw-away overlay; on EPERM, EINVAL or ENODEV, bind the lower tree read-only and warn.
+    MountOverlay {
+        /// The lower tree, a path of the host.
+        lower: Text,
+        /// Options: `lowerdir=`, `upperdir=`, `workdir=`.
+        data: Text,
+        /// The directory.
+        on: Slot,
+    },
+    /// Attach a detached tree.
+    MoveMount {
+        /// The tree.
+        tree: Slot,
+        /// Its path of the host, for kernels without detached trees.
+        path: Text,
+        /// Where.
+        on: Slot,
+    },
+    /// Set and clear `MOUNT_ATTR_*` of a mount, or of all below it too. On ENOSYS: `MS_REMOUNT`.
+    SetAttributes {
+        /// Its root.
+        mount: Slot,
+        /// To set.
+        set: u64,
+        /// To clear.
+        clear: u64,
+        /// All mounts below it.
+        recursive: bool,
+    },
+    /// Change flags and options of a mount and its filesystem: `MS_REMOUNT`. Locked flags are kept.
+    Remount {
+        /// Its root.
+        mount: Slot,
+        /// `MS_*`.
+        flags: u64,
+        /// Options for the filesystem.
+        data: Text,
+    },
+    /// Make a directory the current one.
+    Enter(Slot),
+    /// Make a file in the current directory and bind a device of the host on it.
+    Device {
+        /// The node, a path of the host.
+        source: Text,
+        /// The file's name.
+        name: Text,
+    },
+    /// Make a symbolic link in the current directory; an existing name is left alone.
+    Link {
+        /// Where it leads.
+        target: Text,
+        /// Its name.
+        name: Text,
+    },
+    /// Make a directory, 0755, in the current directory; an existing one is left alone.
+    MakeDirectory(Text),
+    /// Make the root `/` and detach the old one: `pivot_root(2)`. On EINVAL, for an initramfs: move it over `/`.
+    PivotRoot(Slot),
+    /// Move the root over `/` and enter it, for a host whose root cannot be pivoted.
+    MoveRoot(Slot),
+    /// Cover a path: a file with `/dev/null`, a directory with an empty one. A missing path is left alone.
+    Mask(Text),
+    /// Make a path, and all mounted below it, read-only. A missing path is left alone.
+    ReadOnly(Text),
+    /// Set the host name.
+    Hostname(Text),
+    /// Set the NIS domain name.
+    Domainname(Text),
+    /// Bring the loopback interface up.
+    LoopbackUp,
+    /// Leave the caller's session keyring. Any errno is only a warning.
+    NewKeyring,
+    /// Set a resource limit.
+    Rlimit {
+        /// `RLIMIT_*`.
+        resource: u32,
+        /// Soft limit.
+        soft: u64,
+        /// Hard limit.
+        hard: u64,
+    },
+    /// Drop all other capabilities from the bounding set.
+    Bounding(u64),
+    /// Set the effective, permitted and inheritable capabilities.
+    Capabilities {
+        /// Effective.
+        effective: u64,
+        /// Permitted.
+        permitted: u64,
+        /// Inheritable.
+        inheritable: u64,
+    },
+    /// Raise ambient capabilities.
+    Ambient(u64),
+    /// Make the working directory, 0755, when it is missing.
+    MakeCwd(Text),
+    /// Enter the working directory with the final ids, and check that it lies below the root (CVE-2024-21626).
+    EnterCwd(Text),
+    /// Choose the first of the plan's candidates that may be executed.
+    FindProgram,
+    /// Set the file mode creation mask.
+    Umask(u32),
+    /// Wait for `start` on the listener; its connection becomes the link.
+    AwaitStart,
+    /// Set a signal that the caller ignores to its default.
+    DefaultSignal(i32),
+    /// Empty the signal mask.
+    UnblockSignals,
+    /// Become the program.
+    Execute,
+}
+
+/// What the parent opens before clone and init finds in a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A namespace, by path.
+    Namespace(PathBuf),
+    /// The user namespace that owns the namespace at a path: `NS_GET_USERNS`.
+    Owner(PathBuf),
+}
+
+/// The whole plan.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) arena: Arena,
+    pub(crate) ops: Vec<Op>,
+    /// For each op: the place in config.json it came from, and why it is there. For the parent only.
+    pub(crate) places: Vec<Cow<'static, str>>,
+    pub(crate) argv: Vec<Text>,
+    pub(crate) env: Vec<Text>,
+    /// Paths at which the program may be.
+    pub(crate) candidates: Vec<Text>,
+    pub(crate) groups: Vec<u32>,
+    /// Namespaces that clone makes: `CLONE_NEW*`.
+    pub(crate) clone_flags: u64,
+    /// Joined by the parent before clone, because only the caller's user namespace owns them: slot and kind.
+    pub(crate) joined_first: Vec<(Slot, i32)>,
+    /// Opened before clone.
+    pub(crate) inputs: Vec<(Slot, Input)>,
+    pub(crate) slots: usize,
+    pub(crate) ids: ids::Ids,
+    pub(crate) warnings: Vec<Warning>,
+    /// What was left out, and why, for people who read the plan.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Plan {
+    /// The steps, in order.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// The program and its arguments.
+    pub fn argv(&self) -> impl Iterator<Item = &CStr> {
+        self.argv.iter().map(|word| self.text(*word))
+    }
+
+    /// The program's environment, `NAME=VALUE`.
+    pub fn env(&self) -> impl Iterator<Item = &CStr> {
+        self.env.iter().map(|word| self.text(*word))
+    }
+
+    /// Paths at which the program may be, in the order of PATH.
+    pub fn candidates(&self) -> &[Text] {
+        &self.candidates
+    }
+
+    /// Supplementary groups of the program.
+    pub fn groups(&self) -> &[u32] {
+        &self.groups
+    }
+
+    /// Where init and its parent meet, in order: the protocol.
+    pub fn meetings(&self) -> impl Iterator<Item = Meeting> {
+        self.ops.iter().filter_map(|op| if let Op::Meet(meeting) = op { Some(*meeting) } else { None })
+    }
+
+    /// The string behind `text`.
+    pub fn text(&self, text: Text) -> &CStr {
+        self.arena.get(text)
+    }
+
+    /// The user namespace and its maps.
+    pub fn ids(&self) -> &ids::Ids {
+        &self.ids
+    }
+
+    /// What is weaker than asked for.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// Whether init goes on as a second process, whose parent is the caller.
+    pub fn has_rebirth(&self) -> bool {
+        self.ops.contains(&Op::Rebirth)
+    }
+
+    /// Whether init waits for `start` once it is created.
+    pub fn waits_for_start(&self) -> bool {
+        self.ops.contains(&Op::AwaitStart)
+    }
+
+    /// The path of a namespace that is to be joined.
+    pub fn namespace_path(&self, slot: Slot) -> String {
+        let input = self.inputs.iter().find(|(at, _)| *at == slot);
+        input.map_or_else(|| slot.to_string(), |(_, Input::Namespace(path) | Input::Owner(path))| format!("{path:?}"))
+    }
+}

@@ -1,1 +1,126 @@
-//! OCI state and its legal transitions.
+//! OCI state: what a container is in, and how that is shown.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+use serde::Serialize;
+
+use crate::store::{Entry, Record};
+
+/// The version of the specification whose state this is.
+pub const OCI_VERSION: &str = "1.3.0";
+
+/// The status of a container: runtime.md "State". Derived from what the kernel says, never stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its creator is at work.
+    Creating,
+    /// Init waits for `start`.
+    Created,
+    /// The program runs.
+    Running,
+    /// The program runs, but its cgroup is frozen.
+    Paused,
+    /// Nothing of it is alive.
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// The state as `state` and `list` print it. Never with `started`, `finished`, `exitCode` or `error` at the top level:
+/// CRI-O would take them over.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    oci_version: &'static str,
+    /// The id.
+    pub id: String,
+    /// The status.
+    pub status: Status,
+    /// Process 1 as the caller sees it; 0 when stopped.
+    pub pid: i32,
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    rootfs: PathBuf,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// Who created it.
+    pub owner: String,
+    annotations: BTreeMap<String, String>,
+    pura: Pura,
+}
+
+/// What only pura tells.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pura {
+    user_namespace: String,
+    uid_map: Vec<String>,
+    gid_map: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<PathBuf>,
+    degradations: Vec<String>,
+}
+
+impl State {
+    /// The state of an entry; nothing when it is damaged, or another runtime's.
+    pub fn of(entry: &Entry) -> Option<Self> {
+        match entry.record() {
+            Some(record) => {
+                let status = entry.status_of(&record);
+                Some(Self::recorded(record, status))
+            }
+            None => Self::unfinished(entry),
+        }
+    }
+
+    fn recorded(record: Record, status: Status) -> Self {
+        let lines = |map: &str| map.lines().map(str::to_owned).collect();
+        Self {
+            oci_version: OCI_VERSION,
+            pid: if status == Status::Stopped { 0 } else { record.init.pid },
+            status,
+            pura: Pura {
+                uid_map: lines(&record.uid_map),
+                gid_map: lines(&record.gid_map),
+                user_namespace: record.user_namespace,
+                cgroup: record.cgroup,
+                degradations: record.degradations,
+            },
+            id: record.id,
+            bundle: record.bundle,
+            rootfs: record.rootfs,
+            created: record.created,
+            owner: record.owner,
+            annotations: record.annotations,
+        }
+    }
+
+    /// A container that is being created, or whose creator was killed.
+    fn unfinished(entry: &Entry) -> Option<Self> {
+        let intent = entry.intent()?;
+        let status = entry.status();
+        Some(Self {
+            oci_version: OCI_VERSION,
+            id: entry.id.as_str().to_owned(),
+            status,
+            pid: intent.init.filter(|_| status != Status::Stopped).map_or(0, |init| init.pid),
+            bundle: intent.bundle,
+            rootfs: PathBuf::new(),
+            created: String::new(),
+            owner: String::new(),
+            annotations: BTreeMap::new(),
+            pura: Pura { cgroup: intent.cgroup, ..Pura::default() },
+        })
+    }
+}

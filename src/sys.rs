@@ -2,3 +2,33 @@
 //!
 //! One kernel operation per function: safe, typed, `&CStr` and borrowed descriptors in, errno out. It decides nothing.
 #![allow(unsafe_code, reason = "this module is the boundary to the kernel")]
+
+pub mod alloc;
+pub mod caps;
+pub mod exec;
+pub mod fd;
+pub mod mount;
+pub mod namespace;
+pub mod net;
+pub mod path;
+pub mod pidfd;
+pub mod process;
+pub mod signal;
+
+use nix::errno::Errno;
+
+/// The value of a raw system call, or its errno.
+fn check(value: libc::c_long) -> nix::Result<i32> {
+    let value = Errno::result(value)?;
+    i32::try_from(value).map_err(|_overflow| Errno::EOVERFLOW)
+}
+
+/// Repeats `call` for as long as a signal interrupts it: the one place that knows EINTR.
+pub fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What clap has sorted, as a request.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::ArgMatches;
+
+use super::{
+    CgroupDriver, Create, Globals, ListFormat, LogFormat, LogLevel, Run, UsernsMode, Verb, ZeroConfig,
+    table::{self, Value},
+};
+use crate::error::{Code, Error, Result};
+
+const USERNS: [(&str, UsernsMode); 4] = [
+    ("auto", UsernsMode::Auto),
+    ("keep-id", UsernsMode::KeepId),
+    ("single", UsernsMode::Single),
+    ("inherit", UsernsMode::Inherit),
+];
+
+/// What stands before the verb; flags win over the environment.
+pub(super) fn globals(matches: &ArgMatches) -> Result<Globals> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let userns = match value(matches, "userns") {
+        Some(typed) => choice("--userns", &typed, &USERNS)?,
+        None => variable("PURA_USERNS").map_or(Ok(UsernsMode::Unset), |typed| choice("PURA_USERNS", &typed, &USERNS))?,
+    };
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let drivers = [("cgroupfs", CgroupDriver::Cgroupfs), ("systemd", CgroupDriver::Systemd), ("disabled", CgroupDriver::Disabled)];
+    let driver = chosen(matches, "cgroup-manager", &drivers)?;
+    let level = if matches.get_flag("debug") { Some(LogLevel::Debug) } else { level(matches)? };
+    Ok(Globals {
+        root: path(matches, "root"),
+        log: value(matches, "log").and_then(log),
+        log_format: chosen(matches, "log-format", &formats)?.unwrap_or_default(),
+        log_level: level.unwrap_or_default(),
+        cgroup_driver: if matches.get_flag("systemd-cgroup") { CgroupDriver::Systemd } else { driver.unwrap_or_default() },
+        userns,
+        strict: matches.get_flag("strict") || variable("PURA_STRICT").is_some_and(|value| value != "0"),
+    })
+}
+
+/// Engines know more levels than there are differences.
+fn level(matches: &ArgMatches) -> Result<Option<LogLevel>> {
+    let levels = [
+        ("error", LogLevel::Error), ("warning", LogLevel::Warning), ("warn", LogLevel::Warning), ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug), ("trace", LogLevel::Debug), ("fatal", LogLevel::Error), ("panic", LogLevel::Error),
+    ];
+    chosen(matches, "log-level", &levels)
+}
+
+/// A file. A journal or syslog is accepted, as engines may ask for it, and stderr says the same.
+fn log(destination: OsString) -> Option<PathBuf> {
+    let text = destination.to_str().unwrap_or_default();
+    if text.starts_with("journald:") || text.starts_with("syslog:") {
+        return None;
+    }
+    Some(text.strip_prefix("file:").map_or_else(|| PathBuf::from(&destination), PathBuf::from))
+}
+
+/// The verb with its flags and operands; `command` is what followed `--`.
+pub(super) fn verb(name: &str, matches: &ArgMatches, command: Option<Vec<OsString>>) -> Result<Verb> {
+    let id = || value(matches, "ID").unwrap_or_default();
+    Ok(match name {
+        "run" if matches.get_flag("dry-run") => Verb::Plan(Box::new(run(matches, command, false)?)),
+        "run" => run(matches, command, false)?,
+        "plan" => Verb::Plan(Box::new(run(matches, command, true)?)),
+        "create" => Verb::Create(Create { id: id(), ..create(matches)? }),
+        "start" => Verb::Start { id: id() },
+        "state" => Verb::State { id: id() },
+        "kill" => Verb::Kill { id: id(), signal: value(matches, "SIGNAL"), all: matches.get_flag("all"), regex: matches.get_flag("regex") },
+        "delete" => Verb::Delete { id: id(), force: matches.get_flag("force"), regex: matches.get_flag("regex") },
+        "list" => {
+            let formats = [("table", ListFormat::Table), ("json", ListFormat::Json)];
+            Verb::List { format: chosen(matches, "format", &formats)?.unwrap_or_default(), quiet: matches.get_flag("quiet") }
+        }
+        "spec" => Verb::Spec { bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()), file: path(matches, "file") },
+        "features" => Verb::Features,
+        other => return Err(Error::new(Code::Bug, "read the command line", format!("no code behind {other:?}"))),
+    })
+}
+
+fn create(matches: &ArgMatches) -> Result<Create> {
+    Ok(Create {
+        id: OsString::new(),
+        bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()),
+        config: path(matches, "config"),
+        console_socket: path(matches, "console-socket"),
+        pid_file: path(matches, "pid-file"),
+        preserve_fds: number(matches, "preserve-fds")?,
+        no_pivot: matches.get_flag("no-pivot"),
+        no_new_keyring: matches.get_flag("no-new-keyring"),
+    })
+}
+
+/// `run`: of a bundle, or of a command.
+fn run(matches: &ArgMatches, command: Option<Vec<OsString>>, plans: bool) -> Result<Verb> {
+    let refuse = |why: String| Err(Error::new(Code::Usage, "read the command line", why).fix("pura run -- CMD, or pura run -b BUNDLE ID"));
+    let words = all(matches, "WORDS");
+    let run = Run { create: create(matches)?, detach: matches.get_flag("detach"), keep: matches.get_flag("keep") };
+    let rootfs = path(matches, "rootfs");
+    if rootfs.is_some() || command.is_some() {
+        if rootfs.is_none() && !words.is_empty() {
+            return refuse(format!("there are both an id and a command: {:?} stands before --", words.first().cloned().unwrap_or_default()));
+        }
+        if let Some(flag) = ["bundle", "config", "console-socket"].into_iter().find(|flag| value(matches, flag).is_some()) {
+            return refuse(format!("--{flag} is for a bundle, and this is a command"));
+        }
+        return zero_config(matches, run, rootfs, words.into_iter().chain(command.unwrap_or_default()).collect());
+    }
+    if let Some(flag) = zero_config_flag(matches) {
+        return refuse(format!("--{flag} is for a command, and this is a bundle"));
+    }
+    match words.as_slice() {
+        [] if !plans => refuse("there is neither the id of a bundle's container nor a command".to_owned()),
+        [] => Ok(Verb::Run(Run { create: Create { id: "plan".into(), ..run.create }, ..run })),
+        [id] => Ok(Verb::Run(Run { create: Create { id: id.clone(), ..run.create }, ..run })),
+        [_, extra, ..] => refuse(format!("{extra:?} follows the id")),
+    }
+}
+
+/// A flag that only the form without a bundle has, and that was given.
+fn zero_config_flag(matches: &ArgMatches) -> Option<&'static str> {
+    let flags = table::ZERO_CONFIG.iter().find(|flag| match flag.value {
+        Value::None => matches.get_flag(flag.long),
+        Value::One(_) | Value::Many(_) | Value::Optional(_) => matches.contains_id(flag.long),
+    });
+    flags.map(|flag| flag.long)
+}
+
+fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command: Vec<OsString>) -> Result<Verb> {
+    let id = value(matches, "name").unwrap_or_default();
+    Ok(Verb::ZeroConfig(ZeroConfig {
+        run: Run { create: Create { id, ..run.create }, ..run },
+        rootfs,
+        command,
+        env: all(matches, "env"),
+        cwd: path(matches, "workdir"),
+        user: value(matches, "user"),
+        volumes: all(matches, "volume"),
+        hostname: value(matches, "hostname"),
+        read_only: matches.get_flag("read-only"),
+        net: matches.get_flag("net"),
+    }))
+}
+
+fn value(matches: &ArgMatches, name: &str) -> Option<OsString> {
+    matches.get_one::<OsString>(name).cloned()
+}
+
+fn path(matches: &ArgMatches, name: &str) -> Option<PathBuf> {
+    value(matches, name).map(PathBuf::from)
+}
+
+fn all(matches: &ArgMatches, name: &str) -> Vec<OsString> {
+    matches.get_many(name).into_iter().flatten().cloned().collect()
+}
+
+/// A number without sign, blank or prefix.
+fn number(matches: &ArgMatches, name: &str) -> Result<u32> {
+    let Some(typed) = value(matches, name) else { return Ok(0) };
+    let text = typed.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    text.and_then(|text| text.parse().ok()).filter(|number| *number <= MOST_DESCRIPTORS).ok_or_else(|| {
+        Error::new(Code::Usage, "read the command line", format!("--{name} {typed:?} is no number from 0 to {MOST_DESCRIPTORS}"))
+    })
+}
+
+/// As many as a process may have at most: `/proc/sys/fs/nr_open` is below this everywhere.
+const MOST_DESCRIPTORS: u32 = 1 << 20;
+
+fn chosen<T: Copy>(matches: &ArgMatches, name: &str, choices: &[(&str, T)]) -> Result<Option<T>> {
+    value(matches, name).map(|typed| choice(&format!("--{name}"), &typed, choices)).transpose()
+}
+
+fn choice<T: Copy>(name: &str, typed: &OsString, choices: &[(&str, T)]) -> Result<T> {
+    let found = choices.iter().find(|(word, _)| typed == word).map(|(_, choice)| *choice);
+    found.ok_or_else(|| {
+        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+        Error::new(Code::Usage, "read the command line", format!("{name} {typed:?} is none of {}", words.join(", ")))
+    })
+}

@@ -1,0 +1,216 @@
+//! The one definition of every verb and flag; the parser and the help read it.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, Command, value_parser};
+
+/// A verb of the command line.
+#[derive(Debug)]
+pub struct Verb {
+    /// First operand.
+    pub name: &'static str,
+    /// One line of help.
+    pub about: &'static str,
+    /// More, for `--help`.
+    pub details: &'static str,
+    /// Its flags.
+    pub flags: &'static [&'static [Flag]],
+    /// Its operands.
+    pub operands: &'static [Operand],
+}
+
+/// A flag.
+#[derive(Debug, Clone, Copy)]
+pub struct Flag {
+    /// `--long`
+    pub long: &'static str,
+    /// `-s`
+    pub short: Option<char>,
+    /// Whether and how it takes a value.
+    pub value: Value,
+    /// One line of help; empty for what is accepted without effect, which help does not show.
+    pub help: &'static str,
+}
+
+/// What follows a flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    None,
+    /// A value of this name; the last one counts.
+    One(&'static str),
+    /// A value of this name; all count.
+    Many(&'static str),
+    /// A value, but only after `=`.
+    Optional(&'static str),
+}
+
+/// An operand.
+#[derive(Debug, Clone, Copy)]
+pub struct Operand {
+    /// Its name in help.
+    pub name: &'static str,
+    /// Whether it has to be there.
+    pub required: bool,
+    /// Whether it takes all words that follow, as they are.
+    pub rest: bool,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+const fn flag(long: &'static str, short: Option<char>, value: Value, help: &'static str) -> Flag {
+    Flag { long, short, value, help }
+}
+
+const fn operand(name: &'static str, required: bool, help: &'static str) -> Operand {
+    Operand { name, required, rest: false, help }
+}
+
+const ID: Operand = operand("ID", true, "The container");
+
+/// Accepted before every verb.
+pub const GLOBALS: &[Flag] = &[
+    flag("root", None, Value::One("DIR"), "Where the state of containers is kept"),
+    flag("log", None, Value::One("FILE"), "Append errors to a file as well"),
+    flag("log-format", None, Value::One("FORMAT"), "text or json"),
+    flag("log-level", None, Value::One("LEVEL"), "error, warning, info or debug"),
+    flag("debug", None, Value::None, "The same as --log-level debug"),
+    flag("systemd-cgroup", Some('s'), Value::None, "Let systemd make the container's cgroup"),
+    flag("cgroup-manager", None, Value::One("DRIVER"), "cgroupfs, systemd or disabled"),
+    flag("userns", None, Value::One("MODE"), "auto, keep-id, single or inherit [env: PURA_USERNS]"),
+    flag("strict", None, Value::None, "Make every degradation an error [env: PURA_STRICT=1]"),
+    flag("rootless", None, Value::Optional("BOOL"), ""),
+];
+
+const CREATE: &[Flag] = &[
+    flag("bundle", Some('b'), Value::One("DIR"), "Directory with config.json [default: .]"),
+    flag("config", Some('f'), Value::One("FILE"), "Another file than the bundle's config.json"),
+    flag("console-socket", None, Value::One("PATH"), "Unix socket that receives the terminal"),
+    flag("pid-file", None, Value::One("PATH"), "Write the id of process 1 to a file"),
+    flag("preserve-fds", None, Value::One("N"), "Keep descriptors 3 to 2+N open for the program"),
+    flag("no-pivot", None, Value::None, "Enter the root without pivot_root"),
+    flag("no-new-keyring", None, Value::None, "Keep the caller's session keyring"),
+    flag("no-subreaper", None, Value::None, ""),
+];
+
+const RUN: &[Flag] = &[
+    flag("detach", Some('d'), Value::None, "Return as soon as the program runs"),
+    flag("keep", None, Value::None, "Keep the state after the program has ended"),
+    flag("dry-run", None, Value::None, "Print the plan and create nothing"),
+];
+
+/// Flags of the form of `run` that has no bundle.
+pub const ZERO_CONFIG: &[Flag] = &[
+    flag("rootfs", None, Value::One("DIR"), "Root filesystem, instead of a bundle"),
+    flag("name", None, Value::One("ID"), "The container's id, instead of one made up"),
+    flag("env", Some('e'), Value::Many("NAME[=VALUE]"), "Set a variable, or pass the caller's"),
+    flag("workdir", Some('w'), Value::One("DIR"), "Working directory"),
+    flag("user", Some('u'), Value::One("UID[:GID]"), "Run as another user"),
+    flag("volume", Some('v'), Value::Many("SRC:DST[:ro]"), "Bind a file or directory of the host"),
+    flag("hostname", None, Value::One("NAME"), "Host name inside"),
+    flag("read-only", None, Value::None, "Make the root read-only, without a throw-away layer"),
+    flag("net", None, Value::None, "Use the caller's network"),
+];
+
+/// Every verb, in the order of the manual.
+pub const VERBS: &[Verb] = &[
+    Verb {
+        name: "run",
+        about: "Run a program in a new container and wait for it",
+        details: "pura run -- CMD...                runs a command on the host's own root, which it cannot change\n\
+                  pura run --rootfs DIR -- CMD...   runs a command on another root\n\
+                  pura run -b BUNDLE ID             runs an OCI bundle",
+        flags: &[RUN, CREATE, ZERO_CONFIG],
+        operands: &[Operand { name: "WORDS", required: false, rest: true, help: "The id of a bundle's container, or with --rootfs or after -- the command" }],
+    },
+    Verb { name: "create", about: "Create a container that waits for start", details: "", flags: &[CREATE], operands: &[ID] },
+    Verb { name: "start", about: "Start the program of a created container", details: "", flags: &[], operands: &[ID] },
+    Verb { name: "state", about: "Print the state of a container as JSON", details: "", flags: &[], operands: &[ID] },
+    Verb {
+        name: "kill",
+        about: "Send a signal to a container",
+        details: "",
+        flags: &[&[
+            flag("all", Some('a'), Value::None, "To every process of the container"),
+            flag("regex", Some('r'), Value::None, "ID is a pattern of ids"),
+        ]],
+        operands: &[ID, operand("SIGNAL", false, "A number, or a name such as TERM or SIGRTMIN+3 [default: TERM]")],
+    },
+    Verb {
+        name: "delete",
+        about: "Remove a container that is stopped or was never started",
+        details: "",
+        flags: &[&[
+            flag("force", Some('f'), Value::None, "End it first; an unknown id is no error"),
+            flag("regex", Some('r'), Value::None, "ID is a pattern of ids"),
+        ]],
+        operands: &[ID],
+    },
+    Verb {
+        name: "list",
+        about: "List the caller's containers",
+        details: "",
+        flags: &[&[
+            flag("format", Some('f'), Value::One("FORMAT"), "table or json"),
+            flag("quiet", Some('q'), Value::None, "Ids only"),
+        ]],
+        operands: &[],
+    },
+    Verb {
+        name: "plan",
+        about: "Print what run would do, step by step",
+        details: "",
+        flags: &[RUN, CREATE, ZERO_CONFIG],
+        operands: &[Operand { name: "WORDS", required: false, rest: true, help: "As for run; without any, the bundle is planned" }],
+    },
+    Verb {
+        name: "spec",
+        about: "Write a config.json that runs for the caller",
+        details: "",
+        flags: &[&[
+            flag("bundle", Some('b'), Value::One("DIR"), "Where to write it [default: .]"),
+            flag("file", Some('f'), Value::One("FILE"), "Another name for it; - is standard output"),
+        ]],
+        operands: &[],
+    },
+    Verb { name: "features", about: "Print what this build supports as JSON", details: "", flags: &[], operands: &[] },
+];
+
+impl Verb {
+    /// This verb as clap wants it.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.name).about(self.about).args_override_self(true);
+        if !self.details.is_empty() {
+            command = command.after_help(self.details);
+        }
+        let flags = self.flags.iter().flat_map(|group| group.iter()).map(Flag::arg);
+        command.args(flags).args(self.operands.iter().map(Operand::arg))
+    }
+}
+
+impl Flag {
+    /// This flag as clap wants it.
+    pub fn arg(&self) -> Arg {
+        let arg = Arg::new(self.long).long(self.long).help(self.help).hide(self.help.is_empty());
+        let arg = if let Some(short) = self.short { arg.short(short) } else { arg };
+        let valued = |arg: Arg, name| arg.value_name(name).value_parser(value_parser!(OsString));
+        match self.value {
+            Value::None => arg.action(ArgAction::SetTrue),
+            Value::One(name) => valued(arg, name).action(ArgAction::Set),
+            Value::Many(name) => valued(arg, name).action(ArgAction::Append),
+            Value::Optional(name) => valued(arg, name).num_args(0..=1).require_equals(true).action(ArgAction::Set),
+        }
+    }
+
+    /// Whether a value may follow as a word of its own.
+    pub fn takes_word(&self) -> bool {
+        matches!(self.value, Value::One(_) | Value::Many(_))
+    }
+}
+
+impl Operand {
+    fn arg(&self) -> Arg {
+        let arg = Arg::new(self.name).required(self.required).value_parser(value_parser!(OsString)).help(self.help);
+        if self.rest { arg.num_args(0..).trailing_var_arg(true).allow_hyphen_values(true) } else { arg }
+    }
+}

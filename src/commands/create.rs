@@ -1,0 +1,23 @@
+//! `pura create`: everything but the program.
+
+use super::Call;
+use crate::{bundle, cli::Create, container::Making, error::Result, store::Id};
+
+/// Makes a container that waits for `start`.
+pub(super) fn create(call: Call<'_>, create: &Create) -> Result<u8> {
+    let id = Id::parse(&create.id)?;
+    let bundle = bundle::open(&create.bundle, create.config.as_deref())?;
+    let making = Making {
+        globals: call.globals,
+        create,
+        id: &id,
+        bundle: &bundle,
+        waits: true,
+        assembly: None,
+        loud: false,
+        log: call.log,
+        preserved: call.preserved,
+    };
+    making.make()?.keep();
+    Ok(0)
+}

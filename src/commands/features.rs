@@ -1,0 +1,37 @@
+//! `pura features`: what this build does, as features.md and features-linux.md want it. The same on every machine.
+
+use serde_json::json;
+
+use crate::{
+    error::{Code, Error, Result},
+    plan::options::{Effect, WORDS},
+};
+
+/// One JSON document. Only what a config may really use: engines act on it.
+pub(super) fn features() -> Result<String> {
+    let mut options: Vec<_> = WORDS.iter().filter(|(word, effect)| !word.is_empty() && !matches!(effect, Effect::Refused | Effect::CopyUp)).map(|(word, _)| *word).collect();
+    options.sort_unstable();
+    let mut capabilities: Vec<_> = caps::all().into_iter().map(|capability| capability.to_string()).collect();
+    capabilities.sort_unstable();
+    let document = json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": crate::state::OCI_VERSION,
+        "hooks": [],
+        "mountOptions": options,
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "capabilities": capabilities,
+            "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
+            "seccomp": { "enabled": false },
+            "apparmor": { "enabled": false },
+            "selinux": { "enabled": false },
+            "intelRdt": { "enabled": false },
+            "netDevices": { "enabled": false },
+            "mountExtensions": { "idmap": { "enabled": false } }
+        },
+        "annotations": { "org.pura.version": env!("CARGO_PKG_VERSION") },
+        "potentiallyUnsafeConfigAnnotations": []
+    });
+    let text = serde_json::to_string_pretty(&document);
+    text.map(|text| text + "\n").map_err(|error| Error::new(Code::Bug, "print the features", error.to_string()))
+}

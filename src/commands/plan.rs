@@ -1,0 +1,40 @@
+//! `pura plan`: everything that `pura run` decides, and nothing that it does.
+
+use super::Call;
+use crate::{
+    bundle::{self, Bundle},
+    cli::{Create, Verb},
+    container::Making,
+    error::{Code, Error, Result},
+    plan::Assembly,
+    store::Id,
+    zero_config,
+};
+
+/// The numbered plan, as text.
+pub(super) fn plan(call: Call<'_>, of: &Verb) -> Result<String> {
+    if let Verb::Run(run) = of {
+        let bundle = bundle::open(&run.create.bundle, run.create.config.as_deref())?;
+        return print(call, &run.create, &Id::parse(&run.create.id)?, &bundle, None);
+    }
+    if let Verb::ZeroConfig(zero) = of {
+        let (bundle, assembly) = zero_config::bundle(zero, call.globals.userns)?;
+        return print(call, &zero.run.create, &zero_config::id(zero)?, &bundle, assembly.as_ref());
+    }
+    Err(Error::new(Code::Bug, "plan", format!("there is no plan of {of:?}")))
+}
+
+fn print(call: Call<'_>, create: &Create, id: &Id, bundle: &Bundle, assembly: Option<&Assembly>) -> Result<String> {
+    let making = Making {
+        globals: call.globals,
+        create,
+        id,
+        bundle,
+        waits: false,
+        assembly,
+        loud: true,
+        log: call.log,
+        preserved: call.preserved,
+    };
+    Ok(making.plan()?.to_string())
+}

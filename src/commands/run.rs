@@ -1,0 +1,51 @@
+//! `pura run`: the whole life of a container, top to bottom.
+
+use super::Call;
+use crate::{
+    bundle::{self, Bundle},
+    cli::{Run, ZeroConfig},
+    container::Making,
+    error::Result,
+    plan::Assembly,
+    spec,
+    store::Id,
+    supervise,
+    zero_config,
+};
+
+/// Runs the program of a bundle and returns its exit status.
+pub(super) fn bundle(call: Call<'_>, run: &Run) -> Result<u8> {
+    let id = Id::parse(&run.create.id)?;
+    let bundle = bundle::open(&run.create.bundle, run.create.config.as_deref())?;
+    live(call, run, &id, &bundle, None)
+}
+
+/// Runs a command without a bundle.
+pub(super) fn command(call: Call<'_>, zero: &ZeroConfig) -> Result<u8> {
+    let id = zero_config::id(zero)?;
+    let (bundle, assembly) = zero_config::bundle(zero, call.globals.userns)?;
+    live(call, &zero.run, &id, &bundle, assembly.as_ref())
+}
+
+fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, assembly: Option<&Assembly>) -> Result<u8> {
+    spec::require_program(&bundle.spec)?;
+    let making = Making {
+        globals: call.globals,
+        create: &run.create,
+        id,
+        bundle,
+        waits: false,
+        assembly,
+        loud: assembly.is_some(),
+        log: call.log,
+        preserved: call.preserved,
+    };
+    let made = making.make()?;
+    if run.detach {
+        made.keep();
+        return Ok(0);
+    }
+    let status = supervise::wait(&made.container)?;
+    if run.keep { made.keep() } else { made.remove()? }
+    Ok(status)
+}

@@ -1,0 +1,220 @@
+//! The making of a container, top to bottom: what `create` and `run` share.
+
+use std::{collections::BTreeMap, os::fd::{AsFd as _, RawFd}};
+
+use crate::{
+    bundle::Bundle,
+    cgroup::{self, Leaf},
+    cli::{Create, Globals},
+    clock,
+    error::{Code, Error, Result, Warning},
+    host::{self, Host, probe},
+    launch::{Container, Launch},
+    log::Log,
+    plan::{
+        Plan,
+        compile::{self, Order},
+    },
+    store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
+    sys,
+};
+
+/// What is to be made, and how.
+#[derive(Debug)]
+pub struct Making<'a> {
+    /// Options that hold for every verb.
+    pub globals: &'a Globals,
+    /// Options of `create` and `run`.
+    pub create: &'a Create,
+    /// The container's id.
+    pub id: &'a Id,
+    /// What to make.
+    pub bundle: &'a Bundle,
+    /// `create`: init waits for `start`.
+    pub waits: bool,
+    /// A root that is put together from the host's, instead of the bundle's.
+    pub assembly: Option<&'a crate::plan::Assembly>,
+    /// Warnings go to stderr even when it is no terminal: a person asked, not an engine.
+    pub loud: bool,
+    /// Where warnings go.
+    pub log: &'a Log,
+    /// Descriptors that the program inherits.
+    pub preserved: &'a [RawFd],
+}
+
+/// A container that is alive, with what has to go when it has ended.
+#[derive(Debug)]
+pub struct Made {
+    /// Init, as its parent sees it.
+    pub container: Container,
+    claim: Claim,
+    leaf: Option<Ours>,
+    pid_file: Option<PidFile>,
+}
+
+/// A plan with the facts behind it.
+#[derive(Debug)]
+pub struct Planned {
+    /// What init will do.
+    pub plan: Plan,
+    host: Host,
+    leaf: Option<Leaf>,
+    root: Root,
+}
+
+impl Making<'_> {
+    /// Decides everything; makes nothing but the directory for all containers.
+    pub fn plan(&self) -> Result<Planned> {
+        let spec = &self.bundle.spec;
+        crate::spec::validate(spec)?;
+        let caller = probe::caller()?;
+        let host = probe::host(spec, &self.bundle.directory, caller, self.globals.userns)?;
+        let (leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, self.id.as_str())?;
+        let (root, fallback) = Roots::find(self.globals)?.create()?;
+        let order = Order {
+            bundle: &self.bundle.directory,
+            state: &root.path.join(self.id.as_str()),
+            waits: self.waits,
+            no_pivot: self.create.no_pivot,
+            new_keyring: !self.create.no_new_keyring,
+            assembly: self.assembly,
+        };
+        let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
+        plan.warnings.extend(self.bundle.warnings.iter().cloned().chain(fallback).chain(no_leaf));
+        Ok(Planned { plan, host, leaf, root })
+    }
+
+    /// Makes the container: intent before effect, and an error leaves nothing behind.
+    pub fn make(self) -> Result<Made> {
+        let Planned { plan, host, leaf, root } = self.plan()?;
+        self.log.warn(plan.warnings(), self.loud)?;
+        prepare_process(&host)?;
+        let mut claim = Claim::new(root, self.id, &self.intent(leaf.as_ref())?, &self.bundle.json)?;
+        // From here on, each guard takes back what it made when a later step fails, in the reverse order.
+        let leaf = leaf.map(Ours::make).transpose()?;
+        let listener = if self.waits { Some(claim.listen()?) } else { None };
+        let cgroup = leaf.as_ref().map(|leaf| leaf.descriptor.as_fd());
+        let mut pid_file = None;
+        let launch = Launch { plan: &plan, host: &host, cgroup, listener, preserved: self.preserved };
+        let container = launch.run(|container| {
+            self.log.warn(&container.warnings, self.loud)?;
+            let init = Identity::of(container.init.as_raw());
+            let init = init.ok_or_else(|| Error::new(Code::Bug, "record the container", "init has died"))?;
+            claim.record_init(init)?;
+            claim.commit(&self.record(init, &plan, leaf.as_ref(), &host, &container.warnings))?;
+            let write = |path| PidFile::write(path, self.id.as_str(), init.pid);
+            pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
+            Ok(())
+        })?;
+        Ok(Made { container, claim, leaf, pid_file })
+    }
+
+    fn intent(&self, leaf: Option<&Leaf>) -> Result<Intent> {
+        let creator = Identity::of(std::process::id().cast_signed());
+        Ok(Intent {
+            version: crate::store::VERSION,
+            boot_id: boot_id(),
+            creator: creator.unwrap_or_default(),
+            bundle: self.bundle.directory.clone(),
+            cgroup: leaf.map(|leaf| leaf.directory.clone()),
+            pid_file: self.create.pid_file.as_deref().map(crate::bundle::absolute).transpose()?,
+            init: None,
+        })
+    }
+
+    fn record(&self, init: Identity, plan: &Plan, leaf: Option<&Ours>, host: &Host, late: &[Warning]) -> Record {
+        let spec = &self.bundle.spec;
+        let maps = plan.ids().maps.clone().unwrap_or_default();
+        let degradations = plan.warnings().iter().chain(late).map(ToString::to_string);
+        Record {
+            version: crate::store::VERSION,
+            id: self.id.as_str().to_owned(),
+            bundle: self.bundle.directory.clone(),
+            rootfs: spec.root().as_ref().map(|root| self.bundle.directory.join(root.path())).unwrap_or_default(),
+            created: clock::now(),
+            owner: host.account.as_ref().and_then(|account| account.name.clone()).unwrap_or_else(|| host.caller.uid.to_string()),
+            boot_id: boot_id(),
+            init,
+            cgroup: leaf.map(|ours| ours.leaf.directory.clone()),
+            user_namespace: plan.ids().user_namespace.word().to_owned(),
+            uid_map: host::ids::lines(&maps.uids),
+            gid_map: host::ids::lines(&maps.gids),
+            degradations: degradations.collect(),
+            annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect::<BTreeMap<_, _>>(),
+        }
+    }
+}
+
+impl Made {
+    /// Leaves the container running, for other verbs.
+    pub fn keep(self) {
+        self.claim.keep();
+        if let Some(pid_file) = self.pid_file {
+            pid_file.keep();
+        }
+        if let Some(leaf) = self.leaf {
+            leaf.keep();
+        }
+        self.container.restore_signals();
+    }
+
+    /// Removes what is left when the program has ended. The pid-file stays, as with every runtime.
+    pub fn remove(self) -> Result<()> {
+        if let Some(pid_file) = self.pid_file {
+            pid_file.keep();
+        }
+        // Whatever outlived process 1, in a PID namespace that is not its own, ends here.
+        drop(self.leaf);
+        self.claim.remove()
+    }
+}
+
+/// The container's cgroup, taken back when dropped.
+#[derive(Debug)]
+struct Ours {
+    leaf: Leaf,
+    descriptor: std::os::fd::OwnedFd,
+    kept: bool,
+}
+
+impl Ours {
+    fn make(leaf: Leaf) -> Result<Self> {
+        let descriptor = cgroup::prepare(&leaf)?;
+        Ok(Self { leaf, descriptor, kept: false })
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        if self.kept || std::fs::remove_dir(&self.leaf.directory).is_ok() {
+            return;
+        }
+        cgroup::kill(&self.leaf.directory);
+        let _ = cgroup::remove(&self.leaf.directory);
+    }
+}
+
+/// Makes this process what the steps that follow take for granted.
+fn prepare_process(host: &Host) -> Result<()> {
+    // What pura makes has the modes that it says; the program gets the caller's mask, or the config's.
+    let _ = sys::process::set_umask(host::UMASK);
+    // Ignored, it would let the kernel reap our children before we have heard of their end.
+    if host.caller.ignored >> (libc::SIGCHLD - 1) & 1 == 1 {
+        crate::error::Context::doing(sys::signal::set_default(libc::SIGCHLD), Code::Bug, || "reset SIGCHLD".to_owned())?;
+    }
+    Ok(())
+}
+
+impl std::fmt::Display for Planned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.leaf {
+            Some(leaf) => writeln!(f, "cgroup: {}", leaf.directory.display())?,
+            None => writeln!(f, "cgroup: the caller's")?,
+        }
+        self.plan.fmt(f)
+    }
+}

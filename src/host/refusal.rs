@@ -1,0 +1,116 @@
+//! Why the kernel refuses namespaces: one errno has many causes. Facts are gathered only after a failure.
+
+use std::fs;
+
+use nix::errno::Errno;
+
+use super::Host;
+use crate::error::{Code, Error};
+
+/// What tells the causes apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Facts {
+    /// `user.max_user_namespaces`
+    most_user_namespaces: Option<u64>,
+    /// Debian's `kernel.unprivileged_userns_clone`
+    unprivileged_clone: Option<u64>,
+    /// The kernel has user namespaces.
+    has_user_namespaces: bool,
+    /// `/proc/self/attr/current`, when a security module shows a label.
+    label: Option<String>,
+    /// `SELinux` enforces.
+    selinux: bool,
+    /// A seccomp filter is attached.
+    seccomp: bool,
+    /// The caller's ids are the overflow ids.
+    unmapped: bool,
+}
+
+/// Explains why clone made no process in new namespaces.
+pub fn explain(flags: u64, host: &Host, errno: Errno) -> Error {
+    let wants_user = flags & u64::from(libc::CLONE_NEWUSER.cast_unsigned()) != 0;
+    if errno == Errno::EAGAIN || errno == Errno::ENOMEM {
+        return Error::new(Code::Exhausted, "start the container", "your processes are used up, or memory is (RLIMIT_NPROC, pids.max)");
+    }
+    if errno == Errno::EOPNOTSUPP {
+        return Error::new(Code::Kernel, "start the container in its cgroup", "the kernel or a seccomp filter lacks clone3")
+            .fix("a seccomp profile that allows clone3, or --cgroup-manager disabled");
+    }
+    if !wants_user {
+        return Error::new(Code::Namespace, "make the container's namespaces", crate::error::plain(errno));
+    }
+    classify(&gather(host), errno)
+}
+
+fn gather(host: &Host) -> Facts {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
+    let label = fs::read_to_string("/proc/self/attr/current").ok().map(|label| label.trim_end_matches(['\n', '\0']).to_owned());
+    Facts {
+        most_user_namespaces: number("/proc/sys/user/max_user_namespaces"),
+        unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
+        has_user_namespaces: host.own_userns != 0,
+        label: label.filter(|label| !label.is_empty()),
+        selinux: number("/sys/fs/selinux/enforce") == Some(1),
+        seccomp: host.caller.seccomp,
+        unmapped: number("/proc/sys/kernel/overflowuid") == Some(host.caller.uid.into()) && !host.initial_userns,
+    }
+}
+
+/// The tests in the order in which the kernel makes them; the last cause is what is left.
+fn classify(facts: &Facts, errno: Errno) -> Error {
+    let refuse = |code, why: &str| Error::new(code, "create a user namespace", why.to_owned());
+    let doctor = "the sysctls under /proc/sys/user, and the log of the kernel";
+    match errno {
+        Errno::ENOSPC | Errno::EUSERS if facts.most_user_namespaces == Some(0) => {
+            refuse(Code::UsernsZero, "user.max_user_namespaces is 0 (this is not about disk space)")
+                .fix("sudo sysctl user.max_user_namespaces=15000")
+        }
+        Errno::ENOSPC | Errno::EUSERS => {
+            refuse(Code::UsernsQuota, "user namespaces, or another kind of namespace, are used up, or nested 33 deep (this is not about disk space)")
+                .fix("end some containers, or raise the sysctls user.max_*_namespaces")
+        }
+        Errno::EINVAL if !facts.has_user_namespaces => {
+            refuse(Code::UsernsAbsent, "this kernel has none (CONFIG_USER_NS, or user_namespace.enable=0)")
+        }
+        Errno::EACCES if facts.label.as_deref().is_some_and(|label| label != "unconfined") && !facts.selinux => {
+            refuse(Code::UsernsAppArmor, "an AppArmor profile forbids it").fix("a profile for pura that allows userns")
+        }
+        Errno::EACCES => refuse(Code::UsernsSelinux, "SELinux forbids it").fix("ausearch -m avc -c pura shows the rule"),
+        Errno::EPERM if facts.unmapped => refuse(Code::UsernsUnmapped, "your own id is not mapped where pura runs"),
+        Errno::EPERM if facts.unprivileged_clone == Some(0) => {
+            refuse(Code::UsernsSysctl, "kernel.unprivileged_userns_clone is 0").fix("sudo sysctl kernel.unprivileged_userns_clone=1")
+        }
+        Errno::EPERM if facts.seccomp => refuse(Code::UsernsSeccomp, "a seccomp filter forbids it (this is a container)").fix(
+            "start the outer one with --security-opt seccomp=unconfined and systempaths=unconfined (Docker) or unmask=ALL (Podman), \
+             or hostUsers: false and procMount: Unmasked (Kubernetes)",
+        ),
+        Errno::EPERM if facts.selinux => refuse(Code::UsernsSelinux, "SELinux forbids it").fix("ausearch -m avc -c pura shows the rule"),
+        Errno::EPERM => refuse(Code::UsernsChroot, "pura runs in a chroot").fix("pivot_root, systemd-nspawn or bwrap for the outer root"),
+        errno => refuse(Code::Userns, &crate::error::plain(errno)).fix(format!("look at {doctor}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_its_code() {
+        let has = Facts { has_user_namespaces: true, ..Facts::default() };
+        for (errno, facts, code) in [
+            (Errno::ENOSPC, Facts { most_user_namespaces: Some(0), ..has.clone() }, Code::UsernsZero),
+            (Errno::ENOSPC, Facts { most_user_namespaces: Some(100), ..has.clone() }, Code::UsernsQuota),
+            (Errno::EINVAL, Facts::default(), Code::UsernsAbsent),
+            (Errno::EACCES, Facts { label: Some("docker-default (enforce)".to_owned()), ..has.clone() }, Code::UsernsAppArmor),
+            (Errno::EACCES, Facts { selinux: true, ..has.clone() }, Code::UsernsSelinux),
+            (Errno::EPERM, Facts { unmapped: true, seccomp: true, ..has.clone() }, Code::UsernsUnmapped),
+            (Errno::EPERM, Facts { unprivileged_clone: Some(0), seccomp: true, ..has.clone() }, Code::UsernsSysctl),
+            (Errno::EPERM, Facts { seccomp: true, ..has.clone() }, Code::UsernsSeccomp),
+            (Errno::EPERM, Facts { selinux: true, ..has.clone() }, Code::UsernsSelinux),
+            (Errno::EPERM, has.clone(), Code::UsernsChroot),
+            (Errno::EIO, has, Code::Userns),
+        ] {
+            assert_eq!(classify(&facts, errno).code(), code, "{errno} {facts:?}");
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! One arm for each kind of step.
+
+use std::os::fd::AsFd as _;
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    unistd::{fchdir, setsid, symlinkat},
+};
+
+use super::{Init, path};
+use crate::{
+    launch::link::{self, Report},
+    plan::{Op, Slot, Target, arena::Text},
+    sys::{
+        self,
+        path::{IN_ROOT, REFERENCE},
+    },
+};
+
+/// The device numbers of `/dev/null`: Documentation/admin-guide/devices.txt.
+const NULL_DEVICE: libc::dev_t = libc::makedev(1, 3);
+
+impl<'plan> Init<'plan> {
+    pub(super) fn apply(&mut self, step: u32, op: Op) -> nix::Result<()> {
+        match op {
+            Op::Prctl { attribute, value } => sys::process::prctl(attribute, value),
+            Op::Sweep { kept } => self.sweep(kept),
+            Op::WriteProc { file, line } => sys::path::write(self.plan.text(file), self.plan.text(line).to_bytes()),
+            Op::Meet(meeting) => link::meet(self.slots.get(Slot::LINK.index())?, meeting),
+            Op::SetNs { from, kind } => sys::process::set_namespace(self.slots.get(from.index())?, kind),
+            Op::Unshare(kinds) => sys::process::unshare(kinds),
+            Op::Rebirth => self.rebirth(),
+            Op::NewSession => setsid().map(drop),
+            Op::SetIds { uid, gid } => sys::process::set_ids(uid, gid),
+            Op::SetGroups => sys::process::set_groups(self.plan.groups()),
+            Op::Hostname(name) => sys::process::set_hostname(self.plan.text(name)),
+            Op::Domainname(name) => sys::process::set_domainname(self.plan.text(name)),
+            Op::LoopbackUp => sys::net::loopback_up(),
+            Op::NewKeyring => sys::process::new_keyring().or_else(|errno| self.warn(step, errno)),
+            Op::Rlimit { resource, soft, hard } => sys::process::set_rlimit(resource, soft, hard),
+            Op::Bounding(kept) => sys::caps::limit_bounding(kept),
+            Op::Capabilities { effective, permitted, inheritable } => sys::caps::set(effective, permitted, inheritable),
+            Op::Ambient(mask) => sys::caps::raise_ambient(mask),
+            Op::Umask(mask) => sys::process::set_umask(mask),
+            Op::FindProgram => self.find_program(),
+            Op::AwaitStart => self.await_start(),
+            Op::DefaultSignal(signal) => sys::signal::set_default(signal),
+            Op::UnblockSignals => sys::signal::unblock(),
+            Op::Execute => Err(sys::exec::exec(self.program.ok_or(Errno::ENOENT)?, self.vectors)),
+            mount => self.apply_mount(step, mount),
+        }
+    }
+
+    /// The steps that build the root.
+    fn apply_mount(&mut self, step: u32, op: Op) -> nix::Result<()> {
+        match op {
+            Op::Propagate { path, flags } => sys::mount::set_propagation(self.plan.text(path), flags),
+            Op::PropagateMount { mount, flags } => self.enter(mount).and_then(|()| sys::mount::set_propagation_here(flags)),
+            Op::OpenTree { path, recursive, into } => self.open_tree(path, recursive, into),
+            Op::OpenPath { path, into } => {
+                let opened = sys::path::open_host(self.plan.text(path), REFERENCE)?;
+                self.fill(into, opened)
+            }
+            Op::BindRoot { path, into } => self.bind_root(path, into),
+            Op::FindTarget { path, target, into } => self.find_target(path, target, into),
+            Op::Mount { kind, source, flags, data, on } => {
+                let [kind, source, data] = [kind, source, data].map(|text| self.plan.text(text));
+                sys::mount::mount_on(self.slots.get(on.index())?, kind, source, flags, data)
+            }
+            Op::MountTmpfs { flags, data, on } => self.mount_tmpfs(flags, data, on),
+            Op::MountOverlay { lower, data, on } => self.mount_overlay(step, lower, data, on),
+            Op::MoveMount { tree, path, on } => self.move_mount(tree, path, on),
+            Op::SetAttributes { mount, set, clear, recursive } => self.set_attributes(mount, set, clear, recursive),
+            Op::Remount { mount, flags, data } => {
+                let locked = sys::mount::locked_flags(self.slots.get(mount.index())?)?;
+                self.enter(mount)?;
+                sys::mount::remount_here(flags | locked, self.plan.text(data))
+            }
+            Op::Enter(slot) => self.enter(slot),
+            Op::Device { source, name } => self.device(source, name),
+            Op::Link { target, name } => {
+                let made = symlinkat(self.plan.text(target), sys::path::here(), self.plan.text(name));
+                if made == Err(Errno::EEXIST) { Ok(()) } else { made }
+            }
+            Op::MakeDirectory(name) => {
+                let made = sys::path::create_directory(sys::path::here(), self.plan.text(name));
+                if made == Err(Errno::EEXIST) { Ok(()) } else { made }
+            }
+            Op::PivotRoot(root) => {
+                let root = self.slots.get(root.index())?;
+                let entered = sys::mount::pivot(root);
+                if entered == Err(Errno::EINVAL) { sys::mount::move_root(root) } else { entered }
+            }
+            Op::MoveRoot(root) => sys::mount::move_root(self.slots.get(root.index())?),
+            Op::Mask(path) => self.mask(path),
+            Op::ReadOnly(path) => self.read_only(path),
+            Op::MakeCwd(path) => path::find(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), Target::Directory).map(drop),
+            Op::EnterCwd(path) => self.enter_cwd(path),
+            _ => Err(Errno::ENOSYS),
+        }
+    }
+
+    fn fill(&mut self, slot: Slot, descriptor: std::os::fd::OwnedFd) -> nix::Result<()> {
+        self.slots.put(slot.index(), descriptor);
+        Ok(())
+    }
+
+    fn enter(&self, slot: Slot) -> nix::Result<()> {
+        fchdir(self.slots.get(slot.index())?)
+    }
+
+    fn sweep(&mut self, kept: u16) -> nix::Result<()> {
+        let is_kept = |slot: usize| u16::try_from(slot).is_ok_and(|slot| slot < kept && Slot(slot).is_kept());
+        self.slots.sweep(is_kept)
+    }
+
+    fn rebirth(&self) -> nix::Result<()> {
+        let Some(reborn) = sys::process::sibling()? else { return Ok(()) };
+        link::report(self.slots.get(Slot::LINK.index())?, Report::Reborn(reborn.as_raw().unsigned_abs()))?;
+        sys::process::exit_now(0)
+    }
+
+    fn open_tree(&mut self, path: Text, recursive: bool, into: Slot) -> nix::Result<()> {
+        match sys::mount::open_tree(sys::path::here(), self.plan.text(path), recursive) {
+            Ok(tree) => self.fill(into, tree),
+            Err(Errno::ENOSYS) => {
+                let reference = sys::path::open_host(self.plan.text(path), REFERENCE)?;
+                self.fill(into, reference)
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Where the root is bound is where hooks look for it: on itself.
+    fn bind_root(&mut self, path: Text, into: Slot) -> nix::Result<()> {
+        let path = self.plan.text(path);
+        match sys::mount::open_tree(sys::path::here(), path, true) {
+            Ok(tree) => {
+                sys::mount::move_mount(tree.as_fd(), sys::path::here(), path)?;
+                self.fill(into, tree)
+            }
+            Err(Errno::ENOSYS) => {
+                sys::mount::bind(path, path, true)?;
+                let root = sys::path::open_host(path, REFERENCE | OFlag::O_DIRECTORY)?;
+                self.fill(into, root)
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn find_target(&mut self, path: Text, target: Target, into: Slot) -> nix::Result<()> {
+        let found = path::find(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), target)?;
+        self.fill(into, found)
+    }
+
+    fn mount_tmpfs(&mut self, flags: u64, data: Text, on: Slot) -> nix::Result<()> {
+        let on = self.slots.get(on.index())?;
+        let mode = sys::path::stat(on)?.st_mode & 0o7777;
+        let mut options = Line::default();
+        options.add(self.plan.text(data).to_bytes());
+        if !self.plan.text(data).is_empty() {
+            options.add(b",");
+        }
+        options.add(b"mode=");
+        for shift in [9, 6, 3, 0] {
+            options.add(&[b'0' + u8::try_from(mode >> shift & 7).unwrap_or(0)]);
+        }
+        sys::mount::mount_on(on, c"tmpfs", c"tmpfs", flags, options.text()?)
+    }
+
+    fn mount_overlay(&mut self, step: u32, lower: Text, data: Text, on: Slot) -> nix::Result<()> {
+        let target = self.slots.get(on.index())?;
+        let mounted = sys::mount::mount_on(target, c"overlay", c"overlay", libc::MS_NODEV | libc::MS_NOSUID, self.plan.text(data));
+        if !matches!(mounted, Err(Errno::EPERM | Errno::EINVAL | Errno::ENODEV)) {
+            return mounted;
+        }
+        let tree = sys::mount::open_tree(sys::path::here(), self.plan.text(lower), true)?;
+        sys::mount::set_attributes(tree.as_fd(), libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID, 0, true)?;
+        sys::mount::move_mount(tree.as_fd(), target, c"")?;
+        self.warn(step, mounted.err().unwrap_or(Errno::EINVAL))
+    }
+
+    fn move_mount(&mut self, tree: Slot, path: Text, on: Slot) -> nix::Result<()> {
+        let (from, target) = (self.slots.get(tree.index())?, self.slots.get(on.index())?);
+        match sys::mount::move_mount(from, target, c"") {
+            Err(Errno::ENOSYS) => {
+                let (mut source, mut destination) = (Line::default(), Line::default());
+                sys::mount::bind(source.descriptor(from)?, destination.descriptor(target)?, true)?;
+                // What covers the target now is the mount; attributes that follow are for it.
+                let attached = sys::path::open_host(destination.text()?, REFERENCE)?;
+                self.fill(tree, attached)
+            }
+            done => done,
+        }
+    }
+
+    fn set_attributes(&mut self, mount: Slot, set: u64, clear: u64, recursive: bool) -> nix::Result<()> {
+        let mount = self.slots.get(mount.index())?;
+        match sys::mount::set_attributes(mount, set, clear, recursive) {
+            // Not recursively: that would leave the mounts below as they are.
+            Err(Errno::ENOSYS) if !recursive => {
+                let mut path = Line::default();
+                let flags = sys::mount::locked_flags(mount)? & !clear | set;
+                sys::mount::remount_bind(path.descriptor(mount)?, flags)
+            }
+            done => done,
+        }
+    }
+
+    fn device(&mut self, source: Text, name: Text) -> nix::Result<()> {
+        let (source, name) = (self.plan.text(source), self.plan.text(name));
+        match sys::path::create_file(sys::path::here(), name) {
+            Ok(()) => sys::mount::bind_here(source, name),
+            // The config or the image has something there: good if it is the same device.
+            Err(Errno::EEXIST) => {
+                let dev = self.slots.get(Slot::DEV.index())?;
+                let found = sys::path::open(dev, name, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
+                let host = sys::path::open_host(source, REFERENCE)?;
+                let (found_stat, host_stat) = (sys::path::stat(found.as_fd())?, sys::path::stat(host.as_fd())?);
+                match found_stat.st_mode & libc::S_IFMT {
+                    libc::S_IFCHR if found_stat.st_rdev == host_stat.st_rdev => Ok(()),
+                    // An empty file, left by a runtime before us.
+                    libc::S_IFREG => {
+                        let tree = sys::mount::open_tree(sys::path::here(), source, false)?;
+                        sys::mount::move_mount(tree.as_fd(), found.as_fd(), c"")
+                    }
+                    _ => Err(Errno::EEXIST),
+                }
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn mask(&mut self, path: Text) -> nix::Result<()> {
+        let root = self.slots.get(Slot::ROOT.index())?;
+        let target = match sys::path::open(root, self.plan.text(path), REFERENCE, IN_ROOT) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            found => found?,
+        };
+        if sys::path::stat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            return self.mask_directory(path, target);
+        }
+        if self.slots.get(Slot::NULL.index()).is_err() {
+            let null = sys::path::open(self.slots.get(Slot::DEV.index())?, c"null", REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
+            let stat = sys::path::stat(null.as_fd())?;
+            // The container's /dev/null is only trusted when it is one (CVE-2025-31133).
+            if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != NULL_DEVICE {
+                return Err(Errno::ENODEV);
+            }
+            self.fill(Slot::NULL, null)?;
+        }
+        let null = sys::mount::open_tree(self.slots.get(Slot::NULL.index())?, c"", false)?;
+        sys::mount::move_mount(null.as_fd(), target.as_fd(), c"")
+    }
+
+    /// The first directory gets a tmpfs of its own; the others get copies of that mount, which are far cheaper.
+    fn mask_directory(&mut self, path: Text, target: std::os::fd::OwnedFd) -> nix::Result<()> {
+        if let Ok(empty) = self.slots.get(Slot::EMPTY.index()) {
+            let copy = sys::mount::open_tree(empty, c"", false)?;
+            return sys::mount::move_mount(copy.as_fd(), target.as_fd(), c"");
+        }
+        let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        sys::mount::mount_on(target.as_fd(), c"tmpfs", c"tmpfs", flags, c"mode=555,nr_blocks=1,nr_inodes=1")?;
+        let root = self.slots.get(Slot::ROOT.index())?;
+        let empty = sys::path::open(root, self.plan.text(path), REFERENCE, IN_ROOT)?;
+        self.fill(Slot::EMPTY, empty)
+    }
+
+    fn read_only(&mut self, path: Text) -> nix::Result<()> {
+        let root = self.slots.get(Slot::ROOT.index())?;
+        let target = match sys::path::open(root, self.plan.text(path), REFERENCE, IN_ROOT) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            found => found?,
+        };
+        let tree = sys::mount::open_tree(target.as_fd(), c"", true)?;
+        sys::mount::set_attributes(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, true)?;
+        sys::mount::move_mount(tree.as_fd(), target.as_fd(), c"")
+    }
+
+    fn enter_cwd(&self, path: Text) -> nix::Result<()> {
+        let root = self.slots.get(Slot::ROOT.index())?;
+        let directory = sys::path::open(root, self.plan.text(path), REFERENCE | OFlag::O_DIRECTORY, IN_ROOT)?;
+        fchdir(directory)?;
+        if sys::path::inside_root()? { Ok(()) } else { Err(Errno::EXDEV) }
+    }
+
+    /// ENOENT only when no candidate exists; a candidate that may not be executed decides, as in `execvp(3)`.
+    fn find_program(&mut self) -> nix::Result<()> {
+        let mut refused = Errno::ENOENT;
+        for candidate in self.plan.candidates() {
+            let candidate = self.plan.text(*candidate);
+            match sys::path::executable(candidate) {
+                Ok(()) => {
+                    self.program = Some(candidate);
+                    return Ok(());
+                }
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(errno) => refused = errno,
+            }
+        }
+        Err(refused)
+    }
+
+    fn await_start(&mut self) -> nix::Result<()> {
+        let connection = link::await_start(self.slots.get(Slot::LISTENER.index())?)?;
+        // Nobody else may connect, and start.sock is stale from here on.
+        drop(self.slots.take(Slot::LISTENER.index()));
+        drop(self.slots.take(Slot::LINK.index()));
+        self.fill(Slot::LINK, connection)
+    }
+}
+
+/// A short text in a fixed buffer.
+#[derive(Debug)]
+struct Line {
+    bytes: [u8; 4096],
+    length: usize,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { bytes: [0; 4096], length: 0 }
+    }
+}
+
+impl Line {
+    /// Adds bytes; one that does not fit makes [`Line::text`] fail.
+    fn add(&mut self, more: &[u8]) {
+        let end = self.length.saturating_add(more.len());
+        if let Some(room) = self.bytes.get_mut(self.length..end) {
+            room.copy_from_slice(more);
+        }
+        self.length = end;
+    }
+
+    fn text(&self) -> nix::Result<&std::ffi::CStr> {
+        let bytes = self.bytes.get(..=self.length).ok_or(Errno::ENAMETOOLONG)?;
+        std::ffi::CStr::from_bytes_until_nul(bytes).map_err(|_inner| Errno::EINVAL)
+    }
+
+    /// The path of a descriptor in procfs.
+    fn descriptor(&mut self, descriptor: std::os::fd::BorrowedFd<'_>) -> nix::Result<&std::ffi::CStr> {
+        use std::os::fd::AsRawFd as _;
+        self.add(b"/proc/self/fd/");
+        let number = descriptor.as_raw_fd().unsigned_abs();
+        let mut divisor = 1_000_000_000;
+        let mut started = false;
+        while divisor > 0 {
+            let digit = number / divisor % 10;
+            started |= digit != 0 || divisor == 1;
+            if started {
+                self.add(&[b'0' + u8::try_from(digit).unwrap_or(0)]);
+            }
+            divisor /= 10;
+        }
+        self.text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_named_in_procfs() {
+        use std::os::fd::AsRawFd as _;
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let mut line = Line::default();
+        let path = line.descriptor(file.as_fd()).unwrap();
+        assert_eq!(path.to_str().unwrap(), format!("/proc/self/fd/{}", file.as_raw_fd()));
+    }
+}

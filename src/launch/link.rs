@@ -1,0 +1,168 @@
+//! The link between parent and init: fixed-size packets on one socket pair, later on the connection of `start`.
+//!
+//! Both ends, because they must agree. Only init speaks first; every wait has one legal answer, and ends with the peer.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, accept4, recv, send, socketpair},
+};
+
+use crate::{plan::Meeting, sys::retry};
+
+/// Bytes of a report: kind, step or meeting, errno or pid; four each, native endian, because both ends are one binary.
+const LENGTH: usize = 12;
+
+/// What init tells its parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// Init waits at a meeting.
+    At(u32),
+    /// Step `step` of the plan failed, and init ends.
+    Failed {
+        /// Index into the plan.
+        step: u32,
+        /// The cause.
+        errno: Errno,
+    },
+    /// Step `step` of the plan failed, and the container is only weaker for it.
+    Warned {
+        /// Index into the plan.
+        step: u32,
+        /// The cause.
+        errno: Errno,
+    },
+    /// Init goes on as another process, with this id in the parent's PID namespace.
+    Reborn(u32),
+}
+
+impl Report {
+    fn encode(self) -> [u8; LENGTH] {
+        let (kind, first, second) = match self {
+            Self::At(meeting) => (1, meeting, 0),
+            Self::Failed { step, errno } => (2, step, (errno as i32).unsigned_abs()),
+            Self::Warned { step, errno } => (3, step, (errno as i32).unsigned_abs()),
+            Self::Reborn(pid) => (4, pid, 0),
+        };
+        let mut packet = [0; LENGTH];
+        for (bytes, word) in packet.chunks_exact_mut(4).zip([kind, first, second]) {
+            bytes.copy_from_slice(&u32::to_ne_bytes(word));
+        }
+        packet
+    }
+
+    /// The report in a packet; nothing for a packet that init never sends.
+    pub fn decode(packet: &[u8]) -> Option<Self> {
+        let word = |index: usize| {
+            let bytes = packet.get(index * 4..index * 4 + 4)?;
+            Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+        };
+        if packet.len() != LENGTH {
+            return None;
+        }
+        let (first, second) = (word(1)?, word(2)?);
+        let errno = || Some(Errno::from_raw(i32::try_from(second).ok()?));
+        match word(0)? {
+            1 => Some(Self::At(first)),
+            2 => Some(Self::Failed { step: first, errno: errno()? }),
+            3 => Some(Self::Warned { step: first, errno: errno()? }),
+            4 => Some(Self::Reborn(first)),
+            _ => None,
+        }
+    }
+}
+
+/// Creates both ends. Exec closes init's.
+pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// Init: sends a report.
+pub fn report(link: BorrowedFd<'_>, report: Report) -> nix::Result<()> {
+    retry(|| send(link.as_raw_fd(), &report.encode(), MsgFlags::MSG_NOSIGNAL)).map(drop)
+}
+
+/// Init: says where it is and waits to be released. ECONNRESET: the parent has died, and so must init.
+pub fn meet(link: BorrowedFd<'_>, meeting: Meeting) -> nix::Result<()> {
+    report(link, Report::At(meeting as u32))?;
+    released(link)
+}
+
+fn released(link: BorrowedFd<'_>) -> nix::Result<()> {
+    match retry(|| recv(link.as_raw_fd(), &mut [0_u8; 1], MsgFlags::empty()))? {
+        1 => Ok(()),
+        _ => Err(Errno::ECONNRESET),
+    }
+}
+
+/// Init: waits until `start` connects and releases it; a connection that closes without a release is forgotten.
+pub fn await_start(listener: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    loop {
+        let raw = retry(|| accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC))?;
+        let connection = crate::sys::fd::adopt(raw);
+        if released(std::os::fd::AsFd::as_fd(&connection)).is_ok() {
+            return Ok(connection);
+        }
+    }
+}
+
+/// The other side of the link, as its parent hears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// A report.
+    Report(Report),
+    /// End of file: init has become the program, or died.
+    End,
+    /// What init never sends.
+    Nonsense,
+}
+
+/// Parent: waits for the next report.
+pub fn receive(link: BorrowedFd<'_>) -> Heard {
+    let mut packet = [0_u8; LENGTH + 1];
+    match retry(|| recv(link.as_raw_fd(), &mut packet, MsgFlags::empty())) {
+        Ok(0) | Err(Errno::ECONNRESET) => Heard::End,
+        Ok(length) => packet.get(..length).and_then(Report::decode).map_or(Heard::Nonsense, Heard::Report),
+        Err(_) => Heard::Nonsense,
+    }
+}
+
+/// Parent: lets init go on.
+pub fn release(link: BorrowedFd<'_>) -> nix::Result<()> {
+    retry(|| send(link.as_raw_fd(), b"g", MsgFlags::MSG_NOSIGNAL)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd as _;
+
+    const ALL: [Report; 4] = [
+        Report::At(7),
+        Report::Failed { step: 3, errno: Errno::EPERM },
+        Report::Warned { step: 4, errno: Errno::EDQUOT },
+        Report::Reborn(4711),
+    ];
+
+    #[test]
+    fn a_report_survives_the_link() {
+        let (ours, theirs) = pair().unwrap();
+        for sent in ALL {
+            report(theirs.as_fd(), sent).unwrap();
+            assert_eq!(receive(ours.as_fd()), Heard::Report(sent));
+        }
+        drop(theirs);
+        assert_eq!(receive(ours.as_fd()), Heard::End);
+    }
+
+    #[test]
+    fn a_truncated_or_longer_packet_is_nonsense() {
+        let packet = ALL[1].encode();
+        for length in 0..packet.len() {
+            assert_eq!(Report::decode(&packet[..length]), None);
+        }
+        assert_eq!(Report::decode(&[packet.as_slice(), &[0]].concat()), None);
+        assert_eq!(Report::decode(&[9; LENGTH]), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! The order of everything. Each step that must precede another says so, and a test holds it to that.
+
+use oci_spec::runtime::Spec;
+
+pub use super::draft::Order;
+use super::{Meeting, Op, Plan, Slot, draft::Draft, ids};
+use crate::{
+    cli::UsernsMode,
+    error::Result,
+    host::Host,
+    sys::process::Attribute,
+};
+
+/// Compiles the plan of `create` and `run`.
+pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) -> Result<Plan> {
+    let (ids, warnings) = ids::decide(spec, host, mode)?;
+    let mut draft = Draft::new(spec, host, order, ids);
+    draft.plan.warnings = warnings;
+
+    die_with_parent(&mut draft);
+    // Early, not at exec: the writer of a pipe that the caller leaked to us must see end-of-file while we wait.
+    draft.step(Op::Sweep { kept: u16::MAX });
+    // Before anything that needs a capability: those come with the user namespace.
+    draft.namespaces()?;
+    // While our /proc files are still ours: they belong to root as soon as we are not dumpable or change ids.
+    draft.early_limits()?;
+    draft.step(Op::NewSession);
+    // Before the first mount: nothing that we mount may appear outside.
+    draft.isolate_mounts()?;
+    // With the ids of the caller, who may pass directories that container root may not.
+    let sources = draft.open_sources()?;
+    draft.become_root();
+    draft.mounts(&sources)?;
+    draft.devices()?;
+    // Here, with all mounts made and the old root still in place, is where createRuntime hooks belong.
+    draft.enter_root();
+    // After the mounts that they cover, and after the root has been entered, so that no path of theirs is outside.
+    draft.names()?;
+    draft.masks()?;
+    draft.working_directory()?;
+    // After mount points and the working directory have been made.
+    draft.readonly_root();
+    // Before the capabilities that they need are dropped.
+    draft.limits()?;
+    draft.identity()?;
+    draft.program()?;
+    draft.step(Op::Sweep { kept: Slot::LISTENER.0 + 1 });
+    // Last of all that can fail for a reason of the config: create has to report it.
+    draft.step(Op::Meet(Meeting::Created));
+    draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
+    if order.waits {
+        draft.step(Op::AwaitStart);
+    }
+    // Last: a signal that arrives earlier must not be lost with us half dressed.
+    draft.default_signals();
+    draft.step(Op::Execute);
+    Ok(draft.plan)
+}
+
+/// Until `Created`, init dies with the parent. To be repeated after each change of ids, which clears it: `prctl(2)`.
+pub(super) fn die_with_parent(draft: &mut Draft<'_>) {
+    draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: libc::SIGKILL.unsigned_abs().into() });
+}

@@ -1,0 +1,112 @@
+//! A plan that is being written.
+
+use std::{borrow::Cow, path::Path};
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::{
+    Assembly, Input, Op, Plan, Slot,
+    arena::{Arena, Text},
+    ids::Ids,
+};
+use crate::{
+    error::{Result, Warning},
+    host::Host,
+};
+
+/// What the command, not the config, asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// The bundle's directory, absolute: where relative paths start.
+    pub bundle: &'a Path,
+    /// The container's state directory; a root that is put together is built over it, unseen by others.
+    pub state: &'a Path,
+    /// `create`: wait for `start`.
+    pub waits: bool,
+    /// Enter the root by moving it over `/`.
+    pub no_pivot: bool,
+    /// Leave the caller's session keyring.
+    pub new_keyring: bool,
+    /// A root that is put together from the host's, instead of the config's.
+    pub assembly: Option<&'a Assembly>,
+}
+
+/// A plan that is being written: the config, the facts, and what has been decided so far.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) host: &'a Host,
+    pub(super) order: &'a Order<'a>,
+    pub(super) plan: Plan,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(spec: &'a Spec, host: &'a Host, order: &'a Order<'a>, ids: Ids) -> Self {
+        let plan = Plan {
+            arena: Arena::default(),
+            ops: Vec::with_capacity(96),
+            places: Vec::with_capacity(96),
+            argv: Vec::new(),
+            env: Vec::new(),
+            candidates: Vec::new(),
+            groups: Vec::new(),
+            clone_flags: 0,
+            joined_first: Vec::new(),
+            inputs: Vec::new(),
+            slots: usize::from(Slot::FIRST_FREE),
+            ids,
+            warnings: Vec::new(),
+            notes: Vec::new(),
+        };
+        Self { spec, host, order, plan }
+    }
+
+    /// Adds a step that config.json did not ask for.
+    pub(super) fn step(&mut self, op: Op) {
+        self.step_for(op, "");
+    }
+
+    /// Adds a step, with the place in config.json that it comes from.
+    pub(super) fn step_for(&mut self, op: Op, place: impl Into<Cow<'static, str>>) {
+        self.plan.ops.push(op);
+        self.plan.places.push(place.into());
+    }
+
+    pub(super) fn text(&mut self, bytes: impl AsRef<[u8]>) -> Result<Text> {
+        self.plan.arena.intern(bytes.as_ref())
+    }
+
+    /// A slot of its own, which sweeps spare.
+    pub(super) fn slot(&mut self) -> Slot {
+        let slot = Slot(u16::try_from(self.plan.slots).unwrap_or(u16::MAX));
+        self.plan.slots += 1;
+        slot
+    }
+
+    pub(super) fn input(&mut self, input: Input) -> Slot {
+        let slot = self.slot();
+        self.plan.inputs.push((slot, input));
+        slot
+    }
+
+    pub(super) fn warn(&mut self, warning: Warning) {
+        self.plan.warnings.push(warning);
+    }
+
+    pub(super) fn note(&mut self, note: impl Into<String>) {
+        self.plan.notes.push(note.into());
+    }
+
+    /// The position of a kind in `linux.namespaces`, and its path when it is to be joined.
+    pub(super) fn namespace(&self, kind: LinuxNamespaceType) -> Option<(usize, Option<&'a Path>)> {
+        let all = self.spec.linux().as_ref()?.namespaces().as_ref()?;
+        let (index, namespace) = all.iter().enumerate().find(|(_, namespace)| namespace.typ() == kind)?;
+        // An empty path is no path.
+        Some((index, namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty())))
+    }
+
+    /// Whether a new namespace of this kind is made for the container.
+    pub(super) fn is_new(&self, kind: LinuxNamespaceType) -> bool {
+        matches!(self.namespace(kind), Some((_, None)))
+    }
+}

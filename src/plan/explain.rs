@@ -1,0 +1,322 @@
+//! The plan in words: for people who read it, and for errors.
+
+use std::{ffi::CStr, fmt};
+
+use nix::errno::Errno;
+
+use super::{Meeting, Op, Plan, Slot, Target, arena::Text, ids::UserNamespace, limits, namespaces};
+use crate::{
+    error::{Code, Error, Warning, plain},
+    sys::process::Attribute,
+};
+
+impl Plan {
+    /// Says what `op` does, to complete "cannot ...".
+    pub fn describe(&self, op: Op) -> String {
+        let text = |text: Text| format!("{:?}", lossy(self.text(text)));
+        match op {
+            Op::Prctl { attribute, value } => attribute_words(attribute, value),
+            Op::Sweep { kept } if kept == u16::MAX => "close all descriptors but pura's own and the preserved".to_owned(),
+            Op::Sweep { .. } => "close what the set-up needed".to_owned(),
+            Op::WriteProc { file, line } => format!("write {} to {}", text(line), lossy(self.text(file))),
+            Op::Meet(Meeting::MapIds) => "wait until the parent has mapped the ids".to_owned(),
+            Op::Meet(Meeting::Created) => "be recorded as created".to_owned(),
+            Op::SetNs { kind, .. } => format!("join the {} namespace", namespaces::name(kind)),
+            Op::Unshare(kinds) => format!("make a new {} namespace", namespaces::names(kinds).join(", ")),
+            Op::Rebirth => "go on as a process inside the joined PID namespace".to_owned(),
+            Op::NewSession => "lead a new session".to_owned(),
+            Op::SetIds { uid, gid } => format!("become user {uid}, group {gid}"),
+            Op::SetGroups if self.groups.is_empty() => "drop the supplementary groups".to_owned(),
+            Op::SetGroups => format!("set the supplementary groups {:?}", self.groups),
+            Op::Propagate { path, flags } => format!("make the mounts below {} {}", text(path), propagation(flags)),
+            Op::PropagateMount { flags, .. } => format!("make the mount {}", propagation(flags)),
+            Op::OpenTree { path, recursive, .. } => format!("take {}{}", text(path), if recursive { " and all below it" } else { "" }),
+            Op::OpenPath { path, .. } => format!("open {}", text(path)),
+            Op::BindRoot { path, .. } => format!("make {} the root", text(path)),
+            Op::FindTarget { path, target: Target::File, .. } => format!("find the file {}", text(path)),
+            Op::FindTarget { path, .. } => format!("find the directory {}", text(path)),
+            Op::Mount { kind, data, flags, .. } => {
+                format!("mount {} ({})", lossy(self.text(kind)), words(flags, self.text(data)))
+            }
+            Op::MountTmpfs { data, flags, .. } => {
+                format!("mount tmpfs ({}) with the mode of what it covers", words(flags, self.text(data)))
+            }
+            Op::MountOverlay { lower, .. } => format!("mount a throw-away overlay over {}", text(lower)),
+            Op::MoveMount { path, .. } => format!("attach {}", text(path)),
+            Op::SetAttributes { set, clear, recursive, .. } => {
+                format!("set mount attributes: {}{}", attributes(set, clear), if recursive { ", recursively" } else { "" })
+            }
+            Op::Remount { flags, data, .. } => format!("remount ({})", words(flags, self.text(data))),
+            Op::Enter(_) => "enter it".to_owned(),
+            Op::Device { source, name } => format!("bind the device {} on {}", text(source), text(name)),
+            Op::Link { target, name } => format!("link {} to {}", text(name), text(target)),
+            Op::MakeDirectory(name) => format!("make the directory {}", text(name)),
+            Op::PivotRoot(_) => "enter the root with pivot_root".to_owned(),
+            Op::MoveRoot(_) => "enter the root by moving it over /".to_owned(),
+            Op::Mask(path) => format!("mask {}", text(path)),
+            Op::ReadOnly(path) => format!("make {} read-only", text(path)),
+            Op::Hostname(name) => format!("set the host name {}", text(name)),
+            Op::Domainname(name) => format!("set the domain name {}", text(name)),
+            Op::LoopbackUp => "bring up the loopback interface".to_owned(),
+            Op::NewKeyring => "leave the caller's session keyring".to_owned(),
+            Op::Rlimit { resource, soft, hard } => format!("set {} to {} (hard {})", limits::name(resource), limit(soft), limit(hard)),
+            Op::Bounding(mask) => format!("limit the bounding set to {}", capabilities(mask)),
+            Op::Capabilities { effective, permitted, inheritable } => format!(
+                "set capabilities: effective {}; permitted {}; inheritable {}",
+                capabilities(effective), capabilities(permitted), capabilities(inheritable)
+            ),
+            Op::Ambient(mask) => format!("raise ambient capabilities: {}", capabilities(mask)),
+            Op::MakeCwd(path) => format!("make the working directory {}", text(path)),
+            // The words that engines know.
+            Op::EnterCwd(path) => format!("chdir to cwd {}", text(path)),
+            Op::FindProgram | Op::Execute => format!("run {}", self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word))),
+            Op::Umask(mask) => format!("set umask {mask:03o}"),
+            Op::AwaitStart => "wait for start".to_owned(),
+            Op::DefaultSignal(signal) => format!("set signal {signal} to its default"),
+            Op::UnblockSignals => "unblock all signals".to_owned(),
+        }
+    }
+
+    /// Turns init's report, a step and an errno, into a sentence.
+    pub fn explain(&self, step: u32, errno: Errno) -> Error {
+        let index = usize::try_from(step).unwrap_or(usize::MAX);
+        let (Some(&op), Some(place)) = (self.ops.get(index), self.places.get(index)) else {
+            return Error::new(Code::Bug, "start the container", format!("init failed at step {step}, which is not in the plan"));
+        };
+        let error = match op {
+            Op::FindProgram | Op::Execute => return self.explain_program(errno, op == Op::Execute),
+            Op::EnterCwd(_) => {
+                let why = if errno == Errno::EXDEV { "it is outside of the root".to_owned() } else { errno.desc().to_lowercase() };
+                Error::new(Code::Cwd, self.describe(op), why)
+            }
+            _ => {
+                let (what, why) = (self.what(index, op), self.why(op, errno));
+                let error = Error::new(code(op, errno), what, why);
+                match fix(op, errno) {
+                    Some(fix) => error.fix(fix),
+                    None => error,
+                }
+            }
+        };
+        if place.is_empty() { error } else { error.at(place.clone()) }
+    }
+
+    /// Turns a failure that init survived into a warning.
+    pub fn explain_warning(&self, step: u32, errno: Errno) -> Warning {
+        let op = usize::try_from(step).ok().and_then(|step| self.ops.get(step));
+        let why = plain(errno);
+        match op {
+            Some(Op::NewKeyring) => {
+                Warning::new(Code::Keyring, format!("the caller's session keys stay reachable inside: no new keyring: {why}"))
+            }
+            Some(Op::MountOverlay { lower, .. }) => {
+                let lower = lossy(self.text(*lower));
+                Warning::new(Code::Overlay, format!("{lower:?} is bound read-only, because an overlay over it is refused: {why}"))
+            }
+            Some(op) => Warning::new(Code::Mount, format!("could not {}: {why}", self.describe(*op))),
+            None => Warning::new(Code::Bug, format!("init warns at step {step}, which is not in the plan")),
+        }
+    }
+
+    /// What was attempted, with the destination when the step itself knows only a slot.
+    fn what(&self, index: usize, op: Op) -> String {
+        let target = || {
+            let found = self.ops.get(..index)?.iter().rev().find_map(|op| match op {
+                Op::FindTarget { path, .. } => Some(*path),
+                _ => None,
+            });
+            found.map(|path| format!(" on {:?}", lossy(self.text(path))))
+        };
+        match op {
+            Op::Mount { kind, .. } => format!("mount {}{}", lossy(self.text(kind)), target().unwrap_or_default()),
+            Op::MountTmpfs { .. } => format!("mount tmpfs{}", target().unwrap_or_default()),
+            Op::MoveMount { path, .. } => format!("bind {:?}{}", lossy(self.text(path)), target().unwrap_or_default()),
+            Op::SetAttributes { .. } | Op::Remount { .. } | Op::PropagateMount { .. } => {
+                format!("{}{}", self.describe(op), target().unwrap_or_default())
+            }
+            Op::FindTarget { path, .. } => format!("make the mount point {:?}", lossy(self.text(path))),
+            _ => self.describe(op),
+        }
+    }
+
+    fn why(&self, op: Op, errno: Errno) -> String {
+        match op {
+            Op::Mount { data, .. } | Op::MountTmpfs { data, .. } | Op::Remount { data, .. } if errno == Errno::EINVAL => {
+                match lossy(self.text(data)) {
+                    data if data.is_empty() => plain(errno),
+                    data if data.contains(',') => format!("the kernel refuses one of the options {data:?}"),
+                    data => format!("the kernel refuses option {data:?}"),
+                }
+            }
+            Op::Mount { kind, .. } if errno == Errno::ENODEV => format!("the kernel knows no filesystem {:?}", lossy(self.text(kind))),
+            Op::FindTarget { target: Target::RealDirectory, .. } if errno == Errno::ELOOP => "it is a link in the image".to_owned(),
+            Op::SetAttributes { .. } if errno == Errno::EPERM => {
+                "a flag of the source is locked: a user namespace may not clear nosuid, nodev, noexec or ro".to_owned()
+            }
+            Op::MoveMount { .. } if errno == Errno::ENOTDIR => "not a directory".to_owned(),
+            Op::Rlimit { .. } if errno == Errno::EPERM => "it is above your hard limit: operation not permitted".to_owned(),
+            Op::WriteProc { file, .. } if errno == Errno::EACCES && self.text(file) == c"/proc/self/oom_score_adj" => {
+                "only real root may lower it".to_owned()
+            }
+            _ => plain(errno),
+        }
+    }
+
+    /// A program that cannot be run: the phrases that engines turn into exit status 126 and 127.
+    fn explain_program(&self, errno: Errno, at_exec: bool) -> Error {
+        let name = self.argv.first().map(|word| lossy(self.text(*word))).unwrap_or_default();
+        explain_program(&name, errno, at_exec)
+    }
+}
+
+/// The same for whoever has only the name: `start`.
+pub fn explain_program(name: &str, errno: Errno, at_exec: bool) -> Error {
+    let run = || format!("run {name:?}");
+    let refused = |code, why: &str| Error::new(code, "run the program", format!("exec: {name:?}: {why}"));
+    match errno {
+        Errno::ENOENT if at_exec => {
+            let why = "its interpreter, or its ELF loader, is missing in the image: no such file or directory";
+            Error::new(Code::InterpreterMissing, run(), why)
+        }
+        Errno::ENOENT | Errno::ENOTDIR if name.contains('/') => {
+            Error::new(Code::ProgramMissing, run(), "no such file or directory")
+        }
+        Errno::ENOENT | Errno::ENOTDIR => {
+            Error::new(Code::ProgramNotInPath, run(), "executable file not found in $PATH: no such file or directory")
+        }
+        Errno::EISDIR => refused(Code::ProgramDirectory, "is a directory: permission denied"),
+        Errno::EACCES => refused(Code::ProgramRefused, "permission denied").fix("chmod +x it in the image"),
+        Errno::ENOEXEC => refused(Code::ProgramFormat, "exec format error").fix("a first line such as #!/bin/sh, or a program for this machine"),
+        Errno::E2BIG => Error::new(Code::TooLong, run(), "arguments and environment are too long"),
+        errno => refused(Code::ProgramRefused, &plain(errno)),
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.ids.user_namespace {
+            UserNamespace::Create { maps, writer, .. } => {
+                writeln!(f, "user namespace: new; ids written by {}", writer.name())?;
+                for (kind, extents) in [("uid", &maps.uids), ("gid", &maps.gids)] {
+                    for extent in extents {
+                        writeln!(f, "  {kind} {} inside = {} outside, {} ids", extent.inside, extent.outside, extent.count)?;
+                    }
+                }
+            }
+            UserNamespace::Join { index, .. } => writeln!(f, "user namespace: joined (linux.namespaces[{index}])")?,
+            UserNamespace::JoinOwner { index, .. } => writeln!(f, "user namespace: the owner of linux.namespaces[{index}], joined")?,
+            UserNamespace::Reuse => writeln!(f, "user namespace: the caller's, which is not the initial one")?,
+            UserNamespace::Inherit => writeln!(f, "user namespace: none of its own (--userns=inherit)")?,
+        }
+        let new = i32::try_from(self.clone_flags).unwrap_or(0) & !libc::CLONE_NEWUSER;
+        writeln!(f, "clone: {}", if new == 0 { "no namespace".to_owned() } else { format!("new {}", namespaces::names(new).join(", ")) })?;
+        for (_, kind) in &self.joined_first {
+            writeln!(f, "joined before clone: {}", namespaces::name(*kind))?;
+        }
+        for (step, (op, place)) in self.ops.iter().zip(&self.places).enumerate() {
+            let place = if place.is_empty() { String::new() } else { format!("  ({place})") };
+            writeln!(f, "{step:3}  {}{place}", self.describe(*op))?;
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+fn lossy(text: &CStr) -> String {
+    String::from_utf8_lossy(text.to_bytes()).into_owned()
+}
+
+fn code(op: Op, errno: Errno) -> Code {
+    match op {
+        Op::WriteProc { .. } if errno == Errno::EACCES => Code::Rlimit,
+        Op::WriteProc { .. } => Code::MapRefused,
+        Op::SetNs { .. } => Code::Join,
+        Op::Unshare(_) => Code::Namespace,
+        Op::SetIds { .. } => Code::UserUnmapped,
+        Op::SetGroups => Code::GroupsDropped,
+        Op::BindRoot { .. } => Code::Rootfs,
+        Op::FindTarget { .. } if matches!(errno, Errno::ELOOP | Errno::EXDEV) => Code::Mount,
+        Op::FindTarget { .. } => Code::MountPoint,
+        Op::OpenTree { .. } | Op::OpenPath { .. } if errno == Errno::EACCES => Code::PathBlocked,
+        Op::OpenTree { .. } | Op::OpenPath { .. } => Code::BindSource,
+        Op::Mount { .. } if errno == Errno::ENODEV || errno == Errno::EPERM => Code::FilesystemType,
+        Op::Mount { .. } | Op::MountTmpfs { .. } | Op::Remount { .. } if errno == Errno::EINVAL => Code::MountOption,
+        Op::SetAttributes { .. } if errno == Errno::EPERM => Code::LockedFlag,
+        Op::Device { .. } => Code::Device,
+        Op::MountOverlay { .. } => Code::Overlay,
+        Op::PivotRoot(_) | Op::MoveRoot(_) => Code::PivotRoot,
+        Op::Mask(_) | Op::ReadOnly(_) => Code::Mask,
+        Op::Rlimit { .. } => Code::Rlimit,
+        Op::Bounding(_) | Op::Capabilities { .. } | Op::Ambient(_) => Code::Capabilities,
+        Op::MakeCwd(_) | Op::EnterCwd(_) => Code::Cwd,
+        _ => if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN) { Code::Exhausted } else { Code::Mount },
+    }
+}
+
+fn fix(op: Op, errno: Errno) -> Option<&'static str> {
+    match op {
+        Op::SetAttributes { .. } if errno == Errno::EPERM => Some("drop suid, dev, exec or rw from the mount's options"),
+        Op::Unshare(_) if errno == Errno::ENOSPC => Some("sudo sysctl user.max_net_namespaces=15000 (this is not about disk space)"),
+        Op::FindTarget { .. } if matches!(errno, Errno::EROFS | Errno::EACCES) => Some("create it in the image"),
+        Op::FindTarget { .. } if errno == Errno::ENOTDIR || errno == Errno::EISDIR => Some("bind a file on a file, a directory on a directory"),
+        _ => None,
+    }
+}
+
+fn attribute_words(attribute: Attribute, value: u64) -> String {
+    match (attribute, value) {
+        (Attribute::DeathSignal, 0) => "outlive the parent",
+        (Attribute::DeathSignal, _) => "die with the parent",
+        (Attribute::Dumpable, _) => "hide from processes of the same ids",
+        (Attribute::KeepCapabilities, 0) => "forget the capabilities at the next change of user",
+        (Attribute::KeepCapabilities, _) => "keep the capabilities over the change of user",
+        (Attribute::NoNewPrivileges, _) => "set no_new_privs",
+    }
+    .to_owned()
+}
+
+fn propagation(flags: u64) -> &'static str {
+    let words = [(libc::MS_PRIVATE, "private"), (libc::MS_SLAVE, "slave"), (libc::MS_SHARED, "shared"), (libc::MS_UNBINDABLE, "unbindable")];
+    words.into_iter().find(|(flag, _)| flags & flag != 0).map_or("unchanged", |(_, word)| word)
+}
+
+fn words(flags: u64, data: &CStr) -> String {
+    let named = [
+        (libc::MS_RDONLY, "ro"), (libc::MS_NOSUID, "nosuid"), (libc::MS_NODEV, "nodev"), (libc::MS_NOEXEC, "noexec"),
+        (libc::MS_SYNCHRONOUS, "sync"), (libc::MS_DIRSYNC, "dirsync"), (libc::MS_NOATIME, "noatime"),
+        (libc::MS_NODIRATIME, "nodiratime"), (libc::MS_RELATIME, "relatime"), (libc::MS_STRICTATIME, "strictatime"),
+        (libc::MS_LAZYTIME, "lazytime"), (256, "nosymfollow"),
+    ];
+    let flags = named.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, word)| (*word).to_owned());
+    let data = Some(lossy(data)).filter(|data| !data.is_empty());
+    let all: Vec<_> = flags.chain(data).collect();
+    if all.is_empty() { "defaults".to_owned() } else { all.join(",") }
+}
+
+fn attributes(set: u64, clear: u64) -> String {
+    let named = [
+        (libc::MOUNT_ATTR_RDONLY, "ro"), (libc::MOUNT_ATTR_NOSUID, "nosuid"), (libc::MOUNT_ATTR_NODEV, "nodev"),
+        (libc::MOUNT_ATTR_NOEXEC, "noexec"), (libc::MOUNT_ATTR_NODIRATIME, "nodiratime"), (libc::MOUNT_ATTR_NOATIME, "noatime"),
+        (libc::MOUNT_ATTR_STRICTATIME, "strictatime"), (libc::MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"),
+    ];
+    let list = |mask: u64, sign: char| named.iter().filter(move |(flag, _)| mask & flag != 0).map(move |(_, word)| format!("{sign}{word}"));
+    let all: Vec<_> = list(set, '+').chain(list(clear, '-')).collect();
+    all.join(" ")
+}
+
+fn capabilities(mask: u64) -> String {
+    let names = caps::all().into_iter().filter(|capability| mask & capability.bitmask() != 0);
+    let mut names: Vec<_> = names.map(|capability| capability.to_string().trim_start_matches("CAP_").to_lowercase()).collect();
+    names.sort_unstable();
+    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+}
+
+fn limit(value: u64) -> String {
+    if value == libc::RLIM64_INFINITY { "unlimited".to_owned() } else { value.to_string() }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {}", self.0)
+    }
+}

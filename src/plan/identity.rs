@@ -1,0 +1,198 @@
+//! Who the program is: ids, groups, capabilities, and the program itself.
+
+use std::{os::unix::ffi::OsStrExt as _, path::Path};
+
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
+
+use super::{
+    Op,
+    compile::die_with_parent,
+    draft::Draft,
+    ids::UserNamespace,
+};
+use crate::{
+    error::{Code, Error, Result, Warning},
+    sys::process::Attribute,
+};
+
+/// Where a program without a slash is looked for when the config's environment has no PATH: `execvp(3)`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Draft<'_> {
+    /// Capabilities, groups, ids, in the one order in which each is still allowed: `capabilities(7)`.
+    pub(super) fn identity(&mut self) -> Result<()> {
+        let Some(process) = self.spec.process() else { return Ok(()) };
+        let sets = self.sets(process.capabilities().as_ref());
+        // Needs CAP_SETPCAP.
+        self.step_for(Op::Bounding(sets.bounding), "process.capabilities.bounding");
+        // Need CAP_SETGID and CAP_SETUID. Permitted capabilities have to survive the change of user.
+        self.set_groups(process);
+        let (uid, gid) = (process.user().uid(), process.user().gid());
+        if self.current_ids() != Some((uid, gid)) {
+            self.step(Op::Prctl { attribute: Attribute::KeepCapabilities, value: 1 });
+            self.step_for(Op::SetIds { uid, gid }, "process.user");
+            die_with_parent(self);
+            self.step(Op::Prctl { attribute: Attribute::KeepCapabilities, value: 0 });
+        }
+        let Sets { effective, permitted, inheritable, .. } = sets;
+        self.step_for(Op::Capabilities { effective, permitted, inheritable }, "process.capabilities");
+        if sets.ambient != 0 {
+            self.step_for(Op::Ambient(sets.ambient), "process.capabilities.ambient");
+        }
+        if process.no_new_privileges() == Some(true) {
+            self.step_for(Op::Prctl { attribute: Attribute::NoNewPrivileges, value: 1 }, "process.noNewPrivileges");
+        }
+        // The caller's own mask when the config names none: pura itself runs with 022.
+        let umask = process.user().umask().unwrap_or(self.host.caller.umask);
+        if umask != crate::host::UMASK {
+            self.step_for(Op::Umask(umask), "process.user.umask");
+        }
+        Ok(())
+    }
+
+    /// The ids that init has after the set-up, when they are known.
+    fn current_ids(&self) -> Option<(u32, u32)> {
+        let set = self.plan.ops.iter().rev().find_map(|op| if let Op::SetIds { uid, gid } = *op { Some((uid, gid)) } else { None });
+        if set.is_some() {
+            return set;
+        }
+        let caller = &self.host.caller;
+        match &self.plan.ids.user_namespace {
+            UserNamespace::Create { maps, .. } => {
+                let uid = maps.uids.iter().find_map(|extent| extent.inside_of(caller.uid))?;
+                Some((uid, maps.gids.iter().find_map(|extent| extent.inside_of(caller.gid))?))
+            }
+            UserNamespace::Reuse | UserNamespace::Inherit => Some((caller.uid, caller.gid)),
+            UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. } => None,
+        }
+    }
+
+    fn set_groups(&mut self, process: &Process) {
+        if self.plan.ids.setgroups_denied {
+            self.note("setgroups(2) is not called: it is denied with this id map, and the caller's groups stay");
+            return;
+        }
+        self.plan.groups = process.user().additional_gids().clone().unwrap_or_default();
+        self.step_for(Op::SetGroups, "process.user.additionalGids");
+    }
+
+    fn sets(&mut self, wanted: Option<&LinuxCapabilities>) -> Sets {
+        // A new user namespace grants all; otherwise nothing beyond what the caller has.
+        let host = &self.host.caller;
+        let grantable = match self.plan.ids.user_namespace {
+            UserNamespace::Reuse | UserNamespace::Inherit => host.effective & host.bounding,
+            UserNamespace::Create { .. } | UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. } => u64::MAX,
+        };
+        let mask = |set: &Option<Capabilities>| set.iter().flatten().fold(0, |all, capability| all | 1_u64 << number(*capability));
+        let Some(wanted) = wanted else { return Sets::default() };
+        let all = [wanted.bounding(), wanted.effective(), wanted.permitted(), wanted.inheritable(), wanted.ambient()].map(mask);
+        let lost = all.iter().fold(0, |lost, set| lost | set & !grantable);
+        if lost != 0 {
+            let names: Vec<_> = wanted_names(wanted, lost);
+            self.warn(Warning::new(Code::Capabilities, format!("capabilities that the caller lacks were dropped: {}", names.join(" "))));
+        }
+        let [bounding, effective, permitted, inheritable, ambient] = all.map(|set| set & grantable);
+        // The kernel's own conditions: effective within permitted, ambient within permitted and inheritable, and
+        // nothing can be inherited that is not bounded: capabilities(7).
+        let permitted = permitted | effective;
+        let inheritable = inheritable | ambient & permitted;
+        Sets { bounding, effective, permitted, inheritable, ambient: ambient & permitted & inheritable }
+    }
+
+    /// The program, its arguments, its environment and its directory. Looked up here, so that `create` fails without it.
+    pub(super) fn program(&mut self) -> Result<()> {
+        let Some(process) = self.spec.process() else { return Ok(()) };
+        let cwd = self.text(process.cwd().as_os_str().as_bytes())?;
+        self.step_for(Op::EnterCwd(cwd), "process.cwd");
+        let args = process.args().as_deref().unwrap_or_default();
+        let Some(program) = args.first() else { return Ok(()) };
+        for word in args {
+            let text = self.text(word)?;
+            self.plan.argv.push(text);
+        }
+        let variables = process.env().as_deref().unwrap_or_default();
+        for variable in variables {
+            let text = self.text(variable)?;
+            self.plan.env.push(text);
+        }
+        let path = variables.iter().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+        for candidate in candidates(program, path) {
+            let text = self.text(candidate)?;
+            self.plan.candidates.push(text);
+        }
+        if self.plan.candidates.is_empty() {
+            let why = "executable file not found in $PATH: no such file or directory";
+            return Err(Error::new(Code::ProgramNotInPath, format!("run {program:?}"), why));
+        }
+        self.step_for(Op::FindProgram, "process.args[0]");
+        Ok(())
+    }
+
+    /// Gives the program what every program may expect of its signals.
+    pub(super) fn default_signals(&mut self) {
+        for signal in (1..=64).filter(|signal| self.host.caller.ignored >> (signal - 1) & 1 == 1) {
+            // The kernel refuses to change these two, and they cannot be ignored.
+            if signal != libc::SIGKILL && signal != libc::SIGSTOP {
+                self.step(Op::DefaultSignal(signal));
+            }
+        }
+        self.step(Op::UnblockSignals);
+    }
+}
+
+/// Every path at which the program may be: itself when it has a slash, else below each directory of PATH.
+fn candidates(program: &str, path: &str) -> Vec<String> {
+    if program.is_empty() {
+        return Vec::new();
+    }
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    // An empty element means the current directory, as in the shell.
+    path.split(':').map(|directory| if directory.is_empty() { format!("./{program}") } else { Path::new(directory).join(program).display().to_string() }).collect()
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Sets {
+    bounding: u64,
+    effective: u64,
+    permitted: u64,
+    inheritable: u64,
+    ambient: u64,
+}
+
+/// The number of a capability, by its name: the kernel's numbers are in the caps crate.
+fn number(capability: oci_spec::runtime::Capability) -> u8 {
+    let name = format!("CAP_{}", capability.to_string().trim_start_matches("CAP_"));
+    name.parse::<caps::Capability>().map_or(63, |capability| capability.index())
+}
+
+fn wanted_names(wanted: &LinuxCapabilities, mask: u64) -> Vec<String> {
+    let all = [wanted.bounding(), wanted.effective(), wanted.permitted(), wanted.inheritable(), wanted.ambient()];
+    let mut names: Vec<_> = all.into_iter().flatten().flatten().filter(|capability| mask >> number(**capability) & 1 == 1).map(ToString::to_string).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_without_a_slash_is_looked_for_in_each_directory() {
+        assert_eq!(candidates("sh", "/bin:/usr/bin"), ["/bin/sh", "/usr/bin/sh"]);
+        assert_eq!(candidates("sh", ":/bin"), ["./sh", "/bin/sh"]);
+        assert_eq!(candidates("./sh", "/bin"), ["./sh"]);
+        assert!(candidates("", "/bin").is_empty());
+    }
+
+    #[test]
+    fn capabilities_have_the_numbers_of_the_kernel() {
+        use oci_spec::runtime::Capability;
+        let pairs = [(Capability::Chown, 0), (Capability::Kill, 5), (Capability::SysAdmin, 21), (Capability::CheckpointRestore, 40)];
+        for (capability, wanted) in pairs {
+            assert_eq!(number(capability), wanted, "{capability}");
+        }
+    }
+}

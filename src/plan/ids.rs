@@ -1,0 +1,527 @@
+//! The user namespace and its id maps: the rule of docs/rootless.md. Pure.
+
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
+
+use crate::{
+    cli::UsernsMode,
+    error::{Code, Error, Result, Warning},
+    host::{
+        Host, Maps,
+        ids::{Account, Extent, Range},
+    },
+};
+
+const CAP_SETGID: u8 = 6;
+const CAP_SETUID: u8 = 7;
+const CAP_SYS_ADMIN: u8 = 21;
+
+/// Lines that the kernel takes: `user_namespaces(7)`, since Linux 4.15.
+pub const MOST_LINES: usize = 340;
+
+/// Who writes the maps: the first rung of the ladder that can do all that is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    /// Init itself: its own id and nothing else, which needs no privilege.
+    Init,
+    /// The parent, which holds `CAP_SETUID` and `CAP_SETGID` over the ids outside.
+    Parent,
+    /// newuidmap and newgidmap, in parallel.
+    Mappers,
+}
+
+impl Writer {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init (one id, no helper)",
+            Self::Parent => "the parent",
+            Self::Mappers => "newuidmap and newgidmap",
+        }
+    }
+}
+
+/// The container's user namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserNamespace {
+    /// A new one.
+    Create {
+        /// Its maps.
+        maps: Maps,
+        /// Who writes them.
+        writer: Writer,
+        /// `setgroups(2)` has to be denied first: CVE-2014-8989.
+        deny_setgroups: bool,
+    },
+    /// The one at the path of `linux.namespaces[index]`.
+    Join {
+        /// Position in `linux.namespaces`.
+        index: usize,
+    },
+    /// The one that owns the namespace of `linux.namespaces[index]`: members of a pod must see each other.
+    JoinOwner {
+        /// Position in `linux.namespaces`.
+        index: usize,
+    },
+    /// The caller's, in which it is privileged, and which is not the initial one: a nested one would lose sysfs, mqueue
+    /// and network sysctls of the caller's namespaces.
+    Reuse,
+    /// The caller's, because `--userns=inherit` says so.
+    Inherit,
+}
+
+impl UserNamespace {
+    /// The word for it in `state`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "new",
+            Self::Join { .. } | Self::JoinOwner { .. } => "joined",
+            Self::Reuse => "reused",
+            Self::Inherit => "inherited",
+        }
+    }
+}
+
+/// What is known about ids inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ids {
+    /// Where they are mapped.
+    pub user_namespace: UserNamespace,
+    /// The maps that hold inside, when they are known.
+    pub maps: Option<Maps>,
+    /// `setgroups(2)` will be refused.
+    pub setgroups_denied: bool,
+}
+
+/// Decides on the user namespace and its maps, and checks the config's ids against them.
+pub fn decide(spec: &Spec, host: &Host, mode: UsernsMode) -> Result<(Ids, Vec<Warning>)> {
+    let mut warnings = Vec::new();
+    let ids = choose(spec, host, mode, &mut warnings)?;
+    check(spec, &ids, &mut warnings)?;
+    Ok((ids, warnings))
+}
+
+/// One row of the table each.
+fn choose(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning>) -> Result<Ids> {
+    let known = |user_namespace, maps: Option<Maps>| Ids { user_namespace, maps, setgroups_denied: false };
+    let caller = &host.caller;
+    match entry(spec, Kind::User) {
+        Some((index, true)) => return Ok(known(UserNamespace::Join { index }, joined_maps(host, index))),
+        Some((_, false)) => return create(spec, host, mode, warnings),
+        None => {}
+    }
+    if mode == UsernsMode::Inherit {
+        warnings.push(Warning::new(Code::Inherit, "--userns=inherit: root inside is root of the user namespace that pura runs in"));
+        return Ok(known(UserNamespace::Inherit, Some(host.own_maps.clone()).filter(|maps| !maps.uids.is_empty())));
+    }
+    if let Some(index) = foreign_owner(spec, host) {
+        return Ok(known(UserNamespace::JoinOwner { index }, None));
+    }
+    if caller.has(CAP_SYS_ADMIN) && !host.initial_userns {
+        return Ok(known(UserNamespace::Reuse, Some(host.own_maps.clone())));
+    }
+    create(spec, host, mode, warnings)
+}
+
+/// The position of a kind in `linux.namespaces`, and whether it has a path.
+fn entry(spec: &Spec, kind: Kind) -> Option<(usize, bool)> {
+    let all = spec.linux().as_ref()?.namespaces().as_ref()?;
+    let index = all.iter().position(|namespace| namespace.typ() == kind)?;
+    let path = all.get(index)?.path().as_ref();
+    Some((index, path.is_some_and(|path| !path.as_os_str().is_empty())))
+}
+
+fn joined_maps(host: &Host, index: usize) -> Option<Maps> {
+    host.named.namespaces.get(index)?.as_ref()?.maps.clone()
+}
+
+/// A joined namespace that another user namespace than the caller's owns.
+fn foreign_owner(spec: &Spec, host: &Host) -> Option<usize> {
+    let joined = host.named.namespaces.iter().map(Option::as_ref);
+    let foreign = joined.enumerate().find(|(_, joined)| joined.is_some_and(|joined| joined.owner != 0 && joined.owner != host.own_userns));
+    foreign.map(|(index, _)| index).filter(|_| spec.linux().is_some())
+}
+
+/// A new user namespace: with the config's mappings, else with those that the mode and the caller's ids give.
+fn create(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning>) -> Result<Ids> {
+    let linux = spec.linux().as_ref();
+    let lines = |lines: Option<&Vec<LinuxIdMapping>>| lines.into_iter().flatten().map(extent).collect::<Vec<_>>();
+    let uids = lines(linux.and_then(|linux| linux.uid_mappings().as_ref()));
+    let gids = lines(linux.and_then(|linux| linux.gid_mappings().as_ref()));
+    let maps = if uids.is_empty() && gids.is_empty() { automatic(spec, host, mode, warnings)? } else { Maps { uids, gids } };
+    for (name, map) in [("uidMappings", &maps.uids), ("gidMappings", &maps.gids)] {
+        check_lines(map).map_err(|why| Error::new(Code::BadMap, format!("use linux.{name}"), why))?;
+    }
+    let writer = writer(&maps, host)?;
+    let deny_setgroups = writer == Writer::Init && !host.caller.has(CAP_SETGID);
+    let user_namespace = UserNamespace::Create { maps: maps.clone(), writer, deny_setgroups };
+    Ok(Ids { user_namespace, maps: Some(maps), setgroups_denied: deny_setgroups })
+}
+
+fn extent(line: &LinuxIdMapping) -> Extent {
+    Extent { inside: line.container_id(), outside: line.host_id(), count: line.size() }
+}
+
+/// Refuses what the kernel would refuse with a bare EINVAL.
+fn check_lines(map: &[Extent]) -> std::result::Result<(), String> {
+    if map.is_empty() {
+        return Err("uidMappings and gidMappings go together".to_owned());
+    }
+    if map.len() > MOST_LINES {
+        return Err(format!("{} lines, and the kernel takes {MOST_LINES}", map.len()));
+    }
+    for (index, extent) in map.iter().enumerate() {
+        let line = format!("{} {} {}", extent.inside, extent.outside, extent.count);
+        if extent.count == 0 {
+            return Err(format!("the line {line:?} has size 0"));
+        }
+        if extent.inside.checked_add(extent.count).is_none() || extent.outside.checked_add(extent.count).is_none() {
+            return Err(format!("the line {line:?} reaches beyond 32 bits"));
+        }
+        let overlaps = map.iter().take(index).any(|other| {
+            crosses(other.inside, other.count, extent.inside, extent.count) || crosses(other.outside, other.count, extent.outside, extent.count)
+        });
+        if overlaps {
+            return Err(format!("the line {line:?} overlaps another"));
+        }
+    }
+    Ok(())
+}
+
+fn crosses(a: u32, a_count: u32, b: u32, b_count: u32) -> bool {
+    let (a, b) = (u64::from(a), u64::from(b));
+    a < b + u64::from(b_count) && b < a + u64::from(a_count)
+}
+
+/// The maps when the config names none.
+fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning>) -> Result<Maps> {
+    let caller = &host.caller;
+    if host.initial_userns && caller.has(CAP_SETUID) && caller.has(CAP_SETGID) && caller.uid == 0 && mode != UsernsMode::Single {
+        // Every id as it is: what engines of real root expect. The last id, -1, is no id.
+        let all = vec![Extent { inside: 0, outside: 0, count: u32::MAX }];
+        return Ok(Maps { uids: all.clone(), gids: all });
+    }
+    let single = |keep: bool| Maps {
+        uids: vec![Extent { inside: if keep { caller.uid } else { 0 }, outside: caller.uid, count: 1 }],
+        gids: vec![Extent { inside: if keep { caller.gid } else { 0 }, outside: caller.gid, count: 1 }],
+    };
+    let keep = mode == UsernsMode::KeepId;
+    if mode == UsernsMode::Single {
+        return Ok(single(false));
+    }
+    let account = host.account.clone().unwrap_or_default();
+    warnings.extend(account_warnings(&account, caller.uid, wants_more(spec)));
+    if account.uids.is_empty() || account.gids.is_empty() || account.no_mapper {
+        return Ok(single(keep));
+    }
+    let own = |own: u32, ranges: &[Range], warnings: &mut Vec<Warning>| {
+        let clean = normalise(ranges, own);
+        if clean.1 {
+            warnings.push(Warning::new(Code::OwnIdInRange, format!("a range of subordinate ids contains your own id {own}, and was split")));
+        }
+        if keep { keep_id(own, &clean.0) } else { stack(own, &clean.0) }
+    };
+    let uids = own(caller.uid, &account.uids, warnings);
+    let gids = own(caller.gid, &account.gids, warnings);
+    Ok(Maps { uids, gids })
+}
+
+/// Whether the config needs more than the one id that is always there.
+fn wants_more(spec: &Spec) -> bool {
+    spec.process().as_ref().is_some_and(|process| process.user().uid() != 0 || process.user().gid() != 0)
+}
+
+fn account_warnings(account: &Account, uid: u32, needed: bool) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if account.getsubids_failed {
+        warnings.push(Warning::new(Code::Getsubids, "getsubids failed or took over 2 s; /etc/subuid and /etc/subgid were used instead"));
+    }
+    let name = account.name.clone().unwrap_or_else(|| uid.to_string());
+    let fix = format!("sudo usermod --add-subuids {0}-{1} --add-subgids {0}-{1} {name}", account.free, account.free.saturating_add(65535));
+    match (account.uids.is_empty(), account.gids.is_empty()) {
+        (true, true) if account.name.is_none() => {
+            let what = format!("uid {uid} has no account name, so its subordinate ids cannot be looked up; only the caller's id is mapped");
+            warnings.push(Warning::new(Code::NoAccount, what));
+        }
+        (true, true) => {
+            let what = format!("no subordinate ids for {name}: only the caller's own id is mapped{}", if needed { ", and the config uses others" } else { "" });
+            warnings.push(Warning::new(Code::SingleId, what).fix(fix));
+        }
+        (true, false) | (false, true) => {
+            let what = format!("{name} has subordinate uids without gids, or the reverse, so only the caller's own id is mapped");
+            warnings.push(Warning::new(Code::OneSidedIds, what).fix(fix));
+        }
+        (false, false) if account.no_mapper => {
+            let what = "newuidmap and newgidmap are not installed, so only the caller's own id is mapped";
+            warnings.push(Warning::new(Code::SingleId, what).fix("apt install uidmap, or dnf install shadow-utils-subid"));
+        }
+        (false, false) => {}
+    }
+    warnings
+}
+
+/// Sorted ranges without overlaps, split around the caller's own id; and whether that was needed.
+fn normalise(ranges: &[Range], own: u32) -> (Vec<Range>, bool) {
+    let mut bounds: Vec<(u64, u64)> = ranges.iter().map(|range| (range.first.into(), u64::from(range.first) + u64::from(range.count))).collect();
+    bounds.sort_unstable();
+    let own = u64::from(own);
+    let mut clean: Vec<(u64, u64)> = Vec::new();
+    let mut split = false;
+    for (first, end) in bounds {
+        let first = clean.last().map_or(first, |(_, last)| first.max(*last));
+        let end = end.min(u32::MAX.into());
+        if first >= end {
+            continue;
+        }
+        if (first..end).contains(&own) {
+            split = true;
+            clean.extend([(first, own), (own + 1, end)].into_iter().filter(|(first, end)| first < end));
+        } else {
+            clean.push((first, end));
+        }
+    }
+    let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let ranges = clean.into_iter().map(|(first, end)| Range { first: narrow(first), count: narrow(end - first) });
+    (ranges.take(MOST_LINES - 2).collect(), split)
+}
+
+/// Container 0 is the caller; the ranges follow from 1 on.
+fn stack(own: u32, ranges: &[Range]) -> Vec<Extent> {
+    let mut map = vec![Extent { inside: 0, outside: own, count: 1 }];
+    let mut next = 1_u32;
+    for range in ranges {
+        let count = range.count.min(u32::MAX - next);
+        if count > 0 {
+            map.push(Extent { inside: next, outside: range.first, count });
+            next += count;
+        }
+    }
+    map
+}
+
+/// The caller's id is the same inside; the ranges fill all other ids from 0 on.
+fn keep_id(own: u32, ranges: &[Range]) -> Vec<Extent> {
+    let mut map = Vec::new();
+    let mut next = 0_u32;
+    for range in ranges {
+        let (mut first, mut left) = (range.first, range.count);
+        while left > 0 && next < u32::MAX {
+            if next == own {
+                next += 1;
+                continue;
+            }
+            let room = if next < own { own - next } else { u32::MAX - next };
+            let count = left.min(room);
+            map.push(Extent { inside: next, outside: first, count });
+            (next, first, left) = (next + count, first.saturating_add(count), left - count);
+        }
+    }
+    map.push(Extent { inside: own, outside: own, count: 1 });
+    map
+}
+
+/// The first rung that can do all that is asked.
+fn writer(maps: &Maps, host: &Host) -> Result<Writer> {
+    let caller = &host.caller;
+    let is_own = |map: &[Extent], own: u32| matches!(map, [extent] if extent.count == 1 && extent.outside == own);
+    if caller.has(CAP_SETUID) && caller.has(CAP_SETGID) {
+        return Ok(Writer::Parent);
+    }
+    if is_own(&maps.uids, caller.uid) && is_own(&maps.gids, caller.gid) {
+        return Ok(Writer::Init);
+    }
+    let Some(account) = &host.account else { return Ok(Writer::Mappers) };
+    for (kind, map, owned, own) in [("uid", &maps.uids, &account.uids, caller.uid), ("gid", &maps.gids, &account.gids, caller.gid)] {
+        if let Some(foreign) = map.iter().find(|extent| !is_owned(extent, owned, own)) {
+            return Err(foreign_ids(kind, *foreign, owned, own, account));
+        }
+    }
+    if account.no_mapper {
+        return Err(Error::new(Code::MapperMissing, "map more than one id", "newuidmap and newgidmap are not installed")
+            .fix("apt install uidmap, or dnf install shadow-utils-subid, or --userns=single"));
+    }
+    Ok(Writer::Mappers)
+}
+
+/// Whether a mapper will agree: newuidmap(1) takes the caller's own id, and whole lines within its ranges.
+fn is_owned(extent: &Extent, owned: &[Range], own: u32) -> bool {
+    (extent.count == 1 && extent.outside == own)
+        || owned.iter().any(|range| {
+            let (first, end) = (u64::from(range.first), u64::from(range.first) + u64::from(range.count));
+            first <= extent.outside.into() && u64::from(extent.outside) + u64::from(extent.count) <= end
+        })
+}
+
+fn foreign_ids(kind: &str, foreign: Extent, owned: &[Range], own: u32, account: &Account) -> Error {
+    let last = |first: u32, count: u32| u64::from(first) + u64::from(count) - 1;
+    let what = format!(
+        "map {kind}s {}-{} to {}-{}",
+        foreign.inside,
+        last(foreign.inside, foreign.count),
+        foreign.outside,
+        last(foreign.outside, foreign.count)
+    );
+    let mut yours = vec![own.to_string()];
+    yours.extend(owned.iter().map(|range| format!("{}-{}", range.first, last(range.first, range.count))));
+    let error = Error::new(Code::ForeignIds, what, format!("yours are {}", yours.join(", "))).at(format!("linux.{kind}Mappings"));
+    match &account.name {
+        Some(name) if owned.is_empty() => {
+            error.fix(format!("sudo usermod --add-subuids {0}-{1} --add-subgids {0}-{1} {name}", account.free, account.free.saturating_add(65535)))
+        }
+        _ => error.fix("map only ids that are yours, or leave the mappings out"),
+    }
+}
+
+/// Checks the ids that the config uses against the map.
+fn check(spec: &Spec, ids: &Ids, warnings: &mut Vec<Warning>) -> Result<()> {
+    let Some(process) = spec.process() else { return Ok(()) };
+    let user = process.user();
+    let unmapped = |name: &str, id: u32, map: &[Extent]| {
+        let mapped: Vec<_> = map.iter().map(|extent| format!("{}-{}", extent.inside, u64::from(extent.inside) + u64::from(extent.count) - 1)).collect();
+        let why = format!("{id} is not mapped inside (mapped: {})", mapped.join(", "));
+        Err(Error::new(Code::UserUnmapped, format!("run as {name} {id}"), why)
+            .at(format!("process.user.{name}"))
+            .fix("use a mapped id, or more subordinate ids"))
+    };
+    let (uids, gids) = ids.maps.as_ref().map(|maps| (maps.uids.as_slice(), maps.gids.as_slice())).unwrap_or_default();
+    if !ids.is_uid_mapped(user.uid()) {
+        return unmapped("uid", user.uid(), uids);
+    }
+    if !ids.is_gid_mapped(user.gid()) {
+        return unmapped("gid", user.gid(), gids);
+    }
+    let additional = user.additional_gids().as_deref().unwrap_or_default();
+    if ids.setgroups_denied {
+        let lost: Vec<_> = additional.iter().filter(|gid| **gid != user.gid()).collect();
+        if !lost.is_empty() {
+            let what = format!("additionalGids {lost:?} are not set, because setgroups is denied with a map of one id");
+            warnings.push(Warning::new(Code::GroupsDropped, what));
+        }
+        return Ok(());
+    }
+    match additional.iter().find(|gid| !ids.is_gid_mapped(**gid)) {
+        Some(gid) => unmapped("additionalGids", *gid, gids),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: u32, count: u32) -> Range {
+        Range { first, count }
+    }
+
+    fn line(inside: u32, outside: u32, count: u32) -> Extent {
+        Extent { inside, outside, count }
+    }
+
+    #[test]
+    fn the_caller_is_0_and_its_ranges_follow() {
+        assert_eq!(stack(1000, &[range(100_000, 65536), range(300_000, 10)]), [
+            line(0, 1000, 1),
+            line(1, 100_000, 65536),
+            line(65537, 300_000, 10)
+        ]);
+    }
+
+    #[test]
+    fn keep_id_leaves_the_callers_id_in_its_place() {
+        assert_eq!(keep_id(1000, &[range(100_000, 65536)]), [
+            line(0, 100_000, 1000),
+            line(1001, 101_000, 64536),
+            line(1000, 1000, 1)
+        ]);
+        assert_eq!(keep_id(1000, &[range(5, 10)]), [line(0, 5, 10), line(1000, 1000, 1)]);
+    }
+
+    #[test]
+    fn ranges_are_sorted_and_split_around_the_callers_id() {
+        assert_eq!(normalise(&[range(900, 200), range(100, 50), range(120, 40)], 1000), (
+            vec![range(100, 50), range(150, 10), range(900, 100), range(1001, 99)],
+            true
+        ));
+        assert_eq!(normalise(&[range(5, 0)], 1000), (vec![], false));
+        assert_eq!(normalise(&[range(u32::MAX - 1, 5)], 1000).0, [range(u32::MAX - 1, 1)]);
+    }
+
+    #[test]
+    fn lines_that_the_kernel_would_refuse_are_named() {
+        for (map, word) in [
+            (vec![line(0, 1000, 0)], "size 0"),
+            (vec![line(u32::MAX, 1000, 2)], "32 bits"),
+            (vec![line(0, 1000, 10), line(5, 2000, 10)], "overlaps"),
+            (vec![line(0, 1000, 10), line(20, 1005, 10)], "overlaps"),
+            ((0..341).map(|id| line(id, id + 1000, 1)).collect(), "341 lines"),
+        ] {
+            let why = check_lines(&map).unwrap_err();
+            assert!(why.contains(word), "{why}");
+        }
+    }
+
+    fn host(uid: u32, effective: u64, initial: bool, ranges: &[Range]) -> Host {
+        let mut host = Host { initial_userns: initial, own_userns: 1, ..Host::default() };
+        host.caller.uid = uid;
+        host.caller.gid = uid;
+        host.caller.effective = effective;
+        let account = Account { name: Some("alice".to_owned()), uids: ranges.to_vec(), gids: ranges.to_vec(), free: 165_536, ..Account::default() };
+        host.account = Some(account);
+        host.own_maps = Maps { uids: vec![line(0, 1000, 1), line(1, 100_000, 65536)], gids: vec![line(0, 1000, 1), line(1, 100_000, 65536)] };
+        host
+    }
+
+    fn spec(json: &str) -> Spec {
+        serde_json::from_str(json).unwrap()
+    }
+
+    const PLAIN: &str = r#"{"ociVersion":"1.0.0","linux":{"namespaces":[{"type":"pid"}]}}"#;
+    const USER: &str = r#"{"ociVersion":"1.0.0","linux":{"namespaces":[{"type":"user"}]}}"#;
+    const ALL: u64 = u64::MAX;
+
+    /// One row of the rule: config, uid, capabilities, initial namespace, mode; what comes out.
+    #[test]
+    fn each_row_of_the_user_namespace_rule() {
+        let some = [range(100_000, 65536)];
+        let row = |json, uid, caps, initial, mode, ranges: &[Range]| {
+            let (ids, warnings) = decide(&spec(json), &host(uid, caps, initial, ranges), mode).unwrap();
+            let writer = if let UserNamespace::Create { writer, .. } = ids.user_namespace { writer.name() } else { ids.user_namespace.word() };
+            (writer, warnings.iter().map(Warning::code).collect::<Vec<_>>())
+        };
+        let (init, parent, mappers) = (Writer::Init.name(), Writer::Parent.name(), Writer::Mappers.name());
+        assert_eq!(row(PLAIN, 1000, 0, true, UsernsMode::Unset, &some), (mappers, vec![]));
+        assert_eq!(row(PLAIN, 1000, 0, true, UsernsMode::Unset, &[]), (init, vec![Code::SingleId]));
+        assert_eq!(row(PLAIN, 1000, 0, true, UsernsMode::Single, &some), (init, vec![]));
+        assert_eq!(row(USER, 1000, 0, false, UsernsMode::Unset, &some), (mappers, vec![]));
+        assert_eq!(row(PLAIN, 0, ALL, false, UsernsMode::Unset, &[]), ("reused", vec![]));
+        assert_eq!(row(PLAIN, 0, ALL, true, UsernsMode::Unset, &[]), (parent, vec![]));
+        assert_eq!(row(PLAIN, 0, ALL, true, UsernsMode::Inherit, &[]), ("inherited", vec![Code::Inherit]));
+    }
+
+    #[test]
+    fn ids_outside_the_map_are_refused_with_the_map() {
+        let json = r#"{"ociVersion":"1.0.0","process":{"user":{"uid":70000,"gid":0},"cwd":"/"},"linux":{"namespaces":[{"type":"user"}]}}"#;
+        let error = decide(&spec(json), &host(1000, 0, true, &[range(100_000, 65536)]), UsernsMode::Unset).unwrap_err();
+        assert_eq!(error.code(), Code::UserUnmapped);
+        assert!(error.to_string().contains("mapped: 0-0, 1-65536"), "{error}");
+    }
+
+    #[test]
+    fn ids_of_others_are_refused_with_ones_own() {
+        let json = r#"{"ociVersion":"1.0.0","linux":{"namespaces":[{"type":"user"}],
+            "uidMappings":[{"containerID":0,"hostID":1,"size":65536}],"gidMappings":[{"containerID":0,"hostID":1,"size":65536}]}}"#;
+        let error = decide(&spec(json), &host(1000, 0, true, &[range(100_000, 65536)]), UsernsMode::Unset).unwrap_err();
+        assert!(error.to_string().contains("cannot map uids 0-65535 to 1-65536"), "{error}");
+        assert!(error.to_string().contains("yours are 1000, 100000-165535"), "{error}");
+    }
+
+    #[test]
+    fn groups_that_cannot_be_set_are_a_warning_only_when_something_is_lost() {
+        for (gids, warned) in [("[0]", 0), ("[44]", 1)] {
+            let json = format!(
+                r#"{{"ociVersion":"1.0.0","process":{{"user":{{"uid":0,"gid":0,"additionalGids":{gids}}},"cwd":"/"}},"linux":{{"namespaces":[{{"type":"user"}}]}}}}"#
+            );
+            let (_, warnings) = decide(&spec(&json), &host(1000, 0, true, &[]), UsernsMode::Single).unwrap();
+            assert_eq!(warnings.len(), warned, "{gids}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Namespaces: made by clone, made later, or joined; and the id maps.
+
+use std::path::Path;
+
+use oci_spec::runtime::LinuxNamespaceType as Kind;
+
+use super::{
+    Input, Meeting, Op,
+    compile::die_with_parent,
+    draft::Draft,
+    ids::{UserNamespace, Writer},
+};
+use crate::{
+    error::{Code, Error, Result},
+    host::ids::{self, Extent},
+    sys::process::Attribute,
+};
+
+/// Every kind but the user namespace, in the order in which they are joined: the mount namespace last, because paths
+/// change with it.
+const KINDS: [(Kind, i32, &str); 7] = [
+    (Kind::Pid, libc::CLONE_NEWPID, "pid"),
+    (Kind::Network, libc::CLONE_NEWNET, "network"),
+    (Kind::Uts, libc::CLONE_NEWUTS, "uts"),
+    (Kind::Ipc, libc::CLONE_NEWIPC, "ipc"),
+    (Kind::Cgroup, libc::CLONE_NEWCGROUP, "cgroup"),
+    (Kind::Time, libc::CLONE_NEWTIME, "time"),
+    (Kind::Mount, libc::CLONE_NEWNS, "mount"),
+];
+
+/// Namespaces that only children of the process that asks for them enter.
+const FOR_CHILDREN: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWTIME;
+
+/// The name of a kind in config.json.
+pub(super) fn name(kind: i32) -> &'static str {
+    KINDS.iter().find(|(_, flag, _)| *flag == kind).map_or("user", |(.., name)| name)
+}
+
+/// The names of all kinds in a mask of `CLONE_NEW*`.
+pub(super) fn names(kinds: i32) -> Vec<&'static str> {
+    KINDS.iter().filter(|(_, flag, _)| kinds & flag != 0).map(|(.., name)| *name).collect()
+}
+
+impl Draft<'_> {
+    /// Makes and joins all namespaces, and maps the ids.
+    pub(super) fn namespaces(&mut self) -> Result<()> {
+        let mut new = 0;
+        let mut joined_later = Vec::new();
+        for (kind, flag, _) in KINDS {
+            match self.namespace(kind) {
+                Some((index, Some(path))) => self.join(index, path, flag, &mut joined_later)?,
+                Some((_, None)) => new |= flag,
+                // Without an entry it is inherited; but mounting needs a mount namespace that is ours (D2 of the docs).
+                None if flag == libc::CLONE_NEWNS => new |= flag,
+                None => {}
+            }
+        }
+        match self.plan.ids.user_namespace.clone() {
+            UserNamespace::Create { maps, writer, deny_setgroups } => {
+                self.create(new, writer);
+                self.map_ids(&maps.uids, &maps.gids, writer, deny_setgroups)?;
+            }
+            UserNamespace::Reuse | UserNamespace::Inherit => self.plan.clone_flags = flags(new & !libc::CLONE_NEWCGROUP),
+            UserNamespace::Join { index, .. } => self.enter(index, false)?,
+            UserNamespace::JoinOwner { index, .. } => self.enter(index, true)?,
+        }
+        self.finish(new, &joined_later);
+        Ok(())
+    }
+
+    /// What the caller's user namespace owns is joined by the parent, which still may; the rest by init, from inside.
+    fn join(&mut self, index: usize, path: &Path, flag: i32, later: &mut Vec<(usize, super::Slot, i32)>) -> Result<()> {
+        let found = self.host.named.namespaces.get(index).and_then(Option::as_ref);
+        let what = || format!("join the {} namespace {path:?}", name(flag));
+        let place = format!("linux.namespaces[{index}]");
+        let Some(found) = found else {
+            return Err(Error::new(Code::Join, what(), "it was not examined").at(place));
+        };
+        if found.kind < 0 {
+            return Err(Error::new(Code::Join, what(), crate::error::plain(nix::errno::Errno::from_raw(-found.kind))).at(place));
+        }
+        if found.kind != flag {
+            let is = if found.kind == 0 { "no namespace".to_owned() } else { format!("a {} namespace", name(found.kind)) };
+            return Err(Error::new(Code::Join, what(), format!("it is {is}")).at(place));
+        }
+        let slot = self.input(Input::Namespace(path.to_owned()));
+        if found.owner == self.host.own_userns {
+            self.plan.joined_first.push((slot, flag));
+        } else {
+            later.push((index, slot, flag));
+        }
+        Ok(())
+    }
+
+    /// Clone makes the user namespace and, in the same call, all others that need nothing else first.
+    fn create(&mut self, new: i32, writer: Writer) {
+        // The cgroup namespace is rooted where its maker is: only init is in the container's cgroup.
+        let mut at_clone = new & !libc::CLONE_NEWCGROUP;
+        if writer == Writer::Mappers && new & libc::CLONE_NEWNET != 0 {
+            // The dearest of them: made while the mappers run.
+            at_clone &= !libc::CLONE_NEWNET;
+            self.step(Op::Unshare(libc::CLONE_NEWNET));
+        }
+        self.plan.clone_flags = flags(at_clone | libc::CLONE_NEWUSER);
+    }
+
+    fn map_ids(&mut self, uids: &[Extent], gids: &[Extent], writer: Writer, deny_setgroups: bool) -> Result<()> {
+        if writer != Writer::Init {
+            self.step(Op::Meet(Meeting::MapIds));
+            return Ok(());
+        }
+        // Without CAP_SETGID the kernel takes a gid_map only after setgroups(2) is denied: CVE-2014-8989.
+        let denial = deny_setgroups.then(|| ("/proc/self/setgroups", "deny".to_owned()));
+        let lines = [("/proc/self/uid_map", ids::lines(uids)), ("/proc/self/gid_map", ids::lines(gids))];
+        for (file, line) in denial.into_iter().chain(lines) {
+            let (file, line) = (self.text(file)?, self.text(line)?);
+            self.step_for(Op::WriteProc { file, line }, "linux.uidMappings");
+        }
+        Ok(())
+    }
+
+    /// Joins a user namespace by its path, or the one that owns the namespace at the path.
+    fn enter(&mut self, index: usize, owner: bool) -> Result<()> {
+        let all = self.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        let path = all.and_then(|all| all.get(index)).and_then(|namespace| namespace.path().clone());
+        let path = path.ok_or_else(|| Error::new(Code::Bug, "join the user namespace", "it has no path"))?;
+        let from = self.input(if owner { Input::Owner(path) } else { Input::Namespace(path) });
+        self.step_for(Op::SetNs { from, kind: libc::CLONE_NEWUSER }, format!("linux.namespaces[{index}]"));
+        Ok(())
+    }
+
+    /// What init does itself once it is in its user namespace: joins, late makings, a second clone if need be.
+    fn finish(&mut self, new: i32, joined: &[(usize, super::Slot, i32)]) {
+        for &(index, from, kind) in joined {
+            self.step_for(Op::SetNs { from, kind }, format!("linux.namespaces[{index}]"));
+        }
+        let cloned = i32::try_from(self.plan.clone_flags).unwrap_or(0);
+        let unshared = self.plan.ops.iter().filter_map(|op| if let Op::Unshare(flag) = op { Some(*flag) } else { None });
+        let made = unshared.fold(cloned, |all, flag| all | flag);
+        let rest = new & !made;
+        if rest != 0 {
+            self.step(Op::Unshare(rest));
+        }
+        let joined_later = joined.iter().fold(0, |all, (.., kind)| all | kind);
+        if (rest | joined_later) & FOR_CHILDREN != 0 {
+            self.step(Op::Rebirth);
+            die_with_parent(self);
+        }
+        // Only where others may share our PID namespace with container code: alone in a new one, nobody but the caller
+        // sees us, and the caller's tools want to read /proc/PID/ns of a created container.
+        if !self.is_new(Kind::Pid) {
+            self.step(Op::Prctl { attribute: Attribute::Dumpable, value: 0 });
+        }
+    }
+
+    /// Sets the host names and brings up the loopback interface of new namespaces.
+    pub(super) fn names(&mut self) -> Result<()> {
+        if let Some(hostname) = self.spec.hostname() {
+            let text = self.text(hostname)?;
+            self.step_for(Op::Hostname(text), "hostname");
+        }
+        if let Some(domainname) = self.spec.domainname() {
+            let text = self.text(domainname)?;
+            self.step_for(Op::Domainname(text), "domainname");
+        }
+        if self.is_new(Kind::Network) {
+            self.step(Op::LoopbackUp);
+        }
+        Ok(())
+    }
+}
+
+fn flags(kinds: i32) -> u64 {
+    u64::from(kinds.cast_unsigned())
+}

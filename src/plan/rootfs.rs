@@ -1,0 +1,145 @@
+//! The root: bound on itself, entered, made read-only.
+
+use std::{
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::LinuxNamespaceType as Kind;
+
+use super::{
+    Op, Slot,
+    compile::die_with_parent,
+    draft::Draft,
+    ids::UserNamespace,
+};
+use crate::{
+    error::{Code, Error, Result, Warning},
+    host::{self, ids::Extent},
+};
+
+const MS_REC: u64 = libc::MS_REC;
+
+impl Draft<'_> {
+    /// The root's path on the host, absolute.
+    pub(super) fn root_path(&self) -> Result<PathBuf> {
+        let root = self.spec.root().as_ref().map(|root| root.path().as_path());
+        let root = root.ok_or_else(|| Error::new(Code::Field, "read config.json", "root is missing"))?;
+        Ok(self.order.bundle.join(root))
+    }
+
+    /// Cuts the mount namespace off from the host's.
+    pub(super) fn isolate_mounts(&mut self) -> Result<()> {
+        let asked = self.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
+        let flags = match asked {
+            None | Some("" | "private" | "rprivate") => libc::MS_PRIVATE,
+            Some("slave" | "rslave") => libc::MS_SLAVE,
+            // Events of a namespace that a more privileged one made never travel back: mount_namespaces(7).
+            Some("shared" | "rshared") => {
+                self.warn(Warning::new(Code::Propagation, "rootfsPropagation \"shared\" cannot reach the host from a user namespace"));
+                libc::MS_SLAVE
+            }
+            Some("unbindable" | "runbindable") => libc::MS_PRIVATE,
+            Some(other) => {
+                let why = format!("{other:?} is none of private, slave, shared, unbindable and their r forms");
+                return Err(Error::new(Code::Field, "read linux.rootfsPropagation", why));
+            }
+        };
+        let path = self.text("/")?;
+        self.step_for(Op::Propagate { path, flags: MS_REC | flags }, "linux.rootfsPropagation");
+        let root = self.root_path()?;
+        self.check_root(&root)?;
+        match self.order.assembly {
+            Some(assembly) => self.assemble(assembly),
+            None => self.bind_root(&root),
+        }
+    }
+
+    fn check_root(&self, root: &Path) -> Result<()> {
+        let refuse = |why: String| {
+            Err(Error::new(Code::Rootfs, format!("use the root filesystem {root:?}"), why).at("root.path"))
+        };
+        match self.host.named.root {
+            Some(host::Kind::Directory) | None => Ok(()),
+            Some(host::Kind::Missing) => refuse("it does not exist".to_owned()),
+            Some(host::Kind::File) => refuse("it is not a directory".to_owned()),
+            Some(host::Kind::Refused(errno)) => refuse(crate::error::plain(nix::errno::Errno::from_raw(errno))),
+        }
+    }
+
+    fn bind_root(&mut self, root: &Path) -> Result<()> {
+        let path = self.text(root.as_os_str().as_bytes())?;
+        self.step_for(Op::BindRoot { path, into: Slot::ROOT }, "root.path");
+        Ok(())
+    }
+
+    /// Takes the ids of container root for the set-up, so that what it makes belongs to the container.
+    pub(super) fn become_root(&mut self) {
+        if self.changes_ids() {
+            self.step(Op::SetIds { uid: 0, gid: 0 });
+            die_with_parent(self);
+        }
+    }
+
+    /// Whether container root, when there is one, is somebody else than the caller.
+    pub(super) fn changes_ids(&self) -> bool {
+        let UserNamespace::Create { maps, .. } = &self.plan.ids.user_namespace else {
+            return matches!(self.plan.ids.user_namespace, UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. });
+        };
+        let inside = |extents: &[Extent], id: u32| extents.iter().find_map(|extent| extent.inside_of(id));
+        let own = (inside(&maps.uids, self.host.caller.uid), inside(&maps.gids, self.host.caller.gid));
+        let has_zero = [&maps.uids, &maps.gids].iter().all(|map| map.iter().any(|extent| extent.inside == 0));
+        own != (Some(0), Some(0)) && has_zero
+    }
+
+    /// Makes the root `/` of the mount namespace.
+    pub(super) fn enter_root(&mut self) {
+        self.step(if self.order.no_pivot { Op::MoveRoot(Slot::ROOT) } else { Op::PivotRoot(Slot::ROOT) });
+    }
+
+    /// Makes the root read-only, but nothing that is mounted below it.
+    pub(super) fn readonly_root(&mut self) {
+        if self.spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
+            let set = libc::MOUNT_ATTR_RDONLY;
+            self.step_for(Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: false }, "root.readonly");
+        }
+        let unbindable = self.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
+        if unbindable.is_some_and(|word| word.ends_with("unbindable")) {
+            self.step_for(Op::PropagateMount { mount: Slot::ROOT, flags: libc::MS_UNBINDABLE }, "linux.rootfsPropagation");
+        }
+    }
+
+    /// Creates the working directory when it is missing: engines rely on it.
+    pub(super) fn working_directory(&mut self) -> Result<()> {
+        if let Some(process) = self.spec.process() {
+            let cwd = self.text(process.cwd().as_os_str().as_bytes())?;
+            // The root is always there.
+            if process.cwd() != Path::new("/") {
+                self.step_for(Op::MakeCwd(cwd), "process.cwd");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether mounts of sysfs, and network sysctls, are ours to make: only over a network namespace that we own.
+    pub(super) fn owns_network(&self) -> bool {
+        match self.plan.ids.user_namespace {
+            UserNamespace::Reuse | UserNamespace::Inherit => match self.namespace(Kind::Network) {
+                Some((_, None)) => true,
+                // Ours if our own user namespace owns it.
+                Some((index, Some(_))) => self.owner_of(index) == Some(self.host.own_userns),
+                None => self.plan.ids.user_namespace == UserNamespace::Inherit,
+            },
+            UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. } => match self.namespace(Kind::Network) {
+                Some((_, None)) => true,
+                Some((index, Some(_))) => self.owner_of(index) != Some(self.host.own_userns),
+                None => false,
+            },
+            UserNamespace::Create { .. } => self.is_new(Kind::Network),
+        }
+    }
+
+    fn owner_of(&self, index: usize) -> Option<u64> {
+        self.host.named.namespaces.get(index)?.as_ref().map(|joined| joined.owner)
+    }
+}

@@ -1,0 +1,52 @@
+//! Fields that this version does not carry out. Each is an error, never ignored: a confinement that was asked for must
+//! not be silently absent.
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::Faults;
+use crate::error::Code;
+
+/// Refuses every such field that asks for something.
+pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
+    let process = spec.process().as_ref();
+    let linux = spec.linux().as_ref();
+    let label = |label: Option<&String>| label.is_some_and(|label| !label.is_empty() && label != "unconfined");
+    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
+        let kinds = [hooks.create_runtime(), hooks.create_container(), hooks.start_container(), hooks.poststart(), hooks.poststop()];
+        kinds.iter().any(|kind| kind.as_ref().is_some_and(|list| !list.is_empty())) || has_prestart(hooks)
+    });
+    let joins = |wanted: LinuxNamespaceType| {
+        let all = linux.and_then(|linux| linux.namespaces().as_ref());
+        let found = all.and_then(|all| all.iter().find(|namespace| namespace.typ() == wanted));
+        found.is_some_and(|namespace| namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()))
+    };
+    let idmapped = spec.mounts().iter().flatten().any(|mount| mount.uid_mappings().is_some());
+    let found = [
+        (hooks, "hooks"),
+        (process.is_some_and(|process| process.terminal() == Some(true)), "process.terminal"),
+        (process.is_some_and(|process| label(process.apparmor_profile().as_ref())), "process.apparmorProfile"),
+        (process.is_some_and(|process| label(process.selinux_label().as_ref())), "process.selinuxLabel"),
+        (process.is_some_and(|process| process.scheduler().is_some()), "process.scheduler"),
+        (process.is_some_and(|process| process.io_priority().is_some()), "process.ioPriority"),
+        (idmapped, "mounts[].uidMappings"),
+        (joins(LinuxNamespaceType::Mount), "linux.namespaces (mount, joined)"),
+        (joins(LinuxNamespaceType::Time), "linux.namespaces (time, joined)"),
+        (linux.is_some_and(|linux| linux.seccomp().is_some()), "linux.seccomp"),
+        (linux.is_some_and(|linux| linux.devices().as_ref().is_some_and(|devices| !devices.is_empty())), "linux.devices"),
+        (linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|sysctl| !sysctl.is_empty())), "linux.sysctl"),
+        (linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())), "linux.netDevices"),
+        (linux.is_some_and(|linux| linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty())), "linux.timeOffsets"),
+        (linux.is_some_and(|linux| label(linux.mount_label().as_ref())), "linux.mountLabel"),
+        (linux.is_some_and(|linux| linux.intel_rdt().is_some()), "linux.intelRdt"),
+        (linux.is_some_and(|linux| linux.memory_policy().is_some()), "linux.memoryPolicy"),
+        (linux.is_some_and(|linux| linux.personality().is_some()), "linux.personality"),
+    ];
+    for (_, key) in found.iter().filter(|(asked, _)| *asked) {
+        faults.add_as(Code::Unsupported, key, "not supported by this version of pura");
+    }
+}
+
+#[expect(deprecated, reason = "the specification still lists prestart, and engines still send it")]
+fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
+    hooks.prestart().as_ref().is_some_and(|list| !list.is_empty())
+}

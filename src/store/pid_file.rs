@@ -1,0 +1,76 @@
+//! The pid-file: decimal, no newline, complete or absent.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::error::{Code, Context as _, Result};
+
+/// A pid-file that is taken back when it is dropped before [`PidFile::keep`].
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl PidFile {
+    /// Writes the file beside its place and renames it there: a poller never sees half a number, and a link that waits
+    /// there is replaced, never followed. The temporary name is made of the id, so that it can be found after a kill.
+    pub fn write(path: &Path, id: &str, pid: i32) -> Result<Self> {
+        let what = || format!("write the pid-file {}", path.display());
+        let temporary = temporary(path, id);
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(&temporary);
+        let written = written.and_then(|mut file| file.write_all(pid.to_string().as_bytes())).and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written.doing(Code::FileRefused, what)?;
+        Ok(Self { path: path.to_path_buf(), kept: false })
+    }
+
+    /// Leaves the file.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+/// Where the file is before it is complete.
+pub fn temporary(path: &Path, id: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{id}"))
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_way_is_replaced_and_its_target_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (victim, path) = (directory.path().join("victim"), directory.path().join("pid"));
+        fs::write(&victim, "untouched").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        PidFile::write(&path, "c1", 4711).unwrap().keep();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "4711");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_not_kept_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(PidFile::write(&directory.path().join("pid"), "c1", 1).unwrap());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

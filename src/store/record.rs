@@ -1,0 +1,105 @@
+//! What is written about a container.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Identity;
+use crate::error::{Code, Error, Result};
+
+/// Version of the form of both; another one is another pura's.
+pub const VERSION: u32 = 1;
+
+/// What is about to be made; written before the first effect outside the state directory, and enough alone to undo it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Intent {
+    /// [`VERSION`]
+    pub version: u32,
+    /// The boot in which the ids below mean something.
+    pub boot_id: String,
+    /// The pura that creates.
+    pub creator: Identity,
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    /// The cgroup's directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
+    /// The pid-file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid_file: Option<PathBuf>,
+    /// Init, known only after clone: the second line of the file.
+    #[serde(skip)]
+    pub init: Option<Identity>,
+}
+
+impl Intent {
+    /// The file's first line.
+    pub fn line(&self) -> Result<String> {
+        let json = serde_json::to_string(self).map_err(|error| Error::new(Code::Bug, "write the intent", error.to_string()))?;
+        Ok(json + "\n")
+    }
+
+    /// Reads as much as there is; a file that was cut off has lost only its last line.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let mut intent: Self = serde_json::from_str(lines.next()?).ok()?;
+        intent.init = lines.next().and_then(Identity::parse);
+        Some(intent)
+    }
+}
+
+/// A container that has been created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// [`VERSION`]
+    pub version: u32,
+    /// The id.
+    pub id: String,
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    /// The root filesystem, absolute.
+    pub rootfs: PathBuf,
+    /// When, RFC 3339, UTC.
+    pub created: String,
+    /// Who: a login name, or a number.
+    pub owner: String,
+    /// The boot in which `init` means something.
+    pub boot_id: String,
+    /// Process 1.
+    pub init: Identity,
+    /// The cgroup's directory.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cgroup: Option<PathBuf>,
+    /// How the user namespace came about: new, joined, reused, inherited.
+    pub user_namespace: String,
+    /// Its uid map, as the kernel takes it.
+    pub uid_map: String,
+    /// Its gid map.
+    pub gid_map: String,
+    /// What is weaker than asked for.
+    #[serde(default)]
+    pub degradations: Vec<String>,
+    /// From the config.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_intent_survives_and_a_cut_off_one_keeps_its_first_line() {
+        let mut intent = Intent { version: VERSION, boot_id: "b".to_owned(), creator: Identity { pid: 3, start_time: 4 }, ..Intent::default() };
+        intent.cgroup = Some("/sys/fs/cgroup/a\nb".into());
+        let line = intent.line().unwrap();
+        assert_eq!(Intent::parse(&line), Some(intent.clone()));
+        intent.init = Some(Identity { pid: 7, start_time: 8 });
+        assert_eq!(Intent::parse(&format!("{line}7 8\n")), Some(intent.clone()));
+        intent.init = None;
+        assert_eq!(Intent::parse(&format!("{line}7")), Some(intent));
+        assert_eq!(Intent::parse("{"), None);
+    }
+}

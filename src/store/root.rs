@@ -1,0 +1,241 @@
+//! Which directory holds the state. USER, HOME and the variables of engines never choose it: they differ between the
+//! verbs of one container.
+
+use std::{
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, openat},
+    sys::stat::{Mode, mkdirat},
+    unistd::{AccessFlags, faccessat, geteuid},
+};
+
+use super::{Entry, Id};
+use crate::{
+    cli::Globals,
+    error::{Code, Error, Result, Warning, plain},
+    host::{ids, probe},
+    sys,
+};
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// 0700, and sticky, which keeps cleaners of runtime directories away: XDG Base Directory Specification.
+pub(super) const PRIVATE: Mode = Mode::S_IRWXU.union(Mode::S_ISVTX);
+
+/// A directory of containers that was found good.
+#[derive(Debug)]
+pub struct Root {
+    pub(super) directory: OwnedFd,
+    /// Its path, absolute.
+    pub path: PathBuf,
+}
+
+/// The directories in which containers may be: one with `--root`, else all that are acceptable.
+#[derive(Debug)]
+pub struct Roots {
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Debug, Clone)]
+struct Candidate {
+    path: PathBuf,
+    /// Made when it is missing, with its parents: the user named it.
+    explicit: bool,
+    /// Its use is worth a warning, and this is what it replaces.
+    instead_of: Option<String>,
+    /// The parent must belong to us and to nobody else.
+    private_parent: bool,
+}
+
+impl Roots {
+    /// Names the candidates, in order; none is touched yet.
+    pub fn find(globals: &Globals) -> Result<Self> {
+        if let Some(path) = &globals.root {
+            let path = crate::bundle::absolute(path)?;
+            return Ok(Self { candidates: vec![Candidate { path, explicit: true, instead_of: None, private_parent: false }] });
+        }
+        let mut candidates = Vec::new();
+        let mut add = |path: PathBuf, instead_of: Option<String>, private_parent| {
+            candidates.push(Candidate { path, explicit: false, instead_of, private_parent });
+        };
+        if geteuid().is_root() && probe::is_initial(probe::own_userns()) {
+            add(PathBuf::from("/run/pura"), None, false);
+        }
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty());
+        let why = match &runtime {
+            None => "XDG_RUNTIME_DIR is not set".to_owned(),
+            Some(value) => format!("XDG_RUNTIME_DIR={} is unusable", value.display()),
+        };
+        if let Some(value) = runtime.map(PathBuf::from).filter(|value| value.is_absolute()) {
+            add(value.join("pura"), None, true);
+        }
+        let uid = outer_uid();
+        add(PathBuf::from(format!("/run/user/{uid}/pura")), Some(why.clone()), true);
+        add(PathBuf::from(format!("/tmp/pura-{uid}")), Some(why), false);
+        Ok(Self { candidates })
+    }
+
+    /// The first directory in which a container can be made; a fallback comes with a warning.
+    pub fn create(&self) -> Result<(Root, Option<Warning>)> {
+        let mut reasons = Vec::new();
+        for candidate in &self.candidates {
+            match candidate.make() {
+                Ok(root) => {
+                    let warning = candidate.instead_of.as_ref().map(|why| {
+                        Warning::new(Code::StateDirFallback, format!("state is kept in {}, because {why}", root.path.display()))
+                    });
+                    return Ok((root, warning));
+                }
+                Err(why) => reasons.push(format!("{}: {why}", candidate.path.display())),
+            }
+        }
+        Err(Error::new(Code::NoStateDir, "keep the container's state", reasons.join("; ")).fix("--root DIR"))
+    }
+
+    /// Every directory that is there and ours, in order.
+    pub fn existing(&self) -> impl Iterator<Item = Root> + '_ {
+        self.candidates.iter().filter_map(|candidate| candidate.open().ok())
+    }
+
+    /// The container of an id, wherever it is; `verb` is for the error.
+    pub fn open(&self, id: &Id, verb: &str) -> Result<Entry> {
+        let found = self.existing().find_map(|root| Entry::open(root, id));
+        found.ok_or_else(|| {
+            Error::new(Code::NoContainer, format!("{verb} {:?}", id.as_str()), format!("container {:?} does not exist", id.as_str())).fix("pura list")
+        })
+    }
+}
+
+/// The uid that the host sees, so that the namespace of rootless Podman and a shell outside name the same directory.
+fn outer_uid() -> u32 {
+    let own = geteuid().as_raw();
+    if probe::is_initial(probe::own_userns()) {
+        return own;
+    }
+    let map = std::fs::read("/proc/self/uid_map").map(|text| ids::parse(&text)).unwrap_or_default();
+    map.iter().find_map(|extent| extent.outside_of(own)).unwrap_or(own)
+}
+
+impl Candidate {
+    /// Opens the directory; makes it first.
+    fn make(&self) -> std::result::Result<Root, String> {
+        if self.explicit {
+            make_all(&self.path).map_err(plain)?;
+            return self.open().map(|root| writable(root))?;
+        }
+        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else { return Err("it is no path".to_owned()) };
+        let parent = open_directory(parent).map_err(plain)?;
+        if self.private_parent {
+            check(parent.as_fd(), 0o077)?;
+        }
+        match mkdirat(&parent, name, PRIVATE) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(plain(errno)),
+        }
+        self.open().map(writable)?
+    }
+
+    /// Opens the directory if it is there, ours, and nobody else's to write.
+    fn open(&self) -> std::result::Result<Root, String> {
+        let directory = open_directory(&self.path).map_err(plain)?;
+        check(directory.as_fd(), 0o022)?;
+        Ok(Root { directory, path: self.path.clone() })
+    }
+}
+
+fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+    sys::retry(|| nix::fcntl::open(path, DIRECTORY, Mode::empty()))
+}
+
+/// Refuses a directory of another owner, or one in which others may do what `forbidden` says.
+fn check(directory: BorrowedFd<'_>, forbidden: u32) -> std::result::Result<(), String> {
+    let stat = sys::path::stat(directory).map_err(plain)?;
+    if stat.st_uid != geteuid().as_raw() {
+        return Err(format!("it belongs to uid {}", stat.st_uid));
+    }
+    if stat.st_mode & forbidden != 0 {
+        return Err(format!("others may use it (mode {:o})", stat.st_mode & 0o7777));
+    }
+    Ok(())
+}
+
+fn writable(root: Root) -> std::result::Result<Root, String> {
+    faccessat(&root.directory, ".", AccessFlags::W_OK, AtFlags::empty()).map_err(plain)?;
+    Ok(root)
+}
+
+/// Makes a directory and its missing parents, 0700.
+fn make_all(path: &Path) -> nix::Result<()> {
+    match nix::unistd::mkdir(path, PRIVATE) {
+        Err(Errno::ENOENT) => {
+            make_all(path.parent().ok_or(Errno::ENOENT)?)?;
+            nix::unistd::mkdir(path, PRIVATE)
+        }
+        Err(Errno::EEXIST) => Ok(()),
+        done => done,
+    }
+}
+
+impl Root {
+    /// Another handle of the same directory.
+    pub fn again(&self) -> Option<Self> {
+        Some(Self { directory: self.directory.try_clone().ok()?, path: self.path.clone() })
+    }
+
+    /// The names in the directory that could be containers.
+    pub fn ids(&self) -> Vec<Id> {
+        let Ok(again) = openat(&self.directory, ".", DIRECTORY, Mode::empty()) else { return Vec::new() };
+        let Ok(mut directory) = nix::dir::Dir::from_fd(again) else { return Vec::new() };
+        let names = directory.iter().flatten().filter_map(|entry| Id::parse(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes())).ok());
+        let mut ids: Vec<_> = names.collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn candidate(path: &Path, private_parent: bool) -> Candidate {
+        Candidate { path: path.to_path_buf(), explicit: !private_parent, instead_of: None, private_parent }
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("pura");
+        let root = candidate(&path, true).make().unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o1700);
+        drop(root);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(candidate(&path, true).open().unwrap_err().contains("others may use it"));
+    }
+
+    #[test]
+    fn a_link_is_no_state_directory_and_its_target_stays_as_it_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("target");
+        std::fs::create_dir(&target).unwrap();
+        let path = parent.path().join("pura");
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert!(candidate(&path, true).make().is_err());
+        assert!(candidate(&path, false).make().is_err());
+        assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_named_directory_is_made_with_its_parents() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        assert_eq!(candidate(&path, false).make().unwrap().path, path);
+    }
+}

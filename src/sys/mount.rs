@@ -1,0 +1,127 @@
+//! Mounts: `mount(2)`, `open_tree(2)`, `move_mount(2)`, `mount_setattr(2)`, `pivot_root(2)`.
+//!
+//! nix does not allocate when it is given `&CStr`.
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, umount2},
+    unistd::{chdir, fchdir, pivot_root},
+};
+
+use super::{check, fd::adopt};
+
+const NONE: Option<&CStr> = None;
+const OPEN_TREE_CLONE: u32 = 1;
+const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC.unsigned_abs();
+const AT_RECURSIVE: u32 = 0x8000;
+const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.unsigned_abs();
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
+
+/// Mounts a new filesystem of `kind` over the directory `on`: `mount(2)` on ".", so that no path is left to be swapped.
+/// Changes the current directory. ENOTDIR when `on` is a file.
+pub fn mount_on(on: BorrowedFd<'_>, kind: &CStr, source: &CStr, flags: u64, data: &CStr) -> nix::Result<()> {
+    fchdir(on)?;
+    nix::mount::mount(Some(source), c".", Some(kind), flags_of(flags), Some(data))
+}
+
+fn flags_of(flags: u64) -> MsFlags {
+    MsFlags::from_bits_retain(flags)
+}
+
+/// Changes the propagation of the mount whose root is the current directory.
+pub fn set_propagation_here(flags: u64) -> nix::Result<()> {
+    nix::mount::mount(NONE, c".", NONE, flags_of(flags), NONE)
+}
+
+/// Changes the propagation of the mount at a path of the host or, after pivot_root, of the container's own root.
+pub fn set_propagation(path: &CStr, flags: u64) -> nix::Result<()> {
+    nix::mount::mount(NONE, path, NONE, flags_of(flags), NONE)
+}
+
+/// Changes flags of the mount whose root is the current directory and of its filesystem: `mount(2)` with `MS_REMOUNT`.
+pub fn remount_here(flags: u64, data: &CStr) -> nix::Result<()> {
+    nix::mount::mount(NONE, c".", NONE, flags_of(flags) | MsFlags::MS_REMOUNT, Some(data))
+}
+
+/// Copies the mount, and with `recursive` all below it, at `path` into a detached tree: `open_tree(2)` (Linux 5.2).
+///
+/// EINVAL, not recursive: the mount hides others that this user namespace may not uncover (`mount_namespaces(7)`).
+pub fn open_tree(directory: BorrowedFd<'_>, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
+    let mut flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | if recursive { AT_RECURSIVE } else { 0 };
+    if path.is_empty() {
+        flags |= AT_EMPTY_PATH;
+    }
+    // SAFETY: the descriptor is borrowed and the path a C string.
+    check(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) }).map(adopt)
+}
+
+/// Attaches a detached tree at what `on` and `path` lead to (an empty path: `on` itself): `move_mount(2)` (Linux 5.2).
+/// ENOTDIR: one is a directory and the other is not.
+pub fn move_mount(tree: BorrowedFd<'_>, on: BorrowedFd<'_>, path: &CStr) -> nix::Result<()> {
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | if path.is_empty() { MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
+    let (tree, on) = (tree.as_raw_fd(), on.as_raw_fd());
+    // SAFETY: both descriptors are borrowed, both paths C strings.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, tree, c"".as_ptr(), on, path.as_ptr(), flags) }).map(drop)
+}
+
+/// Sets and clears attributes of a mount: `mount_setattr(2)` (Linux 5.12). EPERM: one that is to be cleared is locked.
+pub fn set_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64, recursive: bool) -> nix::Result<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    let size = size_of::<libc::mount_attr>();
+    // SAFETY: the descriptor is borrowed, and the kernel reads `size` bytes of `attributes`.
+    let done = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const attributes, size)
+    };
+    check(done).map(drop)
+}
+
+/// The attributes of the mount behind a descriptor that a remount must keep: `fstatfs(2)`, as `MS_*`.
+pub fn locked_flags(mount: BorrowedFd<'_>) -> nix::Result<u64> {
+    let flags = nix::sys::statvfs::fstatvfs(mount)?.flags().bits();
+    // ST_RDONLY, NOSUID, NODEV, NOEXEC, NOATIME and NODIRATIME have the values of their MS_ names; RELATIME has not.
+    let same = flags & 0b1_1100_0000_1111;
+    const ST_RELATIME: u64 = 4096;
+    Ok(same & !ST_RELATIME | if flags & ST_RELATIME == 0 { 0 } else { MsFlags::MS_RELATIME.bits() })
+}
+
+/// Binds `source` on `name`, a file of the current directory: `mount(2)`.
+pub fn bind_here(source: &CStr, name: &CStr) -> nix::Result<()> {
+    nix::mount::mount(Some(source), name, NONE, MsFlags::MS_BIND, NONE)
+}
+
+/// Makes `root`, a mount point, the new `/`, and detaches the old one: `pivot_root(2)`.
+///
+/// EINVAL: it is no mount point, or the old root is the kernel's initramfs.
+pub fn pivot(root: BorrowedFd<'_>) -> nix::Result<()> {
+    fchdir(root)?;
+    // The old root lands on top of the new one, and there it is detached: pivot_root(2), "pivot_root(".", ".")".
+    pivot_root(c".", c".")?;
+    umount2(c".", MntFlags::MNT_DETACH)?;
+    chdir(c"/")
+}
+
+/// The way out of an initramfs, whose root has no parent mount and cannot be pivoted: moves `root` over `/` and enters
+/// it with `chroot(2)`.
+pub fn move_root(root: BorrowedFd<'_>) -> nix::Result<()> {
+    fchdir(root)?;
+    nix::mount::mount(Some(c"."), c"/", NONE, MsFlags::MS_MOVE, NONE)?;
+    nix::unistd::chroot(c".")?;
+    chdir(c"/")
+}
+
+/// Binds a path on another: `mount(2)`, for kernels without `open_tree(2)`.
+pub fn bind(source: &CStr, target: &CStr, recursive: bool) -> nix::Result<()> {
+    let flags = if recursive { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };
+    nix::mount::mount(Some(source), target, NONE, flags, NONE)
+}
+
+/// Sets the flags of one mount, all of them: for kernels without `mount_setattr(2)`.
+pub fn remount_bind(target: &CStr, flags: u64) -> nix::Result<()> {
+    nix::mount::mount(NONE, target, NONE, flags_of(flags) | MsFlags::MS_REMOUNT | MsFlags::MS_BIND, NONE)
+}

@@ -1,0 +1,101 @@
+//! Paths below a descriptor: `openat2(2)`, and what is done to a file by name in a directory.
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag},
+};
+
+use super::{check, retry};
+
+/// `O_PATH`, closed by exec.
+pub const REFERENCE: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
+
+/// Links are followed but never lead out, and magic links of procfs are refused.
+pub const IN_ROOT: ResolveFlag = ResolveFlag::RESOLVE_IN_ROOT.union(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+
+/// How often EAGAIN, which a rename elsewhere causes, is tried again.
+const ATTEMPTS: u32 = 64;
+
+/// Opens a path below `root`: `openat2(2)` (Linux 5.6). EXDEV or ELOOP: the path leads where `resolve` forbids.
+pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new().flags(flags).resolve(resolve);
+    for _ in 0..ATTEMPTS {
+        match retry(|| nix::fcntl::openat2(root, path, how)) {
+            Err(Errno::EAGAIN) => {}
+            done => return done,
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// Opens a path of the host: one that the caller, not the container, has chosen.
+pub fn open_host(path: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
+    retry(|| nix::fcntl::open(path, flags | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty()))
+}
+
+/// Creates an empty regular file by name in a directory, without opening it: `mknodat(2)`. EEXIST as it is.
+pub fn create_file(directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+    // SAFETY: the descriptor is borrowed, the name a C string; a regular file takes no device number.
+    check(libc::c_long::from(unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), libc::S_IFREG | 0o644, 0) })).map(drop)
+}
+
+/// Creates a directory, 0755, by name in a directory: `mkdirat(2)`.
+pub fn create_directory(directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+    // SAFETY: the descriptor is borrowed and the name a C string.
+    check(libc::c_long::from(unsafe { libc::mkdirat(directory.as_raw_fd(), name.as_ptr(), 0o755) })).map(drop)
+}
+
+/// The file type and permission bits behind a descriptor, and its device numbers: `fstat(2)`.
+pub fn stat(descriptor: BorrowedFd<'_>) -> nix::Result<libc::stat> {
+    nix::sys::stat::fstat(descriptor)
+}
+
+/// Whether the effective ids may execute what `path` leads to, and what it is: `faccessat2(2)`, `stat(2)`.
+///
+/// EISDIR for a directory, EACCES for whatever else is no regular file.
+pub fn executable(path: &CStr) -> nix::Result<()> {
+    let stat = nix::sys::stat::stat(path)?;
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG => {}
+        libc::S_IFDIR => return Err(Errno::EISDIR),
+        _ => return Err(Errno::EACCES),
+    }
+    // The real ids are the effective ones by now, so the plain call says what exec will.
+    // SAFETY: the path is a C string.
+    check(libc::c_long::from(unsafe { libc::access(path.as_ptr(), libc::X_OK) })).map(drop)
+}
+
+/// Whether the current directory lies below the current root; the kernel says "(unreachable)" when it does not.
+pub fn inside_root() -> nix::Result<bool> {
+    let mut buffer = [0_u8; libc::PATH_MAX as usize];
+    // SAFETY: pointer and length are those of one live buffer.
+    check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })?;
+    Ok(buffer.first() == Some(&b'/'))
+}
+
+/// Writes a whole short text to a file that exists: one `write(2)`, as uid_map demands.
+pub fn write(path: &CStr, text: &[u8]) -> nix::Result<()> {
+    let file = open_host(path, OFlag::O_WRONLY)?;
+    match retry(|| nix::unistd::write(&file, text))? {
+        count if count == text.len() => Ok(()),
+        _ => Err(Errno::EIO),
+    }
+}
+
+/// The current directory as a descriptor argument.
+pub fn here() -> BorrowedFd<'static> {
+    AT_FDCWD
+}
+
+/// Whether a file of the host has file capabilities: the attribute `security.capability`, `xattr(7)`.
+pub fn has_capabilities(path: &std::path::Path) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: both strings end with NUL; with a size of 0 nothing is written.
+    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}

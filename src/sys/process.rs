@@ -1,0 +1,191 @@
+//! Processes: birth, attributes, end.
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    sys::wait::{WaitStatus, waitpid},
+    unistd::Pid,
+};
+
+use super::{check, retry};
+
+/// Which side of a clone this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one: the child's id, and a descriptor for it where the kernel gives one.
+    Parent(Pid, Option<OwnedFd>),
+}
+
+/// Clones into new namespaces (`flags`, `CLONE_NEW*`) and, when given, into a cgroup: `clone3(2)`.
+///
+/// ENOSPC: a `user.max_*_namespaces` is reached. Falls back to `clone(2)` on ENOSYS, and on EPERM of old seccomp
+/// profiles; EOPNOTSUPP then says that a cgroup was asked for, which only clone3 can enter.
+/// The child is a copy, as after `fork(2)`, but libc does not know: it must not call `raise` or anything of pthread.
+pub fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
+    debug_assert!(single_threaded(), "clone copies only the calling thread; a lock held by another would never open");
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: `clone_args` is plain integers, for which zero means "not asked for".
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags | (libc::CLONE_PIDFD as u64) | CLONE_CLEAR_SIGHAND;
+    arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    arguments.pidfd = (&raw mut pidfd) as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
+    // SAFETY: no CLONE_VM and no stack, so both sides go on with memory of their own; the kernel reads `size` bytes and
+    // writes one descriptor to `pidfd`, which outlives the call.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) });
+    match pid {
+        Ok(0) => Ok(Fork::Child),
+        // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+        Ok(pid) => Ok(Fork::Parent(Pid::from_raw(pid), Some(unsafe { OwnedFd::from_raw_fd(pidfd) }))),
+        Err(Errno::ENOSYS | Errno::EPERM) if cgroup.is_some() && !has_clone3() => Err(Errno::EOPNOTSUPP),
+        Err(Errno::ENOSYS | Errno::EPERM) if !has_clone3() => old_clone(flags),
+        Err(errno) => Err(errno),
+    }
+}
+
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Whether clone3 itself exists: with a size of 0 the kernel says EINVAL, a filter says ENOSYS or EPERM.
+fn has_clone3() -> bool {
+    // SAFETY: a size of 0 is refused before the pointer is looked at.
+    check(unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0_usize) }) == Err(Errno::EINVAL)
+}
+
+fn old_clone(flags: u64) -> nix::Result<Fork> {
+    let flags = flags | u64::from(libc::SIGCHLD.unsigned_abs());
+    // SAFETY: a null stack means a copy of ours, as for fork(2); no flag makes the kernel write to our memory.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) })?;
+    Ok(if pid == 0 { Fork::Child } else { Fork::Parent(Pid::from_raw(pid), None) })
+}
+
+#[cfg(debug_assertions)]
+fn single_threaded() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
+}
+
+#[cfg(not(debug_assertions))]
+fn single_threaded() -> bool {
+    true
+}
+
+/// Clones again, inside, as a sibling: `CLONE_PARENT`. Needed where a PID namespace was joined, which only children
+/// enter. The caller's parent, not the caller, will reap the child.
+pub fn sibling() -> nix::Result<Option<Pid>> {
+    let flags = u64::from(libc::CLONE_PARENT.unsigned_abs()) | u64::from(libc::SIGCHLD.unsigned_abs());
+    // SAFETY: as in `old_clone`.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) })?;
+    Ok((pid != 0).then(|| Pid::from_raw(pid)))
+}
+
+/// `prctl(2)` with one number. The caller chooses among options that touch no memory.
+pub fn prctl(option: Attribute, value: u64) -> nix::Result<()> {
+    // SAFETY: every `Attribute` is an option whose arguments are plain numbers.
+    check(libc::c_long::from(unsafe { libc::prctl(option as i32, value, 0_u64, 0_u64, 0_u64) })).map(drop)
+}
+
+/// Attributes of a process that `prctl(2)` sets with one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Attribute {
+    /// The signal that the parent's death sends; 0 for none.
+    DeathSignal = libc::PR_SET_PDEATHSIG,
+    /// Whether others of the same ids may look inside.
+    Dumpable = libc::PR_SET_DUMPABLE,
+    /// Whether permitted capabilities survive a change of user.
+    KeepCapabilities = libc::PR_SET_KEEPCAPS,
+    /// Exec grants no privilege, for good.
+    NoNewPrivileges = libc::PR_SET_NO_NEW_PRIVS,
+}
+
+/// Replaces the session keyring by an anonymous one: `keyctl(2)`. EDQUOT: the user's keys are used up.
+pub fn new_keyring() -> nix::Result<()> {
+    // SAFETY: KEYCTL_JOIN_SESSION_KEYRING with a null name reads no memory.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0_usize) }).map(drop)
+}
+
+/// Waits until the child ends.
+pub fn wait(child: Pid) -> nix::Result<WaitStatus> {
+    retry(|| waitpid(child, None))
+}
+
+/// `_exit(2)`: runs no destructor and flushes nothing.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any integer and touches none of our memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Writes `message` to standard error without allocating, then ends the process.
+pub fn die(message: &str) -> ! {
+    // SAFETY: pointer and length are those of one live `str`.
+    unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
+    exit_now(70)
+}
+
+/// Sets the three user ids and the three group ids at once, group first: `setresgid(2)`, `setresuid(2)`.
+///
+/// Raw calls, because libc's wrappers synchronise threads, of which a cloned process has none.
+pub fn set_ids(uid: u32, gid: u32) -> nix::Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Replaces the supplementary groups: `setgroups(2)`; raw for the same reason as [`set_ids`].
+pub fn set_groups(groups: &[u32]) -> nix::Result<()> {
+    // SAFETY: pointer and length are those of one live slice of the kernel's gid_t.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+}
+
+/// Sets a resource limit of this process: `prlimit(2)`. EPERM: raising a hard limit.
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads one `rlimit64`, which lives until the call returns; the old value is not asked for.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, 0_usize) }).map(drop)
+}
+
+/// The resource limit of this process, soft then hard.
+pub fn rlimit(resource: u32) -> nix::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one `rlimit64`, which lives until the call returns.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, 0_usize, &raw mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Joins a namespace: `setns(2)`. EINVAL: another kind, or one that is already ours.
+pub fn set_namespace(namespace: BorrowedFd<'_>, kind: i32) -> nix::Result<()> {
+    nix::sched::setns(namespace, nix::sched::CloneFlags::from_bits_retain(kind))
+}
+
+/// Makes new namespaces: `unshare(2)`. ENOSPC: a `user.max_*_namespaces` is reached.
+pub fn unshare(kinds: i32) -> nix::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::from_bits_retain(kinds))
+}
+
+/// Sets the host name of the UTS namespace: `sethostname(2)`. EINVAL: over 64 bytes.
+pub fn set_hostname(name: &CStr) -> nix::Result<()> {
+    // SAFETY: pointer and length are those of one live string.
+    check(libc::c_long::from(unsafe { libc::sethostname(name.as_ptr(), name.count_bytes()) })).map(drop)
+}
+
+/// Sets the NIS domain name of the UTS namespace: `setdomainname(2)`.
+pub fn set_domainname(name: &CStr) -> nix::Result<()> {
+    // SAFETY: pointer and length are those of one live string.
+    check(libc::c_long::from(unsafe { libc::setdomainname(name.as_ptr(), name.count_bytes()) })).map(drop)
+}
+
+/// Sets the file mode creation mask, which cannot fail: `umask(2)`.
+pub fn set_umask(mask: u32) -> nix::Result<()> {
+    let _ = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+    Ok(())
+}
