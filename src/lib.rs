@@ -10,8 +10,8 @@ pub mod spec;
 pub mod host;
 pub mod plan;
 
-pub mod store;
 pub mod cgroup;
+pub mod store;
 
 pub mod container;
 
@@ -23,9 +23,9 @@ pub mod supervise;
 
 pub mod zero_config;
 
-pub mod state;
-pub mod signal;
 pub mod clock;
+pub mod signal;
+pub mod state;
 
 pub mod log;
 

@@ -19,12 +19,15 @@ pub fn unblock() -> nix::Result<()> {
     restore(&SigSet::empty())
 }
 
-/// Sets one signal, real-time ones included, to its default action: `sigaction(2)`.
+/// Sets one signal, real-time ones included, to its default action: `rt_sigaction(2)`.
+///
+/// Raw, because libc refuses the signals that it keeps for itself, 32 and 33, and a caller may ignore them.
 pub fn set_default(signal: i32) -> nix::Result<()> {
-    // SAFETY: `sigaction` is plain integers; zero is SIG_DFL with an empty mask and no flags.
-    let action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: the default action runs no code of ours, and the struct lives until the call returns.
-    check(libc::c_long::from(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) })).map(drop)
+    // The kernel's struct: handler, flags, restorer, mask, a word each. All zero is SIG_DFL.
+    let action = [0_u64; 4];
+    // SAFETY: the kernel reads one such struct, which lives until the call returns; the default action runs no code of
+    // ours; the size of a kernel's mask is 8 bytes.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), 0_usize, 8_usize) }).map(drop)
 }
 
 /// Waits for any signal; all are blocked in the parent. Returns its number.
