@@ -1,8 +1,6 @@
 //! A bundle: a directory with a config.json, read once.
 
 use std::{
-    fs,
-    io::Read as _,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -81,9 +79,19 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if size > LARGEST {
         return Err(refuse("it is over 32 MiB"));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    fs::File::from(file).take(LARGEST + 1).read_to_end(&mut bytes).doing(Code::ConfigMissing, what)?;
-    Ok(bytes)
+    // One more than there is: a read that leaves room has met the end.
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0) + 1];
+    let mut length = 0;
+    while let Some(room) = bytes.get_mut(length..).filter(|room| !room.is_empty()) {
+        let wanted = room.len();
+        let count = sys::retry(|| nix::unistd::read(&file, room)).doing(Code::ConfigMissing, what)?;
+        length += count;
+        if count < wanted {
+            bytes.truncate(length);
+            return Ok(bytes);
+        }
+    }
+    Err(refuse("it grows while it is read"))
 }
 
 /// Parses the config. One pass; a second one only when oci-spec is stricter than the specification.

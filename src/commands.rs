@@ -52,6 +52,9 @@ pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8>
 }
 
 fn say(text: &str) -> Result<u8> {
-    std::io::stdout().write_all(text.as_bytes()).doing(Code::FileRefused, || "write to standard output".to_owned())?;
+    let mut stdout = std::io::stdout();
+    // Nobody flushes for us at the end.
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.doing(Code::FileRefused, || "write to standard output".to_owned())?;
     Ok(0)
 }

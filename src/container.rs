@@ -92,7 +92,8 @@ impl Making<'_> {
         let Planned { plan, host, leaf, root } = self.plan()?;
         self.log.warn(plan.warnings(), self.loud)?;
         prepare_process(&host)?;
-        let mut claim = Claim::new(root, self.id, &self.intent(leaf.as_ref())?, &self.bundle.json)?;
+        let intent = self.intent(leaf.as_ref())?;
+        let mut claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
         // From here on, each guard takes back what it made when a later step fails, in the reverse order.
         let leaf = leaf.map(Ours::make).transpose()?;
         let listener = if self.waits { Some(claim.listen()?) } else { None };
@@ -104,7 +105,10 @@ impl Making<'_> {
             let init = Identity::of(container.init.as_raw());
             let init = init.ok_or_else(|| Error::new(Code::Bug, "record the container", "init has died"))?;
             claim.record_init(init)?;
-            claim.commit(&self.record(init, &plan, leaf.as_ref(), &host, &container.warnings))?;
+            let mut record = self.record(&plan, &intent, &host);
+            record.init = init;
+            record.degradations.extend(container.warnings.iter().map(ToString::to_string));
+            claim.commit(&record)?;
             let write = |path| PidFile::write(path, self.id.as_str(), init.pid);
             pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
             Ok(())
@@ -125,10 +129,10 @@ impl Making<'_> {
         })
     }
 
-    fn record(&self, init: Identity, plan: &Plan, leaf: Option<&Ours>, host: &Host, late: &[Warning]) -> Record {
+    /// All that is known before init is.
+    fn record(&self, plan: &Plan, intent: &Intent, host: &Host) -> Record {
         let spec = &self.bundle.spec;
         let maps = plan.ids().maps.clone().unwrap_or_default();
-        let degradations = plan.warnings().iter().chain(late).map(ToString::to_string);
         Record {
             version: crate::store::VERSION,
             id: self.id.as_str().to_owned(),
@@ -140,13 +144,13 @@ impl Making<'_> {
                 .as_ref()
                 .and_then(|account| account.name.clone())
                 .unwrap_or_else(|| host.caller.uid.to_string()),
-            boot_id: boot_id(),
-            init,
-            cgroup: leaf.map(|ours| ours.leaf.directory.clone()),
+            boot_id: intent.boot_id.clone(),
+            init: Identity::default(),
+            cgroup: intent.cgroup.clone(),
             user_namespace: plan.ids().user_namespace.word().to_owned(),
             uid_map: host::ids::lines(&maps.uids),
             gid_map: host::ids::lines(&maps.gids),
-            degradations: degradations.collect(),
+            degradations: plan.warnings().iter().map(ToString::to_string).collect(),
             annotations: spec
                 .annotations()
                 .iter()

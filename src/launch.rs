@@ -60,7 +60,7 @@ impl Launch<'_> {
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
         let mut container = match sys::process::clone(plan.clone_flags, self.cgroup) {
             Ok(Fork::Child) => Init::new(plan, &vectors, slots).main(),
-            Ok(Fork::Parent(init, _pidfd)) => Container { init, warnings: Vec::new(), mask },
+            Ok(Fork::Parent(init)) => Container { init, warnings: Vec::new(), mask },
             Err(errno) => {
                 let _ = sys::signal::restore(&mask);
                 return Err(refused(plan, self.host, errno));

@@ -1,6 +1,7 @@
 //! `pura`: a rootless, userns-first OCI container runtime.
+#![no_main]
 
-use std::{ffi::OsString, io::Write as _, process::ExitCode};
+use std::{ffi::OsString, io::Write as _};
 
 use pura::{
     cli::{self, Request, Verb},
@@ -10,17 +11,17 @@ use pura::{
     sys,
 };
 
-fn main() -> ExitCode {
-    let argv: Vec<OsString> = std::env::args_os().collect();
-    let foreground = cli::is_foreground(&argv);
+pura::entry!(run);
+
+fn run(argv: &[OsString]) -> u8 {
     let mut log = Log::default();
-    match carry_out(&argv, &mut log) {
-        Ok(status) => ExitCode::from(status),
+    match carry_out(argv, &mut log) {
+        Ok(status) => status,
         Err(error) => {
             log.error(&error);
             // The only place that prints an error. Nothing can be done if standard error is closed.
             drop(writeln!(std::io::stderr(), "pura: {error}"));
-            ExitCode::from(status(&error, foreground))
+            status(&error, cli::is_foreground(argv))
         }
     }
 }

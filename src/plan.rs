@@ -208,7 +208,7 @@ pub enum Op {
     MoveMount {
         /// The tree.
         tree: Slot,
-        /// Its path of the host, for kernels without detached trees.
+        /// Its path of the host, for errors.
         path: Text,
         /// Where.
         on: Slot,

@@ -26,6 +26,9 @@ const SOCKET: &str = "start.sock";
 const STATE: &str = "state.json";
 const NEW_STATE: &str = "state.json.new";
 
+/// Every file of a container, the intent last: with it, a removal that was cut short can be finished.
+const ALL: [&str; 5] = [SOCKET, NEW_STATE, STATE, CONFIG, INTENT];
+
 /// What a file of the state may hold: 1 MiB, as much as annotations may fill.
 const LARGEST: u64 = 1 << 20;
 

@@ -5,6 +5,7 @@
 
 pub mod alloc;
 pub mod caps;
+pub mod entry;
 pub mod exec;
 pub mod fd;
 pub mod mount;

@@ -12,7 +12,7 @@ use oci_spec::runtime::{LinuxNamespaceType as Kind, Spec};
 use super::{Caller, Cgroup, Host, Joined, Maps, Named, account, ids};
 use crate::{
     cli::UsernsMode,
-    error::{Code, Context as _, Error, Result},
+    error::{Code, Context as _, Error, Result, plain},
     sys,
 };
 
@@ -26,10 +26,9 @@ const CAP_SETUID: u8 = 7;
 /// Reads who calls from `/proc/self/status`: one file instead of eight system calls.
 pub fn caller() -> Result<Caller> {
     let fix = "mount -t proc proc /proc";
-    let status = fs::read_to_string("/proc/self/status");
-    let status = status
-        .map_err(|error| Error::new(Code::Proc, "read /proc/self/status", error.to_string().to_lowercase()).fix(fix))?;
-    parse(&status)
+    let status = sys::path::read::<8192>(c"/proc/self/status");
+    let status = status.map_err(|errno| Error::new(Code::Proc, "read /proc/self/status", plain(errno)).fix(fix))?;
+    parse(&String::from_utf8_lossy(&status))
         .ok_or_else(|| Error::new(Code::Proc, "read /proc/self/status", "it is not in the kernel's form").fix(fix))
 }
 
@@ -108,8 +107,8 @@ pub fn cgroup() -> Cgroup {
     let unified = is_cgroup2("/sys/fs/cgroup");
     let mount =
         if unified { Some("/sys/fs/cgroup") } else { Some("/sys/fs/cgroup/unified").filter(|path| is_cgroup2(path)) };
-    let own = mount.and_then(|_| fs::read_to_string("/proc/self/cgroup").ok());
-    let own = own.and_then(|lines| lines.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned)));
+    let own = mount.and_then(|_| sys::path::read::<8192>(c"/proc/self/cgroup").ok());
+    let own = own.and_then(|lines| String::from_utf8(lines).ok()).and_then(|lines| lines.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned)));
     Cgroup { mount: mount.map(PathBuf::from), unified, own: own.unwrap_or_else(|| "/".to_owned()) }
 }
 

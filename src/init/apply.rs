@@ -1,6 +1,6 @@
 //! One arm for each kind of step.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::{
     errno::Errno,
@@ -21,12 +21,16 @@ use crate::{
 /// The device numbers of `/dev/null`: Documentation/admin-guide/devices.txt.
 const NULL_DEVICE: libc::dev_t = libc::makedev(1, 3);
 
-impl<'plan> Init<'plan> {
+impl Init<'_> {
     pub(super) fn apply(&mut self, step: u32, op: Op) -> nix::Result<()> {
         match op {
             Op::Prctl { attribute, value } => sys::process::prctl(attribute, value),
             Op::Sweep { kept } => self.sweep(kept),
-            Op::WriteProc { file, line } => sys::path::write(self.plan.text(file), self.plan.text(line).to_bytes()),
+            Op::WriteProc { file, line } => {
+                let written = sys::path::write(self.plan.text(file), self.plan.text(line).to_bytes())?;
+                self.fill(Slot::TARGET, written);
+                Ok(())
+            }
             Op::Meet(meeting) => link::meet(self.slots.get(Slot::LINK.index())?, meeting),
             Op::SetNs { from, kind } => sys::process::set_namespace(self.slots.get(from.index())?, kind),
             Op::Unshare(kinds) => sys::process::unshare(kinds),
@@ -62,7 +66,8 @@ impl<'plan> Init<'plan> {
             Op::OpenTree { path, recursive, into } => self.open_tree(path, recursive, into),
             Op::OpenPath { path, into } => {
                 let opened = sys::path::open_host(self.plan.text(path), REFERENCE)?;
-                self.fill(into, opened)
+                self.fill(into, opened);
+                Ok(())
             }
             Op::BindRoot { path, into } => self.bind_root(path, into),
             Op::FindTarget { path, target, into } => self.find_target(path, target, into),
@@ -72,7 +77,7 @@ impl<'plan> Init<'plan> {
             }
             Op::MountTmpfs { flags, data, on } => self.mount_tmpfs(flags, data, on),
             Op::MountOverlay { lower, data, on } => self.mount_overlay(step, lower, data, on),
-            Op::MoveMount { tree, path, on } => self.move_mount(tree, path, on),
+            Op::MoveMount { tree, on, .. } => self.move_mount(tree, on),
             Op::SetAttributes { mount, set, clear, recursive } => self.set_attributes(mount, set, clear, recursive),
             Op::Remount { mount, flags, data } => {
                 let locked = sys::mount::locked_flags(self.slots.get(mount.index())?)?;
@@ -105,9 +110,8 @@ impl<'plan> Init<'plan> {
         }
     }
 
-    fn fill(&mut self, slot: Slot, descriptor: std::os::fd::OwnedFd) -> nix::Result<()> {
+    fn fill(&mut self, slot: Slot, descriptor: OwnedFd) {
         self.slots.put(slot.index(), descriptor);
-        Ok(())
     }
 
     fn enter(&self, slot: Slot) -> nix::Result<()> {
@@ -127,10 +131,14 @@ impl<'plan> Init<'plan> {
 
     fn open_tree(&mut self, path: Text, recursive: bool, into: Slot) -> nix::Result<()> {
         match sys::mount::open_tree(sys::path::here(), self.plan.text(path), recursive) {
-            Ok(tree) => self.fill(into, tree),
+            Ok(tree) => {
+                self.fill(into, tree);
+                Ok(())
+            }
             Err(Errno::ENOSYS) => {
                 let reference = sys::path::open_host(self.plan.text(path), REFERENCE)?;
-                self.fill(into, reference)
+                self.fill(into, reference);
+                Ok(())
             }
             Err(errno) => Err(errno),
         }
@@ -142,12 +150,14 @@ impl<'plan> Init<'plan> {
         match sys::mount::open_tree(sys::path::here(), path, true) {
             Ok(tree) => {
                 sys::mount::move_mount(tree.as_fd(), sys::path::here(), path)?;
-                self.fill(into, tree)
+                self.fill(into, tree);
+                Ok(())
             }
             Err(Errno::ENOSYS) => {
                 sys::mount::bind(path, path, true)?;
                 let root = sys::path::open_host(path, REFERENCE | OFlag::O_DIRECTORY)?;
-                self.fill(into, root)
+                self.fill(into, root);
+                Ok(())
             }
             Err(errno) => Err(errno),
         }
@@ -155,7 +165,8 @@ impl<'plan> Init<'plan> {
 
     fn find_target(&mut self, path: Text, target: Target, into: Slot) -> nix::Result<()> {
         let found = path::find(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), target)?;
-        self.fill(into, found)
+        self.fill(into, found);
+        Ok(())
     }
 
     fn mount_tmpfs(&mut self, flags: u64, data: Text, on: Slot) -> nix::Result<()> {
@@ -191,7 +202,7 @@ impl<'plan> Init<'plan> {
         self.warn(step, mounted.err().unwrap_or(Errno::EINVAL))
     }
 
-    fn move_mount(&mut self, tree: Slot, path: Text, on: Slot) -> nix::Result<()> {
+    fn move_mount(&mut self, tree: Slot, on: Slot) -> nix::Result<()> {
         let (from, target) = (self.slots.get(tree.index())?, self.slots.get(on.index())?);
         match sys::mount::move_mount(from, target, c"") {
             Err(Errno::ENOSYS) => {
@@ -199,7 +210,8 @@ impl<'plan> Init<'plan> {
                 sys::mount::bind(source.descriptor(from)?, destination.descriptor(target)?, true)?;
                 // What covers the target now is the mount; attributes that follow are for it.
                 let attached = sys::path::open_host(destination.text()?, REFERENCE)?;
-                self.fill(tree, attached)
+                self.fill(tree, attached);
+                Ok(())
             }
             done => done,
         }
@@ -242,57 +254,76 @@ impl<'plan> Init<'plan> {
         }
     }
 
+    /// What covers a path, and the path, stay in the slots of every mount: the next sweep closes them together.
     fn mask(&mut self, path: Text) -> nix::Result<()> {
-        let root = self.slots.get(Slot::ROOT.index())?;
-        let target = match sys::path::open(root, self.plan.text(path), REFERENCE, IN_ROOT) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-            found => found?,
-        };
-        if sys::path::stat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR {
-            return self.mask_directory(path, target);
+        if !self.find_cover(path)? {
+            return Ok(());
+        }
+        let target = self.slots.get(Slot::TARGET.index())?;
+        if sys::path::stat(target)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            return self.mask_directory(path);
         }
         if self.slots.get(Slot::NULL.index()).is_err() {
-            let null =
-                sys::path::open(self.slots.get(Slot::DEV.index())?, c"null", REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
+            let dev = self.slots.get(Slot::DEV.index())?;
+            let null = sys::path::open(dev, c"null", REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
             let stat = sys::path::stat(null.as_fd())?;
             // The container's /dev/null is only trusted when it is one (CVE-2025-31133).
             if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != NULL_DEVICE {
                 return Err(Errno::ENODEV);
             }
-            self.fill(Slot::NULL, null)?;
+            self.fill(Slot::NULL, null);
         }
-        let null = sys::mount::open_tree(self.slots.get(Slot::NULL.index())?, c"", false)?;
-        sys::mount::move_mount(null.as_fd(), target.as_fd(), c"")
+        self.cover_with(Slot::NULL)
     }
 
     /// The first directory gets a tmpfs of its own; the others get copies of that mount, which are far cheaper.
-    fn mask_directory(&mut self, path: Text, target: std::os::fd::OwnedFd) -> nix::Result<()> {
-        if let Ok(empty) = self.slots.get(Slot::EMPTY.index()) {
-            let copy = sys::mount::open_tree(empty, c"", false)?;
-            return sys::mount::move_mount(copy.as_fd(), target.as_fd(), c"");
+    fn mask_directory(&mut self, path: Text) -> nix::Result<()> {
+        if self.slots.get(Slot::EMPTY.index()).is_ok() {
+            return self.cover_with(Slot::EMPTY);
         }
         let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        sys::mount::mount_on(target.as_fd(), c"tmpfs", c"tmpfs", flags, c"mode=555,nr_blocks=1,nr_inodes=1")?;
+        let target = self.slots.get(Slot::TARGET.index())?;
+        sys::mount::mount_on(target, c"tmpfs", c"tmpfs", flags, c"mode=555,nr_blocks=1,nr_inodes=1")?;
         let root = self.slots.get(Slot::ROOT.index())?;
         let empty = sys::path::open(root, self.plan.text(path), REFERENCE, IN_ROOT)?;
-        self.fill(Slot::EMPTY, empty)
+        self.fill(Slot::EMPTY, empty);
+        Ok(())
     }
 
     fn read_only(&mut self, path: Text) -> nix::Result<()> {
-        let root = self.slots.get(Slot::ROOT.index())?;
-        let target = match sys::path::open(root, self.plan.text(path), REFERENCE, IN_ROOT) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
-            found => found?,
-        };
-        let tree = sys::mount::open_tree(target.as_fd(), c"", true)?;
-        sys::mount::set_attributes(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, true)?;
-        sys::mount::move_mount(tree.as_fd(), target.as_fd(), c"")
+        if !self.find_cover(path)? {
+            return Ok(());
+        }
+        let tree = sys::mount::open_tree(self.slots.get(Slot::TARGET.index())?, c"", true)?;
+        self.fill(Slot::TREE, tree);
+        let tree = self.slots.get(Slot::TREE.index())?;
+        sys::mount::set_attributes(tree, libc::MOUNT_ATTR_RDONLY, 0, true)?;
+        sys::mount::move_mount(tree, self.slots.get(Slot::TARGET.index())?, c"")
     }
 
-    fn enter_cwd(&self, path: Text) -> nix::Result<()> {
+    /// Finds what is to be covered; a path that is not there needs no cover.
+    fn find_cover(&mut self, path: Text) -> nix::Result<bool> {
+        let root = self.slots.get(Slot::ROOT.index())?;
+        match sys::path::open(root, self.plan.text(path), REFERENCE, IN_ROOT) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
+            found => {
+                self.fill(Slot::TARGET, found?);
+                Ok(true)
+            }
+        }
+    }
+
+    fn cover_with(&mut self, cover: Slot) -> nix::Result<()> {
+        let copy = sys::mount::open_tree(self.slots.get(cover.index())?, c"", false)?;
+        self.fill(Slot::TREE, copy);
+        sys::mount::move_mount(self.slots.get(Slot::TREE.index())?, self.slots.get(Slot::TARGET.index())?, c"")
+    }
+
+    fn enter_cwd(&mut self, path: Text) -> nix::Result<()> {
         let root = self.slots.get(Slot::ROOT.index())?;
         let directory = sys::path::open(root, self.plan.text(path), REFERENCE | OFlag::O_DIRECTORY, IN_ROOT)?;
-        fchdir(directory)?;
+        self.fill(Slot::TARGET, directory);
+        self.enter(Slot::TARGET)?;
         if sys::path::inside_root()? { Ok(()) } else { Err(Errno::EXDEV) }
     }
 
@@ -318,7 +349,8 @@ impl<'plan> Init<'plan> {
         // Nobody else may connect, and start.sock is stale from here on.
         drop(self.slots.take(Slot::LISTENER.index()));
         drop(self.slots.take(Slot::LINK.index()));
-        self.fill(Slot::LINK, connection)
+        self.fill(Slot::LINK, connection);
+        Ok(())
     }
 }
 

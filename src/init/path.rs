@@ -29,41 +29,43 @@ pub(super) fn find(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Re
         Target::RealDirectory => IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS,
     };
     match open(root, path, last, resolve) {
-        Err(Errno::ENOENT) => {}
-        done => return done,
+        Err(Errno::ENOENT) => make(root, path, target),
+        done => done,
     }
-    make(root, path, target)?;
-    open(root, path, last, resolve)
 }
 
-/// Makes what is missing of `path`, part by part.
-fn make(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<()> {
+/// Makes what is missing of `path`, part by part, and opens the last one.
+fn make(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<OwnedFd> {
     let bytes = path.to_bytes();
-    let mut parent: Option<OwnedFd> = None;
-    let mut from = 0;
+    let (mut above, mut from) = existing(root, bytes)?;
     while let Some((start, end)) = part(bytes, from) {
-        let is_last = part(bytes, end).is_none();
-        let mut prefix = [0_u8; LONGEST];
-        let prefix = terminated(&mut prefix, bytes.get(..end).unwrap_or_default())?;
-        let found = open(root, prefix, REFERENCE, IN_ROOT);
-        let directory = match found {
-            Ok(directory) => directory,
-            Err(Errno::ENOENT) => {
-                let mut name = [0_u8; LONGEST];
-                let name = terminated(&mut name, bytes.get(start..end).unwrap_or_default())?;
-                let above = parent.as_ref().map_or(root, |parent| parent.as_fd());
-                make_one(above, name, is_last && target == Target::File)?;
-                if is_last {
-                    return Ok(());
-                }
-                open(above, name, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?
-            }
-            Err(errno) => return Err(errno),
-        };
-        parent = Some(directory);
+        let mut name = [0_u8; LONGEST];
+        let name = terminated(&mut name, bytes.get(start..end).unwrap_or_default())?;
+        let parent = above.as_ref().map_or(root, |above| above.as_fd());
+        let is_file = part(bytes, end).is_none() && target == Target::File;
+        make_one(parent, name, is_file)?;
+        let kind = if is_file { OFlag::empty() } else { OFlag::O_DIRECTORY };
+        above = Some(open(parent, name, REFERENCE | OFlag::O_NOFOLLOW | kind, IN_ROOT)?);
         from = end;
     }
-    Ok(())
+    above.ok_or(Errno::ENOENT)
+}
+
+/// The longest prefix of `path` that is there, open, and where it ends; mostly only the last part is missing.
+fn existing(root: BorrowedFd<'_>, path: &[u8]) -> nix::Result<(Option<OwnedFd>, usize)> {
+    let mut end = path.len();
+    while let Some(start) = last_part(path, end) {
+        let mut prefix = [0_u8; LONGEST];
+        let prefix = terminated(&mut prefix, path.get(..start).unwrap_or_default())?;
+        if prefix.to_bytes().iter().all(|byte| *byte == b'/') {
+            break;
+        }
+        match open(root, prefix, REFERENCE | OFlag::O_DIRECTORY, IN_ROOT) {
+            Err(Errno::ENOENT) => end = start,
+            opened => return opened.map(|opened| (Some(opened), start)),
+        }
+    }
+    Ok((None, 0))
 }
 
 /// Makes one name. A link that leads nowhere has the name already, and nothing is made through it: EEXIST becomes ELOOP.
@@ -88,6 +90,13 @@ fn part(path: &[u8], from: usize) -> Option<(usize, usize)> {
     let start = from + tail.iter().position(|byte| *byte != b'/')?;
     let length = path.get(start..)?.iter().position(|byte| *byte == b'/');
     Some((start, length.map_or(path.len(), |length| start + length)))
+}
+
+/// Where the last part of the path before `end` starts.
+fn last_part(path: &[u8], end: usize) -> Option<usize> {
+    let head = path.get(..end)?;
+    let length = head.iter().rposition(|byte| *byte != b'/')? + 1;
+    Some(head.get(..length)?.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1))
 }
 
 /// `bytes` as a C string in `buffer`.
@@ -116,6 +125,14 @@ mod tests {
         assert_eq!(parts("/a//bc/d/"), ["a", "bc", "d"]);
         assert_eq!(parts("a"), ["a"]);
         assert!(parts("///").is_empty());
+    }
+
+    #[test]
+    fn the_last_part_is_found_from_the_end() {
+        assert_eq!(last_part(b"/a//bc/", 7), Some(4));
+        assert_eq!(last_part(b"/a//bc/", 4), Some(1));
+        assert_eq!(last_part(b"a", 1), Some(0));
+        assert_eq!(last_part(b"///", 3), None);
     }
 
     #[test]

@@ -145,7 +145,8 @@ impl Claim {
                 Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| refused(errno, &self.id))?
             }
         };
-        match Entry::remove_files(&root, &self.id, directory.as_fd()) {
+        // Those that a container has whose program ran; whatever else is there belongs to another.
+        match Entry::remove_files(&root, &self.id, directory.as_fd(), &[STATE, CONFIG, INTENT]) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
             Err(errno) => Err(refused(errno, &self.id)),
         }
@@ -158,7 +159,7 @@ impl Drop for Claim {
             return;
         }
         if let (Some(root), Some(directory)) = (self.root.take(), self.directory.take()) {
-            let _ = Entry::remove_files(&root, &self.id, directory.as_fd());
+            let _ = Entry::remove_files(&root, &self.id, directory.as_fd(), &super::ALL);
         } else if let Some(root) = self.root.take() {
             let _ = nix::unistd::unlinkat(&root.directory, self.id.as_str(), nix::unistd::UnlinkatFlags::RemoveDir);
         }

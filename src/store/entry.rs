@@ -14,7 +14,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{CONFIG, INTENT, Id, Intent, LARGEST, NEW_STATE, Record, Root, SOCKET, STATE, claim};
+use super::{ALL, CONFIG, INTENT, Id, Intent, LARGEST, NEW_STATE, Record, Root, SOCKET, STATE, claim};
 use crate::{
     error::{Code, Context as _, Error, Result},
     state::Status,
@@ -34,7 +34,8 @@ pub struct Identity {
 impl Identity {
     /// The process that has the id now; nothing when there is none, or only a zombie.
     pub fn of(pid: i32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let path = std::ffi::CString::new(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&sys::path::read::<2048>(&path).ok()?).into_owned();
         // The name, in parentheses, may hold anything.
         let mut fields = stat.rsplit_once(") ")?.1.split(' ');
         let state = fields.next()?;
@@ -67,7 +68,8 @@ impl Identity {
 
 /// The boot that is running: ids of another mean nothing.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim_end().to_owned()).unwrap_or_default()
+    let id = sys::path::read::<64>(c"/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    String::from_utf8_lossy(&id).trim_end().to_owned()
 }
 
 /// A container's directory, open.
@@ -159,8 +161,8 @@ impl Entry {
     }
 
     /// Removes an entry's files, the intent last, and the directory.
-    pub(super) fn remove_files(root: &Root, id: &Id, directory: BorrowedFd<'_>) -> nix::Result<()> {
-        for name in [SOCKET, NEW_STATE, STATE, CONFIG, INTENT] {
+    pub(super) fn remove_files(root: &Root, id: &Id, directory: BorrowedFd<'_>, files: &[&str]) -> nix::Result<()> {
+        for name in files.iter().copied() {
             match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno),
@@ -220,7 +222,7 @@ impl Locked {
         let aside = format!(".rm-{}-{}", self.id, std::process::id());
         renameat(&self.root.directory, self.id.as_str(), &self.root.directory, aside.as_str())
             .doing(Code::StateRefused, what)?;
-        for name in [SOCKET, NEW_STATE, STATE, CONFIG, INTENT] {
+        for name in ALL {
             let _ = unlinkat(self.directory.as_fd(), name, UnlinkatFlags::NoRemoveDir);
         }
         unlinkat(&self.root.directory, aside.as_str(), UnlinkatFlags::RemoveDir).doing(Code::StateRefused, what)
@@ -238,7 +240,7 @@ pub fn finish_removals(root: &Root) {
         if name.to_bytes().starts_with(b".rm-")
             && let Ok(directory) = openat(&root.directory, name, flags, Mode::empty())
         {
-            for file in [SOCKET, NEW_STATE, STATE, CONFIG, INTENT] {
+            for file in ALL {
                 let _ = unlinkat(&directory, file, UnlinkatFlags::NoRemoveDir);
             }
             let _ = unlinkat(&root.directory, name, UnlinkatFlags::RemoveDir);

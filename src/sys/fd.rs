@@ -1,6 +1,6 @@
 //! Descriptors: the slots of init, and closing many at once.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -108,18 +108,6 @@ pub fn close_range(first: u32, last: u32) -> nix::Result<()> {
         return Ok(());
     }
     closed.map(drop)
-}
-
-/// Makes sure that 0, 1 and 2 are open, on `/dev/null` where they are not, so that no other file becomes one of them.
-pub fn open_standard() -> nix::Result<()> {
-    for raw in 0..=2 {
-        // SAFETY: F_GETFD takes no argument and changes nothing.
-        if unsafe { libc::fcntl(raw, libc::F_GETFD) } < 0 {
-            // SAFETY: the path is a C string, and open(2) takes the lowest free number, which is `raw`.
-            check(libc::c_long::from(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) }))?;
-        }
-    }
-    Ok(())
 }
 
 /// Takes over a descriptor that a system call of another crate has just returned as a number.

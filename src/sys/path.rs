@@ -79,11 +79,30 @@ pub fn inside_root() -> nix::Result<bool> {
     Ok(buffer.first() == Some(&b'/'))
 }
 
-/// Writes a whole short text to a file that exists: one `write(2)`, as uid_map demands.
-pub fn write(path: &CStr, text: &[u8]) -> nix::Result<()> {
+/// Reads a small file of the host, of procfs or cgroupfs, in one read: the kernel makes its text anew for each.
+pub fn read<const SIZE: usize>(path: &CStr) -> nix::Result<Vec<u8>> {
+    let file = open_host(path, OFlag::O_RDONLY | OFlag::O_NOCTTY)?;
+    let mut text = vec![0; SIZE];
+    let mut length = 0;
+    // A full buffer alone means that there may be more.
+    loop {
+        let room = text.get_mut(length..).unwrap_or_default();
+        let wanted = room.len();
+        let count = retry(|| nix::unistd::read(&file, room))?;
+        length += count;
+        if count < wanted {
+            text.truncate(length);
+            return Ok(text);
+        }
+        text.resize(length + SIZE, 0);
+    }
+}
+
+/// Writes a whole short text to a file that exists: one `write(2)`, as `uid_map` demands. Gives the file back, open.
+pub fn write(path: &CStr, text: &[u8]) -> nix::Result<OwnedFd> {
     let file = open_host(path, OFlag::O_WRONLY)?;
     match retry(|| nix::unistd::write(&file, text))? {
-        count if count == text.len() => Ok(()),
+        count if count == text.len() => Ok(file),
         _ => Err(Errno::EIO),
     }
 }

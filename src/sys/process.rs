@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CStr,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, BorrowedFd},
 };
 
 use nix::{
@@ -18,8 +18,8 @@ use super::{check, retry};
 pub enum Fork {
     /// The new process.
     Child,
-    /// The old one: the child's id, and a descriptor for it where the kernel gives one.
-    Parent(Pid, Option<OwnedFd>),
+    /// The old one, with the child's id: its own until it is reaped, so that no descriptor is needed.
+    Parent(Pid),
 }
 
 /// Clones into new namespaces (`flags`, `CLONE_NEW*`) and, when given, into a cgroup: `clone3(2)`.
@@ -29,23 +29,19 @@ pub enum Fork {
 /// The child is a copy, as after `fork(2)`, but libc does not know: it must not call `raise` or anything of pthread.
 pub fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
     debug_assert!(single_threaded(), "clone copies only the calling thread; a lock held by another would never open");
-    let mut pidfd: libc::c_int = -1;
     // SAFETY: `clone_args` is plain integers, for which zero means "not asked for".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = flags | (libc::CLONE_PIDFD as u64) | CLONE_CLEAR_SIGHAND;
+    arguments.flags = flags | CLONE_CLEAR_SIGHAND;
     arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
-    arguments.pidfd = (&raw mut pidfd) as u64;
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
     }
-    // SAFETY: no CLONE_VM and no stack, so both sides go on with memory of their own; the kernel reads `size` bytes and
-    // writes one descriptor to `pidfd`, which outlives the call.
+    // SAFETY: no CLONE_VM and no stack, so both sides go on with memory of their own; the kernel reads `size` bytes.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) });
     match pid {
         Ok(0) => Ok(Fork::Child),
-        // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
-        Ok(pid) => Ok(Fork::Parent(Pid::from_raw(pid), Some(unsafe { OwnedFd::from_raw_fd(pidfd) }))),
+        Ok(pid) => Ok(Fork::Parent(Pid::from_raw(pid))),
         Err(Errno::ENOSYS | Errno::EPERM) if cgroup.is_some() && !has_clone3() => Err(Errno::EOPNOTSUPP),
         Err(Errno::ENOSYS | Errno::EPERM) if !has_clone3() => old_clone(flags),
         Err(errno) => Err(errno),
@@ -65,7 +61,7 @@ fn old_clone(flags: u64) -> nix::Result<Fork> {
     let flags = flags | u64::from(libc::SIGCHLD.unsigned_abs());
     // SAFETY: a null stack means a copy of ours, as for fork(2); no flag makes the kernel write to our memory.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) })?;
-    Ok(if pid == 0 { Fork::Child } else { Fork::Parent(Pid::from_raw(pid), None) })
+    Ok(if pid == 0 { Fork::Child } else { Fork::Parent(Pid::from_raw(pid)) })
 }
 
 #[cfg(debug_assertions)]
