@@ -125,7 +125,7 @@ fn words(error: &serde_json::Error) -> String {
 /// A NUL would cut a string short for the kernel; JSON can only write it as \u0000.
 fn check_strings(json: &[u8], file: &Path) -> Result<()> {
     let Some(at) = json.windows(6).position(|window| window == b"\\u0000") else { return Ok(()) };
-    let line = json.get(..at).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = json.get(..at).unwrap_or_default().split(|byte| *byte == b'\n').count();
     Err(Error::new(
         Code::Field,
         format!("read {}", file.display()),

@@ -19,7 +19,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use crate::{
     cli::CgroupDriver,
     error::{Code, Context as _, Error, Result, Warning},
-    host::{self, Host},
+    host::Host,
 };
 
 /// Where the container's processes will be.
@@ -57,7 +57,7 @@ pub fn choose(spec: &Spec, host: &Host, driver: CgroupDriver, id: &str) -> Resul
     }
     let what = "no cgroup of its own: limits and pause are not available to this container";
     let warning =
-        asked.map(|path| Warning::new(Code::NoCgroup, format!("{what}, because {path:?} cannot be made by you")));
+        asked.map(|asked| Warning::new(Code::NoCgroup, format!("{what}, because {asked:?} cannot be made by you")));
     Ok((None, warning.into_iter().collect()))
 }
 

@@ -94,7 +94,7 @@ pub enum UsernsMode {
 }
 
 /// A verb with what was typed after it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Verb {
     /// `create`
     Create(Create),
@@ -103,7 +103,7 @@ pub enum Verb {
     /// `run` without a bundle: `--rootfs DIR` or just a command.
     ZeroConfig(ZeroConfig),
     /// `plan`, and `run --dry-run`: the same as `run`, only printed.
-    Plan(Box<Verb>),
+    Plan(Box<Self>),
     /// `start ID`
     Start {
         /// The container.
@@ -149,15 +149,10 @@ pub enum Verb {
         file: Option<PathBuf>,
     },
     /// `features`
+    #[default]
     Features,
     /// `--help` or `--version`: text for standard output.
     Say(String),
-}
-
-impl Default for Verb {
-    fn default() -> Self {
-        Self::Features
-    }
 }
 
 /// Output of `list`.
@@ -242,11 +237,11 @@ pub fn parse(argv: &[OsString]) -> Result<Request> {
         Err(error) => return Err(usage(&error)),
     };
     let globals = request::globals(&matches)?;
-    let verb = match matches.subcommand() {
+    let sorted = match matches.subcommand() {
         Some((name, matches)) => request::verb(name, matches, command)?,
         None => return Err(Error::new(Code::Usage, "read the command line", "there is no verb").fix("pura --help")),
     };
-    Ok(Request { globals, verb })
+    Ok(Request { globals, verb: sorted })
 }
 
 /// Whether argv asks for a foreground `run`: its failures have statuses of their own.

@@ -10,7 +10,7 @@ use crate::{
     cgroup::{self, Leaf},
     cli::{Create, Globals},
     clock,
-    error::{Code, Error, Result, Warning},
+    error::{Code, Error, Result},
     host::{self, Host, probe},
     launch::{Container, Launch},
     log::Log,

@@ -21,7 +21,7 @@ pub struct Host {
     pub initial_userns: bool,
     /// Inode of the caller's user namespace.
     pub own_userns: u64,
-    /// Maps of the caller's user namespace, as /proc/self/uid_map and gid_map show them. Empty in the initial one,
+    /// Maps of the caller's user namespace, as /`proc/self/uid_map` and `gid_map` show them. Empty in the initial one,
     /// where nobody needs them.
     pub own_maps: Maps,
     /// The caller's account and subordinate ids; asked for only when a map must be made up or explained.

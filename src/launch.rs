@@ -97,10 +97,10 @@ impl Container {
     ) -> Result<()> {
         let mut created = Some(created);
         // Started at once: they take longer than all that init does before it needs the map.
-        let mut mappers = match &plan.ids.user_namespace {
-            UserNamespace::Create { maps, writer: Writer::Mappers, .. } => Some(idmap::start_mappers(self.init, maps)?),
-            _ => None,
-        };
+        let mut mappers = None;
+        if let UserNamespace::Create { maps, writer: Writer::Mappers, .. } = &plan.ids.user_namespace {
+            mappers = Some(idmap::start_mappers(self.init, maps)?);
+        }
         for meeting in plan.meetings() {
             self.reach(plan, link, meeting)?;
             match meeting {
@@ -109,7 +109,7 @@ impl Container {
             }
             link::release(link).doing(Code::Bug, || format!("release init ({meeting:?})"))?;
         }
-        if plan.waits_for_start() { Ok(()) } else { self.hear_exec(plan, link) }
+        if plan.waits_for_start() { Ok(()) } else { hear_exec(plan, link) }
     }
 
     /// Hears init out until it has reached the meeting.
@@ -126,19 +126,6 @@ impl Container {
                     return Err(Error::new(Code::Bug, "start the container", why));
                 }
             }
-        }
-    }
-
-    /// End of file: exec has closed the link. If death did, the wait that follows tells.
-    fn hear_exec(&mut self, plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
-        match link::receive(link) {
-            Heard::End => Ok(()),
-            Heard::Report(Report::Failed { step, errno }) => Err(plan.explain(step, errno)),
-            other => Err(Error::new(
-                Code::Bug,
-                "start the container",
-                format!("init sent {other:?} when it was to run the program"),
-            )),
         }
     }
 
@@ -163,6 +150,18 @@ impl Container {
     /// Takes up the signals that have been blocked since before clone.
     pub fn restore_signals(&self) {
         let _ = sys::signal::restore(&self.mask);
+    }
+}
+
+/// End of file: exec has closed the link. If death did, the wait that follows tells.
+fn hear_exec(plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
+    match link::receive(link) {
+        Heard::End => Ok(()),
+        Heard::Report(Report::Failed { step, errno }) => Err(plan.explain(step, errno)),
+        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn(_)) | Heard::Nonsense) => {
+            let why = format!("init sent {heard:?} when it was to run the program");
+            Err(Error::new(Code::Bug, "start the container", why))
+        }
     }
 }
 
@@ -211,6 +210,8 @@ pub fn started(connection: &OwnedFd, program: &str) -> Result<()> {
     match link::receive(connection.as_fd()) {
         Heard::End => Ok(()),
         Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
-        other => Err(Error::new(Code::Bug, "start the container", format!("init sent {other:?}"))),
+        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn(_)) | Heard::Nonsense) => {
+            Err(Error::new(Code::Bug, "start the container", format!("init sent {heard:?}")))
+        }
     }
 }

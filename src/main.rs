@@ -48,9 +48,8 @@ fn program_descriptors(request: &Request) -> Option<u32> {
 }
 
 fn status(error: &Error, foreground: bool) -> u8 {
-    match error.code() {
-        code if foreground => code.foreground_status(),
-        Code::Usage => 2,
-        _ => 1,
+    if foreground {
+        return error.code().foreground_status();
     }
+    if error.code() == Code::Usage { 2 } else { 1 }
 }

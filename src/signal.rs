@@ -62,7 +62,7 @@ fn named(text: &str) -> Option<i32> {
     let name = text.strip_prefix("SIG").unwrap_or(text);
     let (least, most) = REAL_TIME;
     let offset =
-        |text: &str| if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse::<i32>().ok() } else { None };
+        |digits: &str| if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse::<i32>().ok() } else { None };
     if let Some(rest) = name.strip_prefix("RTMIN") {
         let number = if rest.is_empty() { 0 } else { offset(rest.strip_prefix('+')?)? };
         return least.checked_add(number).filter(|number| *number <= most);

@@ -1,7 +1,7 @@
 //! `pura run -- CMD`: a config for a command without a bundle. The defaults are the safe ones.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
@@ -158,7 +158,7 @@ fn environment(zero: &ZeroConfig, uid: u32) -> Result<Vec<String>> {
 fn user(typed: &OsStr) -> Result<(u32, u32)> {
     let text = typed.to_str().unwrap_or_default();
     let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
-    let number = |text: &str| {
+    let number = |_digits: &str| {
         Some(text).filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
     };
     match (number(uid), number(gid)) {

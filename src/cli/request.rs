@@ -36,7 +36,7 @@ pub(super) fn globals(matches: &ArgMatches) -> Result<Globals> {
     let level = if matches.get_flag("debug") { Some(LogLevel::Debug) } else { level(matches)? };
     Ok(Globals {
         root: path(matches, "root"),
-        log: value(matches, "log").and_then(log),
+        log: value(matches, "log").as_ref().and_then(log),
         log_format: chosen(matches, "log-format", &formats)?.unwrap_or_default(),
         log_level: level.unwrap_or_default(),
         cgroup_driver: if matches.get_flag("systemd-cgroup") {
@@ -65,12 +65,12 @@ fn level(matches: &ArgMatches) -> Result<Option<LogLevel>> {
 }
 
 /// A file. A journal or syslog is accepted, as engines may ask for it, and stderr says the same.
-fn log(destination: OsString) -> Option<PathBuf> {
+fn log(destination: &OsString) -> Option<PathBuf> {
     let text = destination.to_str().unwrap_or_default();
     if text.starts_with("journald:") || text.starts_with("syslog:") {
         return None;
     }
-    Some(text.strip_prefix("file:").map_or_else(|| PathBuf::from(&destination), PathBuf::from))
+    Some(text.strip_prefix("file:").map_or_else(|| PathBuf::from(destination), PathBuf::from))
 }
 
 /// The verb with its flags and operands; `command` is what followed `--`.
@@ -138,7 +138,7 @@ fn run(matches: &ArgMatches, command: Option<Vec<OsString>>, plans: bool) -> Res
         {
             return refuse(format!("--{flag} is for a bundle, and this is a command"));
         }
-        return zero_config(matches, run, rootfs, words.into_iter().chain(command.unwrap_or_default()).collect());
+        return Ok(zero_config(matches, run, rootfs, words.into_iter().chain(command.unwrap_or_default()).collect()));
     }
     if let Some(flag) = zero_config_flag(matches) {
         return refuse(format!("--{flag} is for a command, and this is a bundle"));
@@ -160,9 +160,9 @@ fn zero_config_flag(matches: &ArgMatches) -> Option<&'static str> {
     flags.map(|flag| flag.long)
 }
 
-fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command: Vec<OsString>) -> Result<Verb> {
+fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command: Vec<OsString>) -> Verb {
     let id = value(matches, "name").unwrap_or_default();
-    Ok(Verb::ZeroConfig(ZeroConfig {
+    Verb::ZeroConfig(ZeroConfig {
         run: Run { create: Create { id, ..run.create }, ..run },
         rootfs,
         command,
@@ -173,7 +173,7 @@ fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command:
         hostname: value(matches, "hostname"),
         read_only: matches.get_flag("read-only"),
         net: matches.get_flag("net"),
-    }))
+    })
 }
 
 fn value(matches: &ArgMatches, name: &str) -> Option<OsString> {

@@ -209,7 +209,7 @@ impl Flag {
     pub fn arg(&self) -> Arg {
         let arg = Arg::new(self.long).long(self.long).help(self.help).hide(self.help.is_empty());
         let arg = if let Some(short) = self.short { arg.short(short) } else { arg };
-        let valued = |arg: Arg, name| arg.value_name(name).value_parser(value_parser!(OsString));
+        let valued = |plain: Arg, name| plain.value_name(name).value_parser(value_parser!(OsString));
         match self.value {
             Value::None => arg.action(ArgAction::SetTrue),
             Value::One(name) => valued(arg, name).action(ArgAction::Set),

@@ -39,13 +39,13 @@ pub(super) fn kill(call: Call<'_>, id: &OsStr, typed: Option<&OsStr>, reach: Rea
 /// The containers whose whole id a regular expression matches.
 pub(super) fn matching(roots: &Roots, pattern: &OsStr) -> Result<Vec<Entry>> {
     let text = pattern.to_string_lossy();
-    let pattern = regex_lite::Regex::new(&format!("^(?:{text})$"));
-    let pattern = pattern.map_err(|_error| {
+    let compiled = regex_lite::Regex::new(&format!("^(?:{text})$"));
+    let matcher = compiled.map_err(|_error| {
         Error::new(Code::Usage, "read the command line", format!("{text:?} is no regular expression"))
     })?;
     let mut found = Vec::new();
     for root in roots.existing() {
-        for id in root.ids().into_iter().filter(|id| pattern.is_match(id.as_str())) {
+        for id in root.ids().into_iter().filter(|id| matcher.is_match(id.as_str())) {
             found.extend(root.again().and_then(|root| Entry::open(root, &id)));
         }
     }
@@ -56,7 +56,8 @@ fn send(entry: &Entry, number: i32, all: bool) -> Result<()> {
     let what = || format!("signal {:?}", entry.id.as_str());
     let record = entry.record();
     if all {
-        return send_to_all(entry, number);
+        send_to_all(entry, number);
+        return Ok(());
     }
     let stopped = || Error::new(Code::NotRunning, what(), "container not running: no such process");
     let record = record.ok_or_else(stopped)?;
@@ -72,7 +73,7 @@ fn send(entry: &Entry, number: i32, all: bool) -> Result<()> {
 }
 
 /// Every process of the cgroup; without one of its own, process 1. Nothing left to signal is no failure.
-fn send_to_all(entry: &Entry, number: i32) -> Result<()> {
+fn send_to_all(entry: &Entry, number: i32) {
     let record = entry.record();
     let cgroup = record.as_ref().and_then(|record| record.cgroup.clone()).or_else(|| entry.intent()?.cgroup);
     if let Some(cgroup) = cgroup {
@@ -81,10 +82,9 @@ fn send_to_all(entry: &Entry, number: i32) -> Result<()> {
         } else {
             crate::cgroup::signal_all(&cgroup, number);
         }
-        return Ok(());
+        return;
     }
     if let Some(init) = record.and_then(|record| record.init.open()) {
         let _ = sys::pidfd::send(init.as_fd(), number);
     }
-    Ok(())
 }

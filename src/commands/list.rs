@@ -20,7 +20,7 @@ pub(super) fn list(call: Call<'_>, format: ListFormat, quiet: bool) -> Result<St
         }
     }
     if quiet {
-        return Ok(states.iter().map(|state| format!("{}\n", state.id)).collect());
+        return Ok(states.iter().fold(String::new(), |text, state| text + &state.id + "\n"));
     }
     match format {
         ListFormat::Table => Ok(table(&states)),
@@ -51,7 +51,7 @@ fn table(states: &[State]) -> String {
     let widths: Vec<_> = (0..6).map(width).collect();
     let mut text = String::new();
     for row in &rows {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, wide)| format!("{cell:wide$}")).collect();
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     text

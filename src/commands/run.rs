@@ -46,9 +46,9 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, assembly: Option<&A
     }
     let status = supervise::wait(&made.container)?;
     if run.keep {
-        made.keep()
+        made.keep();
     } else {
-        made.remove()?
+        made.remove()?;
     }
     Ok(status)
 }

@@ -25,17 +25,17 @@ pub fn look_up(caller: &Caller) -> Account {
     let files = [read("/etc/subuid"), read("/etc/subgid")];
     let mut account =
         Account { free: free(&files), no_mapper: !has_mappers(), name, primary_gid, ..Account::default() };
-    if let (true, Some(name)) = (has_other_source(), account.name.clone()) {
-        match (getsubids(&[OsStr::new(&name)]), getsubids(&[OsStr::new("-g"), OsStr::new(&name)])) {
+    if let (true, Some(login)) = (has_other_source(), account.name.clone()) {
+        match (getsubids(&[OsStr::new(&login)]), getsubids(&[OsStr::new("-g"), OsStr::new(&login)])) {
             (Some(uids), Some(gids)) => (account.uids, account.gids) = (uids, gids),
             _ => account.getsubids_failed = true,
         }
     }
-    let [subuid, subgid] = &files;
+    let [users, groups] = &files;
     if account.uids.is_empty() && account.gids.is_empty() {
         let number = caller.uid.to_string();
         let own = |text: &str| ranges(text, account.name.as_deref(), &number);
-        (account.uids, account.gids) = (own(subuid), own(subgid));
+        (account.uids, account.gids) = (own(users), own(groups));
     }
     account
 }

@@ -1,5 +1,7 @@
 //! Id maps as data, and where subordinate ids come from.
 
+use std::fmt::Write as _;
+
 /// One line of `uid_map` or `gid_map`: `user_namespaces(7)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
@@ -27,7 +29,10 @@ impl Extent {
 
 /// The text of a map, as the kernel takes it: "inside outside count", one per line.
 pub fn lines(extents: &[Extent]) -> String {
-    extents.iter().map(|extent| format!("{} {} {}\n", extent.inside, extent.outside, extent.count)).collect()
+    extents.iter().fold(String::new(), |mut text, extent| {
+        let _ = writeln!(text, "{} {} {}", extent.inside, extent.outside, extent.count);
+        text
+    })
 }
 
 /// The map in the text that the kernel shows; lines that are none are left out.

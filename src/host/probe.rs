@@ -108,7 +108,9 @@ pub fn cgroup() -> Cgroup {
     let mount =
         if unified { Some("/sys/fs/cgroup") } else { Some("/sys/fs/cgroup/unified").filter(|path| is_cgroup2(path)) };
     let own = mount.and_then(|_| sys::path::read::<8192>(c"/proc/self/cgroup").ok());
-    let own = own.and_then(|lines| String::from_utf8(lines).ok()).and_then(|lines| lines.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned)));
+    let own = own
+        .and_then(|lines| String::from_utf8(lines).ok())
+        .and_then(|lines| lines.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned)));
     Cgroup { mount: mount.map(PathBuf::from), unified, own: own.unwrap_or_else(|| "/".to_owned()) }
 }
 

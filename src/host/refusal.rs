@@ -9,6 +9,7 @@ use crate::error::{Code, Error};
 
 /// What tells the causes apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 struct Facts {
     /// `user.max_user_namespaces`
     most_user_namespaces: Option<u64>,
@@ -66,6 +67,7 @@ fn gather(host: &Host) -> Facts {
 }
 
 /// The tests in the order in which the kernel makes them; the last cause is what is left.
+#[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
 fn classify(facts: &Facts, errno: Errno) -> Error {
     let refuse = |code, why: &str| Error::new(code, "create a user namespace", why.to_owned());
     let doctor = "the sysctls under /proc/sys/user, and the log of the kernel";

@@ -22,6 +22,7 @@ use crate::{
 const NULL_DEVICE: libc::dev_t = libc::makedev(1, 3);
 
 impl Init<'_> {
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of step")]
     pub(super) fn apply(&mut self, step: u32, op: Op) -> nix::Result<()> {
         match op {
             Op::Prctl { attribute, value } => sys::process::prctl(attribute, value),
@@ -52,13 +53,6 @@ impl Init<'_> {
             Op::DefaultSignal(signal) => sys::signal::set_default(signal),
             Op::UnblockSignals => sys::signal::unblock(),
             Op::Execute => Err(sys::exec::exec(self.program.ok_or(Errno::ENOENT)?, self.vectors)),
-            mount => self.apply_mount(step, mount),
-        }
-    }
-
-    /// The steps that build the root.
-    fn apply_mount(&mut self, step: u32, op: Op) -> nix::Result<()> {
-        match op {
             Op::Propagate { path, flags } => sys::mount::set_propagation(self.plan.text(path), flags),
             Op::PropagateMount { mount, flags } => {
                 self.enter(mount).and_then(|()| sys::mount::set_propagation_here(flags))
@@ -106,7 +100,6 @@ impl Init<'_> {
                 path::find(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), Target::Directory).map(drop)
             }
             Op::EnterCwd(path) => self.enter_cwd(path),
-            _ => Err(Errno::ENOSYS),
         }
     }
 
@@ -294,8 +287,8 @@ impl Init<'_> {
         if !self.find_cover(path)? {
             return Ok(());
         }
-        let tree = sys::mount::open_tree(self.slots.get(Slot::TARGET.index())?, c"", true)?;
-        self.fill(Slot::TREE, tree);
+        let copy = sys::mount::open_tree(self.slots.get(Slot::TARGET.index())?, c"", true)?;
+        self.fill(Slot::TREE, copy);
         let tree = self.slots.get(Slot::TREE.index())?;
         sys::mount::set_attributes(tree, libc::MOUNT_ATTR_RDONLY, 0, true)?;
         sys::mount::move_mount(tree, self.slots.get(Slot::TARGET.index())?, c"")

@@ -69,7 +69,7 @@ pub fn spawn(program: &Path, words: &[OsString]) -> std::io::Result<Started> {
 
 impl Started {
     /// Waits for the end. On failure, what it said, on one line.
-    pub fn finish(mut self) -> std::result::Result<(), String> {
+    pub fn finish(mut self) -> Result<(), String> {
         let mut said = Vec::new();
         if let Some(errors) = self.child.stderr.take() {
             drop(errors.take(QUOTED).read_to_end(&mut said));
@@ -89,7 +89,7 @@ impl Started {
 pub fn output(program: &Path, words: &[&OsStr], limit: PollTimeout) -> Option<String> {
     let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
     let mut child = start(program, &words, Piped::Output).ok()?;
-    let mut stdout = child.stdout.take()?;
+    let stdout = child.stdout.take()?;
     let mut said = Vec::new();
     loop {
         let ready = {

@@ -36,8 +36,8 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // After mount points and the working directory have been made.
     draft.readonly_root();
     // Before the capabilities that they need are dropped.
-    draft.limits()?;
-    draft.identity()?;
+    draft.limits();
+    draft.identity();
     draft.program()?;
     draft.step(Op::Sweep { kept: Slot::LISTENER.0 + 1 });
     // Last of all that can fail for a reason of the config: create has to report it.

@@ -12,6 +12,7 @@ use crate::{
 
 impl Plan {
     /// Says what `op` does, to complete "cannot ...".
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of step")]
     pub fn describe(&self, op: Op) -> String {
         let text = |text: Text| format!("{:?}", lossy(self.text(text)));
         match op {
@@ -92,6 +93,7 @@ impl Plan {
     }
 
     /// Turns init's report, a step and an errno, into a sentence.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
     pub fn explain(&self, step: u32, errno: Errno) -> Error {
         let index = usize::try_from(step).unwrap_or(usize::MAX);
         let (Some(&op), Some(place)) = (self.ops.get(index), self.places.get(index)) else {
@@ -145,12 +147,15 @@ impl Plan {
     }
 
     /// What was attempted, with the destination when the step itself knows only a slot.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
     fn what(&self, index: usize, op: Op) -> String {
         let target = || {
-            let found = self.ops.get(..index)?.iter().rev().find_map(|op| match op {
-                Op::FindTarget { path, .. } => Some(*path),
-                _ => None,
-            });
+            let found = self
+                .ops
+                .get(..index)?
+                .iter()
+                .rev()
+                .find_map(|before| if let Op::FindTarget { path, .. } = before { Some(*path) } else { None });
             found.map(|path| format!(" on {:?}", lossy(self.text(path))))
         };
         match op {
@@ -165,6 +170,7 @@ impl Plan {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
     fn why(&self, op: Op, errno: Errno) -> String {
         match op {
             Op::Mount { data, .. } | Op::MountTmpfs { data, .. } | Op::Remount { data, .. }
@@ -204,6 +210,7 @@ impl Plan {
 }
 
 /// The same for whoever has only the name: `start`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
 pub fn explain_program(name: &str, errno: Errno, at_exec: bool) -> Error {
     let run = || format!("run {name:?}");
     let refused = |code, why: &str| Error::new(code, "run the program", format!("exec: {name:?}: {why}"));
@@ -244,7 +251,7 @@ impl fmt::Display for Plan {
             }
             UserNamespace::Join { index, .. } => writeln!(f, "user namespace: joined (linux.namespaces[{index}])")?,
             UserNamespace::JoinOwner { index, .. } => {
-                writeln!(f, "user namespace: the owner of linux.namespaces[{index}], joined")?
+                writeln!(f, "user namespace: the owner of linux.namespaces[{index}], joined")?;
             }
             UserNamespace::Reuse => writeln!(f, "user namespace: the caller's, which is not the initial one")?,
             UserNamespace::Inherit => writeln!(f, "user namespace: none of its own (--userns=inherit)")?,
@@ -271,6 +278,7 @@ fn lossy(text: &CStr) -> String {
     String::from_utf8_lossy(text.to_bytes()).into_owned()
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
 fn code(op: Op, errno: Errno) -> Code {
     match op {
         Op::WriteProc { .. } if errno == Errno::EACCES => Code::Rlimit,
@@ -304,6 +312,7 @@ fn code(op: Op, errno: Errno) -> Code {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
 fn fix(op: Op, errno: Errno) -> Option<&'static str> {
     match op {
         Op::SetAttributes { .. } if errno == Errno::EPERM => {

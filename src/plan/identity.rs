@@ -15,8 +15,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 impl Draft<'_> {
     /// Capabilities, groups, ids, in the one order in which each is still allowed: `capabilities(7)`.
-    pub(super) fn identity(&mut self) -> Result<()> {
-        let Some(process) = self.spec.process() else { return Ok(()) };
+    pub(super) fn identity(&mut self) {
+        let Some(process) = self.spec.process() else { return };
         let sets = self.sets(process.capabilities().as_ref());
         // Needs CAP_SETPCAP.
         self.step_for(Op::Bounding(sets.bounding), "process.capabilities.bounding");
@@ -42,7 +42,6 @@ impl Draft<'_> {
         if umask != crate::host::UMASK {
             self.step_for(Op::Umask(umask), "process.user.umask");
         }
-        Ok(())
     }
 
     /// The ids that init has after the set-up, when they are known.
@@ -178,7 +177,7 @@ struct Sets {
 /// The number of a capability, by its name: the kernel's numbers are in the caps crate.
 fn number(capability: oci_spec::runtime::Capability) -> u8 {
     let name = format!("CAP_{}", capability.to_string().trim_start_matches("CAP_"));
-    name.parse::<caps::Capability>().map_or(63, |capability| capability.index())
+    name.parse::<caps::Capability>().map_or(63, |known| known.index())
 }
 
 fn wanted_names(wanted: &LinuxCapabilities, mask: u64) -> Vec<String> {

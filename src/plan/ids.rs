@@ -153,7 +153,7 @@ fn create(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning
     let uids = lines(linux.and_then(|linux| linux.uid_mappings().as_ref()));
     let gids = lines(linux.and_then(|linux| linux.gid_mappings().as_ref()));
     let maps =
-        if uids.is_empty() && gids.is_empty() { automatic(spec, host, mode, warnings)? } else { Maps { uids, gids } };
+        if uids.is_empty() && gids.is_empty() { automatic(spec, host, mode, warnings) } else { Maps { uids, gids } };
     for (name, map) in [("uidMappings", &maps.uids), ("gidMappings", &maps.gids)] {
         check_lines(map).map_err(|why| Error::new(Code::BadMap, format!("use linux.{name}"), why))?;
     }
@@ -200,7 +200,7 @@ fn crosses(a: u32, a_count: u32, b: u32, b_count: u32) -> bool {
 }
 
 /// The maps when the config names none.
-fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning>) -> Result<Maps> {
+fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning>) -> Maps {
     let caller = &host.caller;
     if host.initial_userns
         && caller.has(CAP_SETUID)
@@ -210,7 +210,7 @@ fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warn
     {
         // Every id as it is: what engines of real root expect. The last id, -1, is no id.
         let all = vec![Extent { inside: 0, outside: 0, count: u32::MAX }];
-        return Ok(Maps { uids: all.clone(), gids: all });
+        return Maps { uids: all.clone(), gids: all };
     }
     let single = |keep: bool| Maps {
         uids: vec![Extent { inside: if keep { caller.uid } else { 0 }, outside: caller.uid, count: 1 }],
@@ -218,26 +218,24 @@ fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warn
     };
     let keep = mode == UsernsMode::KeepId;
     if mode == UsernsMode::Single {
-        return Ok(single(false));
+        return single(false);
     }
     let account = host.account.clone().unwrap_or_default();
     warnings.extend(account_warnings(&account, caller.uid, wants_more(spec)));
     if account.uids.is_empty() || account.gids.is_empty() || account.no_mapper {
-        return Ok(single(keep));
+        return single(keep);
     }
-    let own = |own: u32, ranges: &[Range], warnings: &mut Vec<Warning>| {
-        let clean = normalise(ranges, own);
-        if clean.1 {
-            warnings.push(Warning::new(
-                Code::OwnIdInRange,
-                format!("a range of subordinate ids contains your own id {own}, and was split"),
-            ));
+    let mut map = |own: u32, ranges: &[Range]| {
+        let (clean, split) = normalise(ranges, own);
+        if split {
+            let what = format!("a range of subordinate ids contains your own id {own}, and was split");
+            warnings.push(Warning::new(Code::OwnIdInRange, what));
         }
-        if keep { keep_id(own, &clean.0) } else { stack(own, &clean.0) }
+        if keep { keep_id(own, &clean) } else { stack(own, &clean) }
     };
-    let uids = own(caller.uid, &account.uids, warnings);
-    let gids = own(caller.gid, &account.gids, warnings);
-    Ok(Maps { uids, gids })
+    let uids = map(caller.uid, &account.uids);
+    let gids = map(caller.gid, &account.gids);
+    Maps { uids, gids }
 }
 
 /// Whether the config needs more than the one id that is always there.
@@ -311,8 +309,8 @@ fn normalise(ranges: &[Range], own: u32) -> (Vec<Range>, bool) {
         }
     }
     let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-    let ranges = clean.into_iter().map(|(first, end)| Range { first: narrow(first), count: narrow(end - first) });
-    (ranges.take(MOST_LINES - 2).collect(), split)
+    let narrowed = clean.into_iter().map(|(first, end)| Range { first: narrow(first), count: narrow(end - first) });
+    (narrowed.take(MOST_LINES - 2).collect(), split)
 }
 
 /// Container 0 is the caller; the ranges follow from 1 on.

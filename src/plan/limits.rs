@@ -17,16 +17,15 @@ impl Draft<'_> {
     }
 
     /// The keyring, then the limits: those on open files and memory would hinder every step after them.
-    pub(super) fn limits(&mut self) -> Result<()> {
+    pub(super) fn limits(&mut self) {
         if self.order.new_keyring {
             self.step(Op::NewKeyring);
         }
-        let Some(process) = self.spec.process() else { return Ok(()) };
+        let Some(process) = self.spec.process() else { return };
         for (index, limit) in process.rlimits().iter().flatten().enumerate() {
             let op = Op::Rlimit { resource: number(limit.typ()), soft: limit.soft(), hard: limit.hard() };
             self.step_for(op, format!("process.rlimits[{index}]"));
         }
-        Ok(())
     }
 }
 

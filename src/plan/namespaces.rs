@@ -61,7 +61,7 @@ impl Draft<'_> {
                 self.map_ids(&maps.uids, &maps.gids, writer, deny_setgroups)?;
             }
             UserNamespace::Reuse | UserNamespace::Inherit => {
-                self.plan.clone_flags = flags(new & !libc::CLONE_NEWCGROUP)
+                self.plan.clone_flags = flags(new & !libc::CLONE_NEWCGROUP);
             }
             UserNamespace::Join { index, .. } => self.enter(index, false)?,
             UserNamespace::JoinOwner { index, .. } => self.enter(index, true)?,

@@ -115,6 +115,7 @@ pub const WORDS: &[(&str, Effect)] = &[
 
 /// The options of one mount, sorted by what they are for.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of its own")]
 pub struct Options {
     /// Attributes to set, `MOUNT_ATTR_*`.
     pub set: u64,
@@ -167,7 +168,7 @@ impl Options {
             Effect::SetAll(flag) => change(&mut self.set_all, &mut self.clear_all, flag),
             Effect::ClearAll(flag) => change(&mut self.clear_all, &mut self.set_all, flag),
             Effect::TimeAll(value) => {
-                (self.set_all, self.clear_all) = (self.set_all & !ATIME | value, self.clear_all | ATIME)
+                (self.set_all, self.clear_all) = (self.set_all & !ATIME | value, self.clear_all | ATIME);
             }
             Effect::Super(flag) => self.super_flags |= flag,
             Effect::SuperClear(flag) => self.super_flags &= !flag,

@@ -27,7 +27,7 @@ impl Draft<'_> {
     pub(super) fn isolate_mounts(&mut self) -> Result<()> {
         let asked = self.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
         let flags = match asked {
-            None | Some("" | "private" | "rprivate") => libc::MS_PRIVATE,
+            None | Some("" | "private" | "rprivate" | "unbindable" | "runbindable") => libc::MS_PRIVATE,
             Some("slave" | "rslave") => libc::MS_SLAVE,
             // Events of a namespace that a more privileged one made never travel back: mount_namespaces(7).
             Some("shared" | "rshared") => {
@@ -37,7 +37,6 @@ impl Draft<'_> {
                 ));
                 libc::MS_SLAVE
             }
-            Some("unbindable" | "runbindable") => libc::MS_PRIVATE,
             Some(other) => {
                 let why = format!("{other:?} is none of private, slave, shared, unbindable and their r forms");
                 return Err(Error::new(Code::Field, "read linux.rootfsPropagation", why));

@@ -61,7 +61,7 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     }
 }
 
-#[expect(deprecated, reason = "the specification still lists prestart, and engines still send it")]
+#[allow(deprecated, reason = "oci-spec marks prestart so in some versions; engines still send it")]
 fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
     hooks.prestart().as_ref().is_some_and(|list| !list.is_empty())
 }

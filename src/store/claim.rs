@@ -171,6 +171,7 @@ pub(super) fn socket_address(directory: i32) -> nix::Result<UnixAddr> {
     UnixAddr::new(format!("/proc/self/fd/{directory}/{SOCKET}").as_str())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
 fn refused(errno: Errno, id: &Id) -> Error {
     let why = match errno {
         Errno::ENOSPC | Errno::EDQUOT => "the state directory is full".to_owned(),
@@ -196,7 +197,7 @@ fn taken(root: Root, id: &Id) -> Error {
 }
 
 /// Connects to the init that waits behind a socket. ECONNREFUSED: it waits no longer.
-pub(super) fn connect(directory: std::os::fd::BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+pub(super) fn connect(directory: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let stream = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     let address = socket_address(directory.as_raw_fd())?;
     sys::retry(|| nix::sys::socket::connect(stream.as_raw_fd(), &address))?;

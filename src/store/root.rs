@@ -138,7 +138,7 @@ impl Candidate {
     fn make(&self) -> std::result::Result<Root, String> {
         if self.explicit {
             make_all(&self.path).map_err(plain)?;
-            return self.open().map(|root| writable(root))?;
+            return self.open().map(writable)?;
         }
         let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
             return Err("it is no path".to_owned());

@@ -14,7 +14,10 @@ macro_rules! entry {
     ($run:path) => {
         #[doc(hidden)]
         #[unsafe(no_mangle)]
-        pub extern "C" fn main(count: ::core::ffi::c_int, words: *const *const ::core::ffi::c_char) -> ::core::ffi::c_int {
+        pub extern "C" fn main(
+            count: ::core::ffi::c_int,
+            words: *const *const ::core::ffi::c_char,
+        ) -> ::core::ffi::c_int {
             $crate::sys::entry::start(count, words, $run)
         }
     };
@@ -31,7 +34,9 @@ pub fn start(count: c_int, words: *const *const c_char, run: fn(&[OsString]) -> 
 fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsString> {
     let word = |at: usize| {
         // SAFETY: the C library calls `main` with an array of `count` pointers, and `at` is below that.
-        let word = unsafe { *words.add(at) };
+        let place = unsafe { words.add(at) };
+        // SAFETY: for the same reason there is a pointer at that place.
+        let word = unsafe { *place };
         // SAFETY: each of them is a C string that lives as long as the process.
         OsString::from_vec(unsafe { CStr::from_ptr(word) }.to_bytes().to_vec())
     };

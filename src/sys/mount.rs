@@ -14,6 +14,8 @@ use nix::{
 
 use super::{check, fd::adopt};
 
+/// What `statvfs(3)` calls it; `MS_RELATIME` is another number.
+const ST_RELATIME: u64 = 4096;
 const NONE: Option<&CStr> = None;
 const OPEN_TREE_CLONE: u32 = 1;
 const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC.unsigned_abs();
@@ -38,7 +40,7 @@ pub fn set_propagation_here(flags: u64) -> nix::Result<()> {
     nix::mount::mount(NONE, c".", NONE, flags_of(flags), NONE)
 }
 
-/// Changes the propagation of the mount at a path of the host or, after pivot_root, of the container's own root.
+/// Changes the propagation of the mount at a path of the host or, after `pivot_root`, of the container's own root.
 pub fn set_propagation(path: &CStr, flags: u64) -> nix::Result<()> {
     nix::mount::mount(NONE, path, NONE, flags_of(flags), NONE)
 }
@@ -86,7 +88,6 @@ pub fn locked_flags(mount: BorrowedFd<'_>) -> nix::Result<u64> {
     let flags = nix::sys::statvfs::fstatvfs(mount)?.flags().bits();
     // ST_RDONLY, NOSUID, NODEV, NOEXEC, NOATIME and NODIRATIME have the values of their MS_ names; RELATIME has not.
     let same = flags & 0b1_1100_0000_1111;
-    const ST_RELATIME: u64 = 4096;
     Ok(same & !ST_RELATIME | if flags & ST_RELATIME == 0 { 0 } else { MsFlags::MS_RELATIME.bits() })
 }
 

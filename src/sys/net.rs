@@ -4,6 +4,9 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use super::check;
 
+/// `IFF_UP | IFF_RUNNING`, as wide as `ifreq` wants them.
+const UP: i16 = 0x41;
+
 /// Brings the loopback interface up: `netdevice(7)`.
 pub fn loopback_up() -> nix::Result<()> {
     // SAFETY: plain numbers; the result is checked before it is used.
@@ -16,7 +19,7 @@ pub fn loopback_up() -> nix::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as i16 | libc::IFF_RUNNING as i16;
+    request.ifr_ifru.ifru_flags = UP;
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives until the call returns.
     check(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) }))
         .map(drop)
