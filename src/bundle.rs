@@ -1,5 +1,7 @@
 //! A bundle: a directory with a config.json, read once.
 
+mod shape;
+
 use std::{
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -102,7 +104,7 @@ pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
         Error::new(code, format!("read {}", file.display()), why)
     };
     let strict = match serde_json::from_slice::<Spec>(json) {
-        Ok(spec) => return check_strings(json, file).map(|()| (spec, Vec::new())),
+        Ok(spec) => return check_text(json, file).map(|()| (spec, Vec::new())),
         Err(error) => error,
     };
     // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
@@ -110,7 +112,7 @@ pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
     // Through bytes again, because a second deserializer would be a tenth of the whole binary.
     let clean = serde_json::to_vec(&value).map_err(|_second| refuse(&strict))?;
     let spec = serde_json::from_slice(&clean).map_err(|_second| refuse(&strict))?;
-    check_strings(json, file)?;
+    check_text(json, file)?;
     let what = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
     Ok((spec, vec![Warning::new(Code::Capabilities, what)]))
 }
@@ -122,8 +124,13 @@ fn words(error: &serde_json::Error) -> String {
     text.replace('\n', " ")
 }
 
-/// A NUL would cut a string short for the kernel; JSON can only write it as \u0000.
-fn check_strings(json: &[u8], file: &Path) -> Result<()> {
+/// Refuses what serde lets through: an array in the place of an object, which it fills in order, and a NUL, which would
+/// cut a string short for the kernel and which JSON can only write as \u0000.
+fn check_text(json: &[u8], file: &Path) -> Result<()> {
+    if let Some((line, key)) = shape::misplaced_array(json) {
+        let why = format!("line {line}: {key} is an array, and should be an object");
+        return Err(Error::new(Code::Field, format!("read {}", file.display()), why));
+    }
     let Some(at) = json.windows(6).position(|window| window == b"\\u0000") else { return Ok(()) };
     let line = json.get(..at).unwrap_or_default().split(|byte| *byte == b'\n').count();
     Err(Error::new(
@@ -170,7 +177,7 @@ mod tests {
         let error = of("{\n  \"ociVersion\": }").unwrap_err();
         assert_eq!(error.code(), Code::ConfigSyntax);
         assert!(error.to_string().starts_with("cannot read config.json: line 2 column 17: expected value"), "{error}");
-        for json in ["", "{", "{}x", "\u{feff}{}", "[]", "null"] {
+        for json in ["", "{", "{}x", "\u{feff}{}", "null"] {
             assert!(of(json).is_err(), "{json}");
         }
     }
@@ -184,6 +191,9 @@ mod tests {
             r#"{"linux":{"maskedPaths":"/proc"}}"#,
             r#"{"hostname":"a","hostname":"b"}"#,
             r#"{"linux":{"namespaces":[{"type":"bogus"}]}}"#,
+            r#"{"process":{"cwd":"/","user":{},"capabilities":[]}}"#,
+            r#"{"mounts":[["/x"]]}"#,
+            "[]",
         ] {
             let error = of(json).unwrap_err();
             assert_eq!(error.code(), Code::Field, "{json}: {error}");

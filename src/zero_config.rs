@@ -158,9 +158,8 @@ fn environment(zero: &ZeroConfig, uid: u32) -> Result<Vec<String>> {
 fn user(typed: &OsStr) -> Result<(u32, u32)> {
     let text = typed.to_str().unwrap_or_default();
     let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
-    let number = |_digits: &str| {
-        Some(text).filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
-    };
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |digits: &str| if is_number(digits) { digits.parse().ok() } else { None };
     match (number(uid), number(gid)) {
         (Some(uid), Some(gid)) if uid != u32::MAX && gid != u32::MAX => Ok((uid, gid)),
         _ => Err(Error::new(

@@ -227,6 +227,6 @@ impl Flag {
 impl Operand {
     fn arg(&self) -> Arg {
         let arg = Arg::new(self.name).required(self.required).value_parser(value_parser!(OsString)).help(self.help);
-        if self.rest { arg.num_args(0..).trailing_var_arg(true).allow_hyphen_values(true) } else { arg }
+        if self.rest { arg.num_args(0..).trailing_var_arg(true) } else { arg }
     }
 }

@@ -227,6 +227,7 @@ mod tests {
     #[test]
     fn a_directory_that_others_may_write_is_refused() {
         let parent = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(parent.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         let path = parent.path().join("pura");
         let root = candidate(&path, true).make().unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o1700);
