@@ -348,7 +348,9 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_with_its_place_its_fix_and_its_code() {
-        let error = Error::new(Code::BindSource, "bind \"/a\" on \"/b\"", "\"/a\" does not exist").at("mounts[7]").fix("mkdir /a");
+        let error = Error::new(Code::BindSource, "bind \"/a\" on \"/b\"", "\"/a\" does not exist")
+            .at("mounts[7]")
+            .fix("mkdir /a");
         assert_eq!(
             error.to_string(),
             "cannot bind \"/a\" on \"/b\" (mounts[7]): \"/a\" does not exist; fix: mkdir /a [PURA-304]"

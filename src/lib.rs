@@ -10,8 +10,8 @@ pub mod spec;
 pub mod host;
 pub mod plan;
 
-pub mod store;
 pub mod cgroup;
+pub mod store;
 
 pub mod container;
 

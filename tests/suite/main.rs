@@ -6,4 +6,9 @@
 #[macro_use]
 mod harness;
 
+mod delete;
+mod kill;
 mod lifecycle;
+mod list;
+mod run;
+mod state;

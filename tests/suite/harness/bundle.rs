@@ -16,7 +16,7 @@ use super::{
     command::{Outcome, Pura, Running},
     eventually,
     facts::Facts,
-    leftovers,
+    has_failed, judged, leftovers,
     machine::busybox,
     probe_binary,
 };
@@ -81,10 +81,7 @@ impl Bundle {
 
     /// Adds a mount.
     pub(crate) fn mount(&mut self, destination: &str, kind: &str, source: &str, options: &[&str]) -> Result<()> {
-        self.push(
-            "/mounts",
-            json!({"destination": destination, "type": kind, "source": source, "options": options}),
-        )
+        self.push("/mounts", json!({"destination": destination, "type": kind, "source": source, "options": options}))
     }
 
     /// Removes the mounts on and below `destination`.
@@ -113,9 +110,7 @@ impl Bundle {
     /// Sets both id maps to lines of (inside, outside, count).
     pub(crate) fn map(&mut self, uids: &[(u32, u32, u32)], gids: &[(u32, u32, u32)]) {
         let lines = |lines: &[(u32, u32, u32)]| -> Value {
-            let line = |(inside, outside, count): &(u32, u32, u32)| {
-                json!({"containerID": inside, "hostID": outside, "size": count})
-            };
+            let line = |(inside, outside, count): &(u32, u32, u32)| json!({"containerID": inside, "hostID": outside, "size": count});
             lines.iter().map(line).collect()
         };
         self.config["linux"]["uidMappings"] = lines(uids);
@@ -182,6 +177,20 @@ impl Bundle {
         Ok(running)
     }
 
+    /// Insists that `pura create` fails with exit status 1 and one line, and leaves nothing at all.
+    pub(crate) fn is_refused(&self, code: u32, words: &[&str]) -> Result<()> {
+        self.is_refused_with_any(&[code], words)
+    }
+
+    /// As `is_refused`, where more than one code is right.
+    pub(crate) fn is_refused_with_any(&self, codes: &[u32], words: &[&str]) -> Result<()> {
+        let pid_file = self.path("pid");
+        let flags = ["--pid-file", &pid_file.to_string_lossy(), ID];
+        self.with_bundle("create", &flags)?.output()?.fails_with_any(1, codes, words)?;
+        ensure!(!pid_file.exists(), "a failed create left a pid-file");
+        self.is_clean()
+    }
+
     /// `pura VERB c1`
     pub(crate) fn verb(&self, verb: &str) -> Result<Outcome> {
         self.pura(&[verb, ID]).output()
@@ -199,7 +208,7 @@ impl Bundle {
     /// `pura state`, as JSON.
     pub(crate) fn state(&self) -> Result<Value> {
         let outcome = self.verb("state")?;
-        serde_json::from_str(outcome.succeeds()?).with_context(|| format!("{outcome:?}"))
+        judged(serde_json::from_str(outcome.succeeds()?).with_context(|| format!("{outcome:?}")))
     }
 
     /// The status that `pura state` shows.
@@ -219,18 +228,16 @@ impl Bundle {
 
     /// Insists that nothing is left: no process, mount, state or temporary file.
     pub(crate) fn is_clean(&self) -> Result<()> {
-        leftovers::none(self.dir())
+        judged(leftovers::none(self.dir()))
     }
 }
 
 impl Drop for Bundle {
     fn drop(&mut self) {
-        let left = if std::thread::panicking() { Ok(()) } else { self.is_clean() };
+        let left = if has_failed() { Ok(()) } else { self.is_clean() };
         leftovers::kill_all(self.dir());
         remove(self.dir());
-        if let Err(left) = left {
-            assert!(std::thread::panicking(), "{left}");
-        }
+        assert!(left.is_ok(), "{left:?}");
     }
 }
 
@@ -262,9 +269,7 @@ fn make_rootfs(root: &Path) -> Result<()> {
 }
 
 fn base(dir: &Path) -> Value {
-    let mount = |destination: &str, kind: &str, options: &[&str]| {
-        json!({"destination": destination, "type": kind, "source": kind, "options": options})
-    };
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     let safe = ["nosuid", "noexec", "nodev"];
     json!({
         "ociVersion": "1.0.2",

@@ -13,13 +13,13 @@ use std::{
     },
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use super::{LIMIT, facts::Facts, pura_binary, text};
+use super::{LIMIT, facts::Facts, judged, pura_binary, text};
 
 /// Where programs are looked for: newuidmap lives there, and nothing of the developer's.
 pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -66,7 +66,8 @@ impl Pura {
 
     /// Any program, in the same surroundings: one that prepares something and then calls pura.
     pub(crate) fn through(dir: &Path, words: &[OsString]) -> Self {
-        let (program, arguments) = words.split_first().map_or((OsStr::new("false"), &[][..]), |(first, rest)| (first, rest));
+        let (program, arguments) =
+            words.split_first().map_or((OsStr::new("false"), &[][..]), |(first, rest)| (first, rest));
         let mut command = Command::new(program);
         command.args(arguments).env_clear().env("PATH", PATH).env("TMPDIR", dir.join("tmp"));
         // The mark by which processes that were left are found; see leftovers.
@@ -143,9 +144,9 @@ impl Pura {
 impl Running {
     /// The next line of standard output.
     pub(crate) fn line(&self) -> Result<String> {
-        self.lines.recv_timeout(LIMIT).with_context(|| {
+        judged(self.lines.recv_timeout(LIMIT).with_context(|| {
             format!("no line from {}; stderr: {}", self.line, fs::read_to_string(&self.stderr).unwrap_or_default())
-        })
+        }))
     }
 
     /// All lines up to the end of standard output.
@@ -155,7 +156,9 @@ impl Running {
             match self.lines.recv_timeout(LIMIT) {
                 Ok(line) => lines.push(line),
                 Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(lines),
-                Err(timeout) => return Err(timeout).with_context(|| format!("output of {} stays open", self.line)),
+                Err(timeout) => {
+                    return judged(Err(timeout).with_context(|| format!("output of {} stays open", self.line)));
+                }
             }
         }
     }
@@ -164,7 +167,7 @@ impl Running {
     pub(crate) fn wait(&mut self) -> Result<Outcome> {
         let Ok(status) = self.ended.recv_timeout(LIMIT) else {
             let stderr = fs::read_to_string(&self.stderr)?;
-            bail!("hangs: {}\nstderr so far: {stderr}", self.line);
+            return judged(Err(anyhow!("hangs: {}\nstderr so far: {stderr}", self.line)));
         };
         self.has_ended = true;
         let stderr = text(&fs::read(&self.stderr)?);
@@ -193,7 +196,8 @@ impl Outcome {
 
     /// Insists on `status` and on silence on standard error; returns standard output.
     pub(crate) fn ends(&self, status: i32) -> Result<&str> {
-        ensure!(self.code() == status && self.stderr.is_empty(), "wanted status {status} and a silent stderr: {self:#?}");
+        let is_so = self.code() == status && self.stderr.is_empty();
+        self.must(is_so, || format!("status {status} and a silent stderr"))?;
         Ok(&self.stdout)
     }
 
@@ -205,8 +209,7 @@ impl Outcome {
     /// Insists on success without any output.
     pub(crate) fn succeeds_silently(&self) -> Result<()> {
         let stdout = self.succeeds()?;
-        ensure!(stdout.is_empty(), "wanted no output: {self:#?}");
-        Ok(())
+        self.must(stdout.is_empty(), || "no output".to_owned())
     }
 
     /// The facts that the probe printed, after success.
@@ -222,15 +225,24 @@ impl Outcome {
 
     /// As `fails`, where more than one code is right.
     pub(crate) fn fails_with_any(&self, status: i32, codes: &[u32], words: &[&str]) -> Result<&str> {
-        ensure!(self.code() == status, "wanted status {status}: {self:#?}");
-        ensure!(self.stdout.is_empty(), "wanted an empty stdout: {self:#?}");
+        self.must(self.code() == status, || format!("status {status}"))?;
+        self.must(self.stdout.is_empty(), || "an empty stdout".to_owned())?;
         let line = self.stderr.strip_suffix('\n').unwrap_or_default();
-        ensure!(line.starts_with("pura: ") && !line.contains('\n'), "wanted one line `pura: ...`: {self:#?}");
-        let coded = codes.iter().any(|code| line.ends_with(&format!(" [PURA-{code:03}]")));
-        ensure!(coded, "wanted one of the codes {codes:?}: {self:#?}");
+        self.must(line.starts_with("pura: ") && !line.contains('\n'), || "one line `pura: ...`".to_owned())?;
+        let is_coded = codes.iter().any(|code| line.ends_with(&format!(" [PURA-{code:03}]")));
+        self.must(is_coded, || format!("one of the codes {codes:?}"))?;
         for word in words {
-            ensure!(line.contains(word), "wanted the words {word:?}: {self:#?}");
+            self.must(line.contains(word), || format!("the words {word:?}"))?;
         }
         Ok(line)
+    }
+
+    /// Ends the test unless `is`.
+    fn must(&self, is: bool, wanted: impl FnOnce() -> String) -> Result<()> {
+        let Self { line, stdout, stderr, .. } = self;
+        let judgement = is.then_some(()).with_context(|| {
+            format!("{line}\nwanted: {}\nstatus: {}\nstdout: {stdout}\nstderr: {stderr}", wanted(), self.code())
+        });
+        judged(judgement)
     }
 }

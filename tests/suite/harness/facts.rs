@@ -54,7 +54,10 @@ impl Facts {
     /// What is visible at `target`: the last mount there.
     pub(crate) fn mount(&self, target: &str) -> Result<Mount> {
         let mounts = self.mounts();
-        mounts.into_iter().rfind(|mount| mount.target == target).with_context(|| format!("nothing is mounted on {target}"))
+        mounts
+            .into_iter()
+            .rfind(|mount| mount.target == target)
+            .with_context(|| format!("nothing is mounted on {target}"))
     }
 
     /// All mounts, in the kernel's order.

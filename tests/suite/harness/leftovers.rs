@@ -8,6 +8,7 @@ use std::{
     fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Result, ensure};
@@ -16,12 +17,12 @@ use nix::{
     unistd::Pid,
 };
 
-use super::eventually;
+use super::within;
 
 /// Insists that nothing of the test in `dir` is left. Processes that are about to end may do so.
 pub(crate) fn none(dir: &Path) -> Result<()> {
     let mut left = Vec::new();
-    let gone = eventually("end of all processes", || {
+    let gone = within(Duration::from_secs(10), "end of all processes", || {
         left = processes(dir)?;
         Ok(left.is_empty())
     });
@@ -50,7 +51,8 @@ pub(crate) fn processes(dir: &Path) -> Result<Vec<(i32, String)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
-        let Some(pid) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<i32>().ok()) else {
+        let Some(pid) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<i32>().ok())
+        else {
             continue;
         };
         // A process may end while we look, and its environment may be none of our business.
