@@ -159,6 +159,12 @@ impl Bundle {
         self.with_bundle("run", &[ID])?.output()
     }
 
+    /// `pura --strict run`, to its end.
+    pub(crate) fn run_strictly(&self) -> Result<Outcome> {
+        self.write()?;
+        self.pura(&["--strict", "run", "--bundle"]).args(&[self.path("bundle")]).args(&[ID]).output()
+    }
+
     /// The facts that the probe prints in a foreground run.
     pub(crate) fn facts(&self) -> Result<Facts> {
         self.run()?.facts()
