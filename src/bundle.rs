@@ -44,7 +44,8 @@ pub fn open(directory: &Path, config: Option<&Path>) -> Result<Bundle> {
 impl Bundle {
     /// A bundle that exists only in memory.
     pub fn of(directory: PathBuf, spec: Spec) -> Result<Self> {
-        let json = serde_json::to_vec(&spec).map_err(|error| Error::new(Code::Bug, "write the config", error.to_string()))?;
+        let json =
+            serde_json::to_vec(&spec).map_err(|error| Error::new(Code::Bug, "write the config", error.to_string()))?;
         Ok(Self { directory, json, spec, warnings: Vec::new() })
     }
 }
@@ -54,7 +55,8 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
     if path.is_absolute() {
         return Ok(path.to_path_buf());
     }
-    let current = std::env::current_dir().doing(Code::ConfigMissing, || format!("find {path:?} from the current directory"))?;
+    let current =
+        std::env::current_dir().doing(Code::ConfigMissing, || format!("find {path:?} from the current directory"))?;
     let path = path.strip_prefix(".").unwrap_or(path);
     Ok(if path.as_os_str().is_empty() { current } else { current.join(path) })
 }
@@ -64,8 +66,9 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let what = || format!("read {}", path.display());
     let refuse = |why: &str| Error::new(Code::ConfigMissing, what(), why.to_owned());
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let file = sys::retry(|| nix::fcntl::open(path, flags, Mode::empty()))
-        .map_err(|errno| refuse(&plain(errno)).fix("run in a bundle, or --bundle DIR; pura spec writes a config.json"))?;
+    let file = sys::retry(|| nix::fcntl::open(path, flags, Mode::empty())).map_err(|errno| {
+        refuse(&plain(errno)).fix("run in a bundle, or --bundle DIR; pura spec writes a config.json")
+    })?;
     let stat = sys::path::stat(file.as_fd()).doing(Code::ConfigMissing, what)?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Err(refuse("it is not a regular file"));
@@ -109,7 +112,11 @@ fn words(error: &serde_json::Error) -> String {
 fn check_strings(json: &[u8], file: &Path) -> Result<()> {
     let Some(at) = json.windows(6).position(|window| window == b"\\u0000") else { return Ok(()) };
     let line = json.get(..at).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count() + 1;
-    Err(Error::new(Code::Field, format!("read {}", file.display()), format!("line {line}: a string contains a NUL byte")))
+    Err(Error::new(
+        Code::Field,
+        format!("read {}", file.display()),
+        format!("line {line}: a string contains a NUL byte"),
+    ))
 }
 
 /// The config without the capabilities that oci-spec does not know, and their names; nothing when there are none.

@@ -42,7 +42,10 @@ pub fn choose(spec: &Spec, host: &Host, driver: CgroupDriver, id: &str) -> Resul
     };
     let own = mount.join(host.cgroup.own.trim_start_matches('/'));
     // systemd's form, slice:prefix:name, names no directory that is ours to make.
-    let asked = path.filter(|path| !path.as_os_str().as_bytes().contains(&b':')).map(|path| asked(path, mount, &own)).transpose()?;
+    let asked = path
+        .filter(|path| !path.as_os_str().as_bytes().contains(&b':'))
+        .map(|path| asked(path, mount, &own))
+        .transpose()?;
     if let Some(asked) = &asked
         && may_make(asked)
     {
@@ -53,7 +56,8 @@ pub fn choose(spec: &Spec, host: &Host, driver: CgroupDriver, id: &str) -> Resul
         return Ok((Some(Leaf { directory: fallback }), Vec::new()));
     }
     let what = "no cgroup of its own: limits and pause are not available to this container";
-    let warning = asked.map(|path| Warning::new(Code::NoCgroup, format!("{what}, because {path:?} cannot be made by you")));
+    let warning =
+        asked.map(|path| Warning::new(Code::NoCgroup, format!("{what}, because {path:?} cannot be made by you")));
     Ok((None, warning.into_iter().collect()))
 }
 
@@ -95,7 +99,8 @@ pub fn prepare(leaf: &Leaf) -> Result<OwnedFd> {
         Err(error) => return Err(error).doing(Code::CgroupRefused, what),
     }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    nix::fcntl::open(directory, flags, nix::sys::stat::Mode::empty()).doing(Code::CgroupRefused, || format!("open the cgroup {directory:?}"))
+    nix::fcntl::open(directory, flags, nix::sys::stat::Mode::empty())
+        .doing(Code::CgroupRefused, || format!("open the cgroup {directory:?}"))
 }
 
 fn refuse_populated(directory: &Path) -> Result<()> {
@@ -116,7 +121,8 @@ fn refuse_limits(resources: &LinuxResources, host: &Host) -> Result<()> {
         return Err(Error::new(Code::CgroupV1, what, why)
             .fix("boot with systemd.unified_cgroup_hierarchy=1; for Podman, pids_limit=0 in containers.conf"));
     }
-    Err(Error::new(Code::Unsupported, what, "limits are not supported by this version of pura").fix("remove it from config.json"))
+    Err(Error::new(Code::Unsupported, what, "limits are not supported by this version of pura")
+        .fix("remove it from config.json"))
 }
 
 /// The first limit that is more than absent, 0 or -1: those are no requests. Device rules are no limit, and moot: a user
@@ -177,7 +183,8 @@ pub fn signal_all(directory: &Path, signal: i32) -> usize {
     }
     let processes = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     for pid in processes.lines().filter_map(|line| line.parse().ok()) {
-        let sent = crate::sys::pidfd::open(pid).and_then(|process| crate::sys::pidfd::send(std::os::fd::AsFd::as_fd(&process), signal));
+        let sent = crate::sys::pidfd::open(pid)
+            .and_then(|process| crate::sys::pidfd::send(std::os::fd::AsFd::as_fd(&process), signal));
         count += usize::from(sent.is_ok());
     }
     count

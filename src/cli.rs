@@ -271,9 +271,12 @@ fn split(argv: &[OsString]) -> (&[OsString], Option<usize>) {
 /// The words for clap, and those after `--`, which are a command and nobody else's to read.
 fn words(argv: &[OsString], verb: Option<usize>) -> (Vec<OsString>, Option<Vec<OsString>>) {
     // go-runc writes this one with a single dash.
-    let rewrite = |word: &OsString| if word == "-no-subreaper" { OsString::from("--no-subreaper") } else { word.clone() };
+    let rewrite =
+        |word: &OsString| if word == "-no-subreaper" { OsString::from("--no-subreaper") } else { word.clone() };
     let runs = verb.and_then(|at| argv.get(at)).is_some_and(|verb| verb == "run" || verb == "plan");
-    let dashes = verb.filter(|_| runs).and_then(|at| argv.iter().skip(at).position(|word| word == "--").map(|offset| at + offset));
+    let dashes = verb
+        .filter(|_| runs)
+        .and_then(|at| argv.iter().skip(at).position(|word| word == "--").map(|offset| at + offset));
     match dashes {
         Some(at) => (argv.iter().take(at).map(rewrite).collect(), Some(argv.iter().skip(at + 1).cloned().collect())),
         None => (argv.iter().map(rewrite).collect(), None),
@@ -290,7 +293,13 @@ fn tree(verb: Option<&OsString>) -> Command {
         .args_override_self(true)
         .subcommand_required(true)
         .args(GLOBALS.iter().map(table::Flag::arg))
-        .arg(clap::Arg::new("version").long("version").short('v').action(clap::ArgAction::SetTrue).help("Print the version"))
+        .arg(
+            clap::Arg::new("version")
+                .long("version")
+                .short('v')
+                .action(clap::ArgAction::SetTrue)
+                .help("Print the version"),
+        )
         .subcommands(verbs.into_iter().map(table::Verb::command))
 }
 
@@ -305,7 +314,8 @@ fn usage(error: &clap::Error) -> Error {
     let text = error.to_string();
     let why: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     let why = why.join(" ").trim_start_matches("error: ").to_owned();
-    let near = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg].into_iter().find_map(|kind| error.get(kind));
+    let near =
+        [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg].into_iter().find_map(|kind| error.get(kind));
     let fix = near.map_or_else(|| "see pura --help".to_owned(), |near| format!("perhaps {near}"));
     Error::new(Code::Usage, "read the command line", why).fix(fix)
 }
@@ -331,7 +341,8 @@ mod tests {
 
     #[test]
     fn the_calls_of_engines_are_understood() {
-        let conmon = "pura --log-format=json --log /l create --bundle /b --pid-file /p --preserve-fds 1 --no-new-keyring abc";
+        let conmon =
+            "pura --log-format=json --log /l create --bundle /b --pid-file /p --preserve-fds 1 --no-new-keyring abc";
         let Request { globals, verb: Verb::Create(create) } = of(conmon).unwrap() else { panic!("no create") };
         assert_eq!((globals.log_format, create.preserve_fds, create.no_new_keyring), (LogFormat::Json, 1, true));
         assert_eq!((create.id, create.bundle.as_path()), ("abc".into(), Path::new("/b")));
@@ -352,7 +363,9 @@ mod tests {
 
     #[test]
     fn everything_after_two_dashes_is_the_command() {
-        let Verb::ZeroConfig(run) = of("pura run -e A=b -e C=d -- ls --color -e --").unwrap().verb else { panic!("not run") };
+        let Verb::ZeroConfig(run) = of("pura run -e A=b -e C=d -- ls --color -e --").unwrap().verb else {
+            panic!("not run")
+        };
         assert_eq!(run.command, ["ls", "--color", "-e", "--"]);
         assert_eq!(run.env, ["A=b", "C=d"]);
         let Verb::ZeroConfig(run) = of("pura run --rootfs /r ls --color").unwrap().verb else { panic!("not run") };

@@ -40,7 +40,9 @@ pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8>
         Verb::Plan(of) => say(&plan::plan(call, of)?),
         Verb::Start { id } => start::start(call, id),
         Verb::State { id } => say(&state::state(call, id)?),
-        Verb::Kill { id, signal, all, regex } => kill::kill(call, id, signal.as_deref(), kill::Reach { all: *all, regex: *regex }),
+        Verb::Kill { id, signal, all, regex } => {
+            kill::kill(call, id, signal.as_deref(), kill::Reach { all: *all, regex: *regex })
+        }
         Verb::Delete { id, force, regex } => delete::delete(call, id, *force, *regex),
         Verb::List { format, quiet } => say(&list::list(call, *format, *quiet)?),
         Verb::Spec { bundle, file } => spec::spec(bundle, file.as_deref()),

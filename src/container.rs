@@ -1,6 +1,9 @@
 //! The making of a container, top to bottom: what `create` and `run` share.
 
-use std::{collections::BTreeMap, os::fd::{AsFd as _, RawFd}};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, RawFd},
+};
 
 use crate::{
     bundle::Bundle,
@@ -132,7 +135,11 @@ impl Making<'_> {
             bundle: self.bundle.directory.clone(),
             rootfs: spec.root().as_ref().map(|root| self.bundle.directory.join(root.path())).unwrap_or_default(),
             created: clock::now(),
-            owner: host.account.as_ref().and_then(|account| account.name.clone()).unwrap_or_else(|| host.caller.uid.to_string()),
+            owner: host
+                .account
+                .as_ref()
+                .and_then(|account| account.name.clone())
+                .unwrap_or_else(|| host.caller.uid.to_string()),
             boot_id: boot_id(),
             init,
             cgroup: leaf.map(|ours| ours.leaf.directory.clone()),
@@ -140,7 +147,12 @@ impl Making<'_> {
             uid_map: host::ids::lines(&maps.uids),
             gid_map: host::ids::lines(&maps.gids),
             degradations: degradations.collect(),
-            annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect::<BTreeMap<_, _>>(),
+            annotations: spec
+                .annotations()
+                .iter()
+                .flatten()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect::<BTreeMap<_, _>>(),
         }
     }
 }
@@ -204,7 +216,9 @@ fn prepare_process(host: &Host) -> Result<()> {
     let _ = sys::process::set_umask(host::UMASK);
     // Ignored, it would let the kernel reap our children before we have heard of their end.
     if host.caller.ignored >> (libc::SIGCHLD - 1) & 1 == 1 {
-        crate::error::Context::doing(sys::signal::set_default(libc::SIGCHLD), Code::Bug, || "reset SIGCHLD".to_owned())?;
+        crate::error::Context::doing(sys::signal::set_default(libc::SIGCHLD), Code::Bug, || {
+            "reset SIGCHLD".to_owned()
+        })?;
     }
     Ok(())
 }

@@ -29,7 +29,10 @@ const NAMESPACES: [Kind; 6] = [Kind::Pid, Kind::Network, Kind::Ipc, Kind::Uts, K
 /// A mount.
 pub fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
     let mut mount = Mount::default();
-    mount.set_destination(PathBuf::from(destination)).set_typ(Some(kind.to_owned())).set_source(Some(PathBuf::from(source)));
+    mount
+        .set_destination(PathBuf::from(destination))
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(PathBuf::from(source)));
     mount.set_options(Some(options.iter().map(|word| (*word).to_owned()).collect()));
     mount
 }

@@ -37,7 +37,8 @@ impl<'plan> Init<'plan> {
         for (step, op) in (0..).zip(self.plan.ops()) {
             if let Err(errno) = self.apply(step, *op) {
                 // When nobody listens any more, our death is the report.
-                let _ = self.slots.get(Slot::LINK.index()).map(|link| link::report(link, Report::Failed { step, errno }));
+                let _ =
+                    self.slots.get(Slot::LINK.index()).map(|link| link::report(link, Report::Failed { step, errno }));
                 sys::process::exit_now(status(errno));
             }
         }

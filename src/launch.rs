@@ -16,12 +16,7 @@ use crate::{
         Input, Meeting, Plan, Slot,
         ids::{UserNamespace, Writer},
     },
-    sys::{
-        self,
-        exec::Vectors,
-        fd::Slots,
-        process::Fork,
-    },
+    sys::{self, exec::Vectors, fd::Slots, process::Fork},
 };
 use link::{Heard, Report};
 
@@ -93,7 +88,13 @@ impl Launch<'_> {
 
 impl Container {
     /// Serves init at each meeting of the plan, in order, until it has become the program or waits for `start`.
-    fn meet(&mut self, plan: &Plan, host: &Host, link: BorrowedFd<'_>, created: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+    fn meet(
+        &mut self,
+        plan: &Plan,
+        host: &Host,
+        link: BorrowedFd<'_>,
+        created: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<()> {
         let mut created = Some(created);
         // Started at once: they take longer than all that init does before it needs the map.
         let mut mappers = match &plan.ids.user_namespace {
@@ -133,7 +134,11 @@ impl Container {
         match link::receive(link) {
             Heard::End => Ok(()),
             Heard::Report(Report::Failed { step, errno }) => Err(plan.explain(step, errno)),
-            other => Err(Error::new(Code::Bug, "start the container", format!("init sent {other:?} when it was to run the program"))),
+            other => Err(Error::new(
+                Code::Bug,
+                "start the container",
+                format!("init sent {other:?} when it was to run the program"),
+            )),
         }
     }
 
@@ -177,7 +182,8 @@ fn open(input: &Input) -> Result<OwnedFd> {
     };
     let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
     let opened = sys::retry(|| nix::fcntl::open(path.as_path(), flags, nix::sys::stat::Mode::empty()));
-    let opened = opened.and_then(|namespace| if owner { sys::namespace::owner(namespace.as_fd()) } else { Ok(namespace) });
+    let opened =
+        opened.and_then(|namespace| if owner { sys::namespace::owner(namespace.as_fd()) } else { Ok(namespace) });
     opened.doing(Code::Join, || format!("open the namespace {path:?}"))
 }
 

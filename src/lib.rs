@@ -23,9 +23,9 @@ pub mod supervise;
 
 pub mod zero_config;
 
-pub mod state;
-pub mod signal;
 pub mod clock;
+pub mod signal;
+pub mod state;
 
 pub mod log;
 

@@ -63,7 +63,9 @@ impl Log {
         // JSON's escapes serve the text form too: a message never breaks the line.
         let quoted = serde_json::to_string(message).unwrap_or_default();
         let line = match self.format {
-            LogFormat::Json => format!("{{\"level\":\"{level}\",\"msg\":{quoted},\"time\":\"{time}\",\"code\":\"{code}\"}}\n"),
+            LogFormat::Json => {
+                format!("{{\"level\":\"{level}\",\"msg\":{quoted},\"time\":\"{time}\",\"code\":\"{code}\"}}\n")
+            }
             LogFormat::Text => format!("time=\"{time}\" level={level} msg={quoted}\n"),
         };
         // One write, so that lines of several processes do not mix; a full disk must not hide the error itself.

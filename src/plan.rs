@@ -5,11 +5,11 @@
 pub mod arena;
 mod assembly;
 pub mod compile;
-mod draft;
 mod devices;
+mod draft;
 mod explain;
-pub mod ids;
 mod identity;
+pub mod ids;
 mod limits;
 mod mounts;
 mod namespaces;

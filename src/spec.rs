@@ -145,7 +145,8 @@ fn mounts(spec: &Spec, faults: &mut Faults) {
             faults.add(&format!("mounts[{index}].destination"), "it is empty");
         }
         if below_proc(destination) {
-            let why = format!("{destination:?} would cover what the kernel shows; only {} may be", PROC_FILES.join(", "));
+            let why =
+                format!("{destination:?} would cover what the kernel shows; only {} may be", PROC_FILES.join(", "));
             faults.add(&format!("mounts[{index}].destination"), why);
         }
         if mount.uid_mappings().is_some() != mount.gid_mappings().is_some() {
@@ -185,7 +186,8 @@ fn linux(spec: &Spec, faults: &mut Faults) {
             faults.add(&key, format!("path {path:?} is not absolute"));
         }
     }
-    let [uids, gids] = [linux.uid_mappings(), linux.gid_mappings()].map(|map| map.as_ref().is_some_and(|map| !map.is_empty()));
+    let [uids, gids] =
+        [linux.uid_mappings(), linux.gid_mappings()].map(|map| map.as_ref().is_some_and(|map| !map.is_empty()));
     if uids != gids {
         faults.add("linux.uidMappings", "uidMappings and gidMappings go together");
     }
@@ -258,6 +260,9 @@ mod tests {
 
     #[test]
     fn files_of_lxcfs_may_be_mounted() {
-        assert_eq!(with(r#","mounts":[{"destination":"/proc/meminfo"},{"destination":"/proc"},{"destination":"/process/x"}]"#), "ok");
+        assert_eq!(
+            with(r#","mounts":[{"destination":"/proc/meminfo"},{"destination":"/proc"},{"destination":"/process/x"}]"#),
+            "ok"
+        );
     }
 }

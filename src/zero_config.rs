@@ -10,7 +10,8 @@ use std::{
 
 use nix::unistd::{getegid, geteuid};
 use oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType as Kind, Mount, Process, Root, Spec, User,
+    Capabilities, Capability, Linux, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType as Kind, Mount, Process,
+    Root, Spec, User,
 };
 
 use crate::{
@@ -66,7 +67,10 @@ pub fn bundle(zero: &ZeroConfig, mode: UsernsMode) -> Result<(Bundle, Option<Ass
     root.set_path(rootfs.unwrap_or_else(|| PathBuf::from("/"))).set_readonly(Some(zero.read_only));
     spec.set_version(crate::state::OCI_VERSION.to_owned()).set_root(Some(root));
     spec.set_process(Some(process(zero, mode)?)).set_mounts(Some(mounts(zero)?)).set_linux(Some(linux(zero.net)));
-    let hostname = zero.hostname.clone().map_or_else(|| id(zero).map(|id| id.as_str().chars().take(64).collect()), |name| text(&name, "--hostname"))?;
+    let hostname = zero
+        .hostname
+        .clone()
+        .map_or_else(|| id(zero).map(|id| id.as_str().chars().take(64).collect()), |name| text(&name, "--hostname"))?;
     spec.set_hostname(Some(hostname)).set_annotations(None);
     Ok((Bundle::of(directory, spec)?, assembly))
 }
@@ -74,7 +78,8 @@ pub fn bundle(zero: &ZeroConfig, mode: UsernsMode) -> Result<(Bundle, Option<Ass
 /// The entries of the host's root. A directory that something is mounted below cannot be overlaid: it would be uncovered.
 fn host_layers(read_only: bool) -> Result<Vec<Layer>> {
     let what = || "read the host's root".to_owned();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").doing(Code::Proc, || "read /proc/self/mountinfo".to_owned())?;
+    let mounts =
+        fs::read_to_string("/proc/self/mountinfo").doing(Code::Proc, || "read /proc/self/mountinfo".to_owned())?;
     let mut layers = Vec::new();
     for entry in fs::read_dir("/").doing(Code::Rootfs, what)? {
         let entry = entry.doing(Code::Rootfs, what)?;
@@ -153,10 +158,16 @@ fn environment(zero: &ZeroConfig, uid: u32) -> Result<Vec<String>> {
 fn user(typed: &OsStr) -> Result<(u32, u32)> {
     let text = typed.to_str().unwrap_or_default();
     let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
-    let number = |text: &str| Some(text).filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok();
+    let number = |text: &str| {
+        Some(text).filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+    };
     match (number(uid), number(gid)) {
         (Some(uid), Some(gid)) if uid != u32::MAX && gid != u32::MAX => Ok((uid, gid)),
-        _ => Err(Error::new(Code::Usage, "read the command line", format!("--user {typed:?} is not UID or UID:GID, in numbers"))),
+        _ => Err(Error::new(
+            Code::Usage,
+            "read the command line",
+            format!("--user {typed:?} is not UID or UID:GID, in numbers"),
+        )),
     }
 }
 
@@ -239,7 +250,8 @@ mod tests {
 
     #[test]
     fn variables_given_replace_the_defaults() {
-        let zero = ZeroConfig { env: vec!["PATH=/x".into(), "A=b=c".into(), "PURA_NO_SUCH".into()], ..ZeroConfig::default() };
+        let zero =
+            ZeroConfig { env: vec!["PATH=/x".into(), "A=b=c".into(), "PURA_NO_SUCH".into()], ..ZeroConfig::default() };
         let variables = environment(&zero, 0).unwrap();
         assert!(variables.contains(&"PATH=/x".to_owned()) && variables.contains(&"A=b=c".to_owned()));
         assert_eq!(variables.iter().filter(|variable| variable.starts_with("PATH=")).count(), 1);
@@ -247,7 +259,8 @@ mod tests {
 
     #[test]
     fn what_is_mounted_below_a_directory_is_seen() {
-        let mounts = "1 2 8:1 / / rw - ext4 a rw\n3 1 0:5 / /var/lib/x rw - tmpfs t rw\n4 1 0:6 / /usr rw - ext4 b rw\n";
+        let mounts =
+            "1 2 8:1 / / rw - ext4 a rw\n3 1 0:5 / /var/lib/x rw - tmpfs t rw\n4 1 0:6 / /usr rw - ext4 b rw\n";
         assert!(has_mounts_below(mounts, "var") && !has_mounts_below(mounts, "usr") && !has_mounts_below(mounts, "va"));
     }
 }

@@ -22,10 +22,16 @@ pub(super) fn globals(matches: &ArgMatches) -> Result<Globals> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let userns = match value(matches, "userns") {
         Some(typed) => choice("--userns", &typed, &USERNS)?,
-        None => variable("PURA_USERNS").map_or(Ok(UsernsMode::Unset), |typed| choice("PURA_USERNS", &typed, &USERNS))?,
+        None => {
+            variable("PURA_USERNS").map_or(Ok(UsernsMode::Unset), |typed| choice("PURA_USERNS", &typed, &USERNS))?
+        }
     };
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let drivers = [("cgroupfs", CgroupDriver::Cgroupfs), ("systemd", CgroupDriver::Systemd), ("disabled", CgroupDriver::Disabled)];
+    let drivers = [
+        ("cgroupfs", CgroupDriver::Cgroupfs),
+        ("systemd", CgroupDriver::Systemd),
+        ("disabled", CgroupDriver::Disabled),
+    ];
     let driver = chosen(matches, "cgroup-manager", &drivers)?;
     let level = if matches.get_flag("debug") { Some(LogLevel::Debug) } else { level(matches)? };
     Ok(Globals {
@@ -33,7 +39,11 @@ pub(super) fn globals(matches: &ArgMatches) -> Result<Globals> {
         log: value(matches, "log").and_then(log),
         log_format: chosen(matches, "log-format", &formats)?.unwrap_or_default(),
         log_level: level.unwrap_or_default(),
-        cgroup_driver: if matches.get_flag("systemd-cgroup") { CgroupDriver::Systemd } else { driver.unwrap_or_default() },
+        cgroup_driver: if matches.get_flag("systemd-cgroup") {
+            CgroupDriver::Systemd
+        } else {
+            driver.unwrap_or_default()
+        },
         userns,
         strict: matches.get_flag("strict") || variable("PURA_STRICT").is_some_and(|value| value != "0"),
     })
@@ -42,8 +52,14 @@ pub(super) fn globals(matches: &ArgMatches) -> Result<Globals> {
 /// Engines know more levels than there are differences.
 fn level(matches: &ArgMatches) -> Result<Option<LogLevel>> {
     let levels = [
-        ("error", LogLevel::Error), ("warning", LogLevel::Warning), ("warn", LogLevel::Warning), ("info", LogLevel::Info),
-        ("debug", LogLevel::Debug), ("trace", LogLevel::Debug), ("fatal", LogLevel::Error), ("panic", LogLevel::Error),
+        ("error", LogLevel::Error),
+        ("warning", LogLevel::Warning),
+        ("warn", LogLevel::Warning),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Debug),
+        ("fatal", LogLevel::Error),
+        ("panic", LogLevel::Error),
     ];
     chosen(matches, "log-level", &levels)
 }
@@ -67,13 +83,23 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, command: Option<Vec<OsStrin
         "create" => Verb::Create(Create { id: id(), ..create(matches)? }),
         "start" => Verb::Start { id: id() },
         "state" => Verb::State { id: id() },
-        "kill" => Verb::Kill { id: id(), signal: value(matches, "SIGNAL"), all: matches.get_flag("all"), regex: matches.get_flag("regex") },
+        "kill" => Verb::Kill {
+            id: id(),
+            signal: value(matches, "SIGNAL"),
+            all: matches.get_flag("all"),
+            regex: matches.get_flag("regex"),
+        },
         "delete" => Verb::Delete { id: id(), force: matches.get_flag("force"), regex: matches.get_flag("regex") },
         "list" => {
             let formats = [("table", ListFormat::Table), ("json", ListFormat::Json)];
-            Verb::List { format: chosen(matches, "format", &formats)?.unwrap_or_default(), quiet: matches.get_flag("quiet") }
+            Verb::List {
+                format: chosen(matches, "format", &formats)?.unwrap_or_default(),
+                quiet: matches.get_flag("quiet"),
+            }
         }
-        "spec" => Verb::Spec { bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()), file: path(matches, "file") },
+        "spec" => {
+            Verb::Spec { bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()), file: path(matches, "file") }
+        }
         "features" => Verb::Features,
         other => return Err(Error::new(Code::Bug, "read the command line", format!("no code behind {other:?}"))),
     })
@@ -94,15 +120,22 @@ fn create(matches: &ArgMatches) -> Result<Create> {
 
 /// `run`: of a bundle, or of a command.
 fn run(matches: &ArgMatches, command: Option<Vec<OsString>>, plans: bool) -> Result<Verb> {
-    let refuse = |why: String| Err(Error::new(Code::Usage, "read the command line", why).fix("pura run -- CMD, or pura run -b BUNDLE ID"));
+    let refuse = |why: String| {
+        Err(Error::new(Code::Usage, "read the command line", why).fix("pura run -- CMD, or pura run -b BUNDLE ID"))
+    };
     let words = all(matches, "WORDS");
     let run = Run { create: create(matches)?, detach: matches.get_flag("detach"), keep: matches.get_flag("keep") };
     let rootfs = path(matches, "rootfs");
     if rootfs.is_some() || command.is_some() {
         if rootfs.is_none() && !words.is_empty() {
-            return refuse(format!("there are both an id and a command: {:?} stands before --", words.first().cloned().unwrap_or_default()));
+            return refuse(format!(
+                "there are both an id and a command: {:?} stands before --",
+                words.first().cloned().unwrap_or_default()
+            ));
         }
-        if let Some(flag) = ["bundle", "config", "console-socket"].into_iter().find(|flag| value(matches, flag).is_some()) {
+        if let Some(flag) =
+            ["bundle", "config", "console-socket"].into_iter().find(|flag| value(matches, flag).is_some())
+        {
             return refuse(format!("--{flag} is for a bundle, and this is a command"));
         }
         return zero_config(matches, run, rootfs, words.into_iter().chain(command.unwrap_or_default()).collect());
@@ -160,7 +193,11 @@ fn number(matches: &ArgMatches, name: &str) -> Result<u32> {
     let Some(typed) = value(matches, name) else { return Ok(0) };
     let text = typed.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     text.and_then(|text| text.parse().ok()).filter(|number| *number <= MOST_DESCRIPTORS).ok_or_else(|| {
-        Error::new(Code::Usage, "read the command line", format!("--{name} {typed:?} is no number from 0 to {MOST_DESCRIPTORS}"))
+        Error::new(
+            Code::Usage,
+            "read the command line",
+            format!("--{name} {typed:?} is no number from 0 to {MOST_DESCRIPTORS}"),
+        )
     })
 }
 

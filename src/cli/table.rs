@@ -121,9 +121,20 @@ pub const VERBS: &[Verb] = &[
                   pura run --rootfs DIR -- CMD...   runs a command on another root\n\
                   pura run -b BUNDLE ID             runs an OCI bundle",
         flags: &[RUN, CREATE, ZERO_CONFIG],
-        operands: &[Operand { name: "WORDS", required: false, rest: true, help: "The id of a bundle's container, or with --rootfs or after -- the command" }],
+        operands: &[Operand {
+            name: "WORDS",
+            required: false,
+            rest: true,
+            help: "The id of a bundle's container, or with --rootfs or after -- the command",
+        }],
     },
-    Verb { name: "create", about: "Create a container that waits for start", details: "", flags: &[CREATE], operands: &[ID] },
+    Verb {
+        name: "create",
+        about: "Create a container that waits for start",
+        details: "",
+        flags: &[CREATE],
+        operands: &[ID],
+    },
     Verb { name: "start", about: "Start the program of a created container", details: "", flags: &[], operands: &[ID] },
     Verb { name: "state", about: "Print the state of a container as JSON", details: "", flags: &[], operands: &[ID] },
     Verb {
@@ -161,7 +172,12 @@ pub const VERBS: &[Verb] = &[
         about: "Print what run would do, step by step",
         details: "",
         flags: &[RUN, CREATE, ZERO_CONFIG],
-        operands: &[Operand { name: "WORDS", required: false, rest: true, help: "As for run; without any, the bundle is planned" }],
+        operands: &[Operand {
+            name: "WORDS",
+            required: false,
+            rest: true,
+            help: "As for run; without any, the bundle is planned",
+        }],
     },
     Verb {
         name: "spec",

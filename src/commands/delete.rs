@@ -47,13 +47,19 @@ fn remove(entry: Entry, force: bool) -> Result<()> {
             }
             status @ (Status::Creating | Status::Running | Status::Paused) => {
                 let why = format!("container is {status}, not stopped");
-                return Err(Error::new(Code::StillRunning, what(), why).fix(format!("pura delete --force {}", locked.id)));
+                return Err(
+                    Error::new(Code::StillRunning, what(), why).fix(format!("pura delete --force {}", locked.id))
+                );
             }
         }
     }
     let (record, intent) = (locked.record(), locked.intent());
     if record.is_none() && intent.is_none() && locked.has_foreign_files() {
-        return Err(Error::new(Code::StateDamaged, what(), "its directory has files that pura did not make, and none of pura's"));
+        return Err(Error::new(
+            Code::StateDamaged,
+            what(),
+            "its directory has files that pura did not make, and none of pura's",
+        ));
     }
     // Each of the two is enough alone, and both are only believed as far as the kernel agrees.
     let init = record.as_ref().map(|record| record.init).or_else(|| intent.as_ref()?.init);
@@ -98,14 +104,22 @@ fn end(entry: &Locked, init: Option<Identity>, leaf: Option<&std::path::Path>) -
         // Process 1 takes its PID namespace along.
         let _ = sys::pidfd::send(process.as_fd(), libc::SIGKILL);
         if !sys::pidfd::wait(process, LIMIT) {
-            return Err(Error::new(Code::Survivors, what(), format!("process {} survives", init.unwrap_or_default().pid)));
+            return Err(Error::new(
+                Code::Survivors,
+                what(),
+                format!("process {} survives", init.unwrap_or_default().pid),
+            ));
         }
     }
     let Some(leaf) = leaf else { return Ok(()) };
     if !cgroup::wait_empty(leaf, LIMIT) {
         let alive = fs::read_to_string(leaf.join("cgroup.procs")).unwrap_or_default();
         let pids: Vec<_> = alive.lines().collect();
-        return Err(Error::new(Code::Survivors, what(), format!("processes survive in its cgroup: {}", pids.join(" "))));
+        return Err(Error::new(
+            Code::Survivors,
+            what(),
+            format!("processes survive in its cgroup: {}", pids.join(" ")),
+        ));
     }
     cgroup::remove(leaf).map_err(|error| {
         let why = format!("its cgroup {} cannot be removed: {}", leaf.display(), error.to_string().to_lowercase());

@@ -9,7 +9,11 @@ use crate::{
 
 /// One JSON document. Only what a config may really use: engines act on it.
 pub(super) fn features() -> Result<String> {
-    let mut options: Vec<_> = WORDS.iter().filter(|(word, effect)| !word.is_empty() && !matches!(effect, Effect::Refused | Effect::CopyUp)).map(|(word, _)| *word).collect();
+    let mut options: Vec<_> = WORDS
+        .iter()
+        .filter(|(word, effect)| !word.is_empty() && !matches!(effect, Effect::Refused | Effect::CopyUp))
+        .map(|(word, _)| *word)
+        .collect();
     options.sort_unstable();
     let mut capabilities: Vec<_> = caps::all().into_iter().map(|capability| capability.to_string()).collect();
     capabilities.sort_unstable();

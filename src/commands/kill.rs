@@ -40,7 +40,9 @@ pub(super) fn kill(call: Call<'_>, id: &OsStr, typed: Option<&OsStr>, reach: Rea
 pub(super) fn matching(roots: &Roots, pattern: &OsStr) -> Result<Vec<Entry>> {
     let text = pattern.to_string_lossy();
     let pattern = regex::Regex::new(&format!("^(?:{text})$"));
-    let pattern = pattern.map_err(|_error| Error::new(Code::Usage, "read the command line", format!("{text:?} is no regular expression")))?;
+    let pattern = pattern.map_err(|_error| {
+        Error::new(Code::Usage, "read the command line", format!("{text:?} is no regular expression"))
+    })?;
     let mut found = Vec::new();
     for root in roots.existing() {
         for id in root.ids().into_iter().filter(|id| pattern.is_match(id.as_str())) {

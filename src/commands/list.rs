@@ -26,7 +26,8 @@ pub(super) fn list(call: Call<'_>, format: ListFormat, quiet: bool) -> Result<St
         ListFormat::Table => Ok(table(&states)),
         ListFormat::Json => {
             let json = serde_json::to_string(&states);
-            json.map(|json| json + "\n").map_err(|error| Error::new(Code::Bug, "list the containers", error.to_string()))
+            json.map(|json| json + "\n")
+                .map_err(|error| Error::new(Code::Bug, "list the containers", error.to_string()))
         }
     }
 }
@@ -35,9 +36,18 @@ fn table(states: &[State]) -> String {
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
     rows.extend(states.iter().map(|state| {
         let bundle = state.bundle.display().to_string();
-        [state.id.clone(), state.pid.to_string(), state.status.to_string(), bundle, state.created.clone(), state.owner.clone()]
+        [
+            state.id.clone(),
+            state.pid.to_string(),
+            state.status.to_string(),
+            bundle,
+            state.created.clone(),
+            state.owner.clone(),
+        ]
     }));
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
     let widths: Vec<_> = (0..6).map(width).collect();
     let mut text = String::new();
     for row in &rows {

@@ -9,8 +9,7 @@ use crate::{
     plan::Assembly,
     spec,
     store::Id,
-    supervise,
-    zero_config,
+    supervise, zero_config,
 };
 
 /// Runs the program of a bundle and returns its exit status.
@@ -46,6 +45,10 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, assembly: Option<&A
         return Ok(0);
     }
     let status = supervise::wait(&made.container)?;
-    if run.keep { made.keep() } else { made.remove()? }
+    if run.keep {
+        made.keep()
+    } else {
+        made.remove()?
+    }
     Ok(status)
 }

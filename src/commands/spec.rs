@@ -6,8 +6,8 @@ use std::{
 };
 
 use oci_spec::runtime::{
-    Capabilities, Capability, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType as Kind, PosixRlimitBuilder, PosixRlimitType, Process, Root, Spec,
-    User,
+    Capabilities, Capability, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType as Kind, PosixRlimitBuilder,
+    PosixRlimitType, Process, Root, Spec, User,
 };
 
 use super::say;
@@ -25,7 +25,9 @@ const FILES: u64 = 1024;
 
 /// Writes the file; an existing one is never touched.
 pub(super) fn spec(bundle: &Path, file: Option<&Path>) -> Result<u8> {
-    let json = serde_json::to_string_pretty(&config()).map_err(|error| Error::new(Code::Bug, "write the config", error.to_string()))? + "\n";
+    let json = serde_json::to_string_pretty(&config())
+        .map_err(|error| Error::new(Code::Bug, "write the config", error.to_string()))?
+        + "\n";
     if file == Some(Path::new("-")) {
         return say(&json);
     }
@@ -55,7 +57,10 @@ fn config() -> Spec {
     let namespaces = linux.namespaces().iter().flatten().cloned().chain([user]).collect();
     linux.set_namespaces(Some(namespaces));
     let mut spec = Spec::default();
-    spec.set_version(OCI_VERSION.to_owned()).set_root(Some(root)).set_process(Some(process())).set_hostname(Some("pura".to_owned()));
+    spec.set_version(OCI_VERSION.to_owned())
+        .set_root(Some(root))
+        .set_process(Some(process()))
+        .set_hostname(Some("pura".to_owned()));
     spec.set_mounts(Some(defaults::mounts())).set_linux(Some(linux)).set_annotations(None);
     spec
 }
@@ -64,7 +69,11 @@ fn process() -> Process {
     let set: Capabilities = CAPABILITIES.into_iter().collect();
     let mut sets = LinuxCapabilities::default();
     // Nothing inheritable or ambient: CVE-2022-24769.
-    sets.set_bounding(Some(set.clone())).set_effective(Some(set.clone())).set_permitted(Some(set)).set_inheritable(None).set_ambient(None);
+    sets.set_bounding(Some(set.clone()))
+        .set_effective(Some(set.clone()))
+        .set_permitted(Some(set))
+        .set_inheritable(None)
+        .set_ambient(None);
     let hard = sys::process::rlimit(libc::RLIMIT_NOFILE).map_or(FILES, |(_, hard)| hard);
     let files = FILES.min(hard);
     let limit = PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(files).hard(files).build().ok();

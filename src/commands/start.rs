@@ -8,8 +8,7 @@ use super::Call;
 use crate::{
     bundle,
     error::{Code, Error, Result, plain},
-    launch,
-    spec,
+    launch, spec,
     state::Status,
     store::{Id, Locked, Roots},
 };
@@ -18,7 +17,8 @@ use crate::{
 pub(super) fn start(call: Call<'_>, id: &OsStr) -> Result<u8> {
     let id = Id::parse(id)?;
     let entry = Roots::find(call.globals)?.open(&id, "start")?.lock("start")?;
-    let refuse = |code, why: &str| Err(Error::new(code, format!("start {:?}", id.as_str()), format!("the container {why}")));
+    let refuse =
+        |code, why: &str| Err(Error::new(code, format!("start {:?}", id.as_str()), format!("the container {why}")));
     match entry.status() {
         Status::Created => {}
         Status::Running | Status::Paused => return refuse(Code::WrongStatus, "is already running"),
@@ -27,7 +27,8 @@ pub(super) fn start(call: Call<'_>, id: &OsStr) -> Result<u8> {
     }
     let (spec, _) = bundle::parse(&entry.config()?, std::path::Path::new("config.json"))?;
     spec::require_program(&spec)?;
-    let program = spec.process().as_ref().and_then(|process| process.args().as_ref()?.first().cloned()).unwrap_or_default();
+    let program =
+        spec.process().as_ref().and_then(|process| process.args().as_ref()?.first().cloned()).unwrap_or_default();
     let connection = match entry.connect() {
         Ok(connection) => connection,
         Err(errno) => return Err(not_waiting(&entry, errno)),

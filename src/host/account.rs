@@ -23,7 +23,8 @@ const BLOCK: u32 = 65536;
 pub fn look_up(caller: &Caller) -> Account {
     let (name, primary_gid) = account(caller.uid);
     let files = [read("/etc/subuid"), read("/etc/subgid")];
-    let mut account = Account { free: free(&files), no_mapper: !has_mappers(), name, primary_gid, ..Account::default() };
+    let mut account =
+        Account { free: free(&files), no_mapper: !has_mappers(), name, primary_gid, ..Account::default() };
     if let (true, Some(name)) = (has_other_source(), account.name.clone()) {
         match (getsubids(&[OsStr::new(&name)]), getsubids(&[OsStr::new("-g"), OsStr::new(&name)])) {
             (Some(uids), Some(gids)) => (account.uids, account.gids) = (uids, gids),
@@ -115,7 +116,8 @@ fn free(files: &[String; 2]) -> u32 {
 mod tests {
     use super::*;
 
-    const FILE: &str = "alice:100000:65536\n1000:300000:10\nbob:165536:65536\nalice:400000:5\nbroken\nalice:x:1\nalice:5:0\n";
+    const FILE: &str =
+        "alice:100000:65536\n1000:300000:10\nbob:165536:65536\nalice:400000:5\nbroken\nalice:x:1\nalice:5:0\n";
 
     #[test]
     fn all_ranges_of_a_user_are_found_by_name_and_by_number() {

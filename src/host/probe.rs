@@ -2,10 +2,7 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::AsFd as _,
-        unix::fs::MetadataExt as _,
-    },
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -30,8 +27,10 @@ const CAP_SETUID: u8 = 7;
 pub fn caller() -> Result<Caller> {
     let fix = "mount -t proc proc /proc";
     let status = fs::read_to_string("/proc/self/status");
-    let status = status.map_err(|error| Error::new(Code::Proc, "read /proc/self/status", error.to_string().to_lowercase()).fix(fix))?;
-    parse(&status).ok_or_else(|| Error::new(Code::Proc, "read /proc/self/status", "it is not in the kernel's form").fix(fix))
+    let status = status
+        .map_err(|error| Error::new(Code::Proc, "read /proc/self/status", error.to_string().to_lowercase()).fix(fix))?;
+    parse(&status)
+        .ok_or_else(|| Error::new(Code::Proc, "read /proc/self/status", "it is not in the kernel's form").fix(fix))
 }
 
 fn parse(status: &str) -> Option<Caller> {
@@ -73,7 +72,9 @@ pub fn host(spec: &Spec, bundle: &Path, caller: Caller, mode: UsernsMode) -> Res
 
 /// Both maps of a process, as the reader sees them.
 fn maps(process: &Path) -> Result<Maps> {
-    let read = |name: &str| fs::read(process.join(name)).doing(Code::Proc, || format!("read {}", process.join(name).display()));
+    let read = |name: &str| {
+        fs::read(process.join(name)).doing(Code::Proc, || format!("read {}", process.join(name).display()))
+    };
     Ok(Maps { uids: ids::parse(&read("uid_map")?), gids: ids::parse(&read("gid_map")?) })
 }
 
@@ -83,7 +84,8 @@ fn needs_account(spec: &Spec, caller: &Caller, mode: UsernsMode) -> bool {
         return false;
     }
     let linux = spec.linux().as_ref();
-    let user = linux.and_then(|linux| linux.namespaces().as_ref()?.iter().find(|namespace| namespace.typ() == Kind::User));
+    let user =
+        linux.and_then(|linux| linux.namespaces().as_ref()?.iter().find(|namespace| namespace.typ() == Kind::User));
     if user.is_some_and(|namespace| namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty())) {
         return false;
     }
@@ -101,13 +103,11 @@ fn needs_account(spec: &Spec, caller: &Caller, mode: UsernsMode) -> bool {
 
 /// Where cgroup2 is mounted, and where the caller is in it.
 pub fn cgroup() -> Cgroup {
-    let is_cgroup2 = |path: &str| nix::sys::statfs::statfs(path).is_ok_and(|fs| fs.filesystem_type().0 == CGROUP2_MAGIC);
+    let is_cgroup2 =
+        |path: &str| nix::sys::statfs::statfs(path).is_ok_and(|fs| fs.filesystem_type().0 == CGROUP2_MAGIC);
     let unified = is_cgroup2("/sys/fs/cgroup");
-    let mount = if unified {
-        Some("/sys/fs/cgroup")
-    } else {
-        Some("/sys/fs/cgroup/unified").filter(|path| is_cgroup2(path))
-    };
+    let mount =
+        if unified { Some("/sys/fs/cgroup") } else { Some("/sys/fs/cgroup/unified").filter(|path| is_cgroup2(path)) };
     let own = mount.and_then(|_| fs::read_to_string("/proc/self/cgroup").ok());
     let own = own.and_then(|lines| lines.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned)));
     Cgroup { mount: mount.map(PathBuf::from), unified, own: own.unwrap_or_else(|| "/".to_owned()) }
@@ -118,14 +118,16 @@ fn named(spec: &Spec, bundle: &Path) -> Named {
     let root = spec.root().as_ref().map(|root| kind(&bundle.join(root.path())));
     let sources = spec.mounts().iter().flatten().map(|mount| {
         let words = mount.options().as_deref().unwrap_or_default();
-        let bind = words.iter().any(|word| word == "bind" || word == "rbind") || matches!(mount.typ().as_deref(), Some("bind" | "rbind"));
+        let bind = words.iter().any(|word| word == "bind" || word == "rbind")
+            || matches!(mount.typ().as_deref(), Some("bind" | "rbind"));
         let source = mount.source().as_ref().filter(|source| bind && !source.as_os_str().is_empty());
         source.map(|source| kind(&bundle.join(source)))
     });
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten().map(|namespace| {
-        let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
-        path.map(joined)
-    });
+    let namespaces =
+        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten().map(|namespace| {
+            let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+            path.map(joined)
+        });
     Named { root, sources: sources.collect(), namespaces: namespaces.collect() }
 }
 
@@ -154,7 +156,8 @@ fn joined(path: &Path) -> Joined {
     let inode = |descriptor: &std::os::fd::OwnedFd| nix::sys::stat::fstat(descriptor).map_or(0, |stat| stat.st_ino);
     let owner = sys::namespace::owner(namespace.as_fd()).map_or(0, |owner| inode(&owner));
     // /proc/PID/ns/user: that process shows the maps.
-    let process = path.parent().and_then(Path::parent).filter(|_| kind == libc::CLONE_NEWUSER && path.ends_with("ns/user"));
+    let process =
+        path.parent().and_then(Path::parent).filter(|_| kind == libc::CLONE_NEWUSER && path.ends_with("ns/user"));
     Joined { kind, owner, inode: inode(&namespace), maps: process.and_then(|process| maps(process).ok()) }
 }
 

@@ -30,11 +30,19 @@ struct Facts {
 pub fn explain(flags: u64, host: &Host, errno: Errno) -> Error {
     let wants_user = flags & u64::from(libc::CLONE_NEWUSER.cast_unsigned()) != 0;
     if errno == Errno::EAGAIN || errno == Errno::ENOMEM {
-        return Error::new(Code::Exhausted, "start the container", "your processes are used up, or memory is (RLIMIT_NPROC, pids.max)");
+        return Error::new(
+            Code::Exhausted,
+            "start the container",
+            "your processes are used up, or memory is (RLIMIT_NPROC, pids.max)",
+        );
     }
     if errno == Errno::EOPNOTSUPP {
-        return Error::new(Code::Kernel, "start the container in its cgroup", "the kernel or a seccomp filter lacks clone3")
-            .fix("a seccomp profile that allows clone3, or --cgroup-manager disabled");
+        return Error::new(
+            Code::Kernel,
+            "start the container in its cgroup",
+            "the kernel or a seccomp filter lacks clone3",
+        )
+        .fix("a seccomp profile that allows clone3, or --cgroup-manager disabled");
     }
     if !wants_user {
         return Error::new(Code::Namespace, "make the container's namespaces", crate::error::plain(errno));
@@ -44,7 +52,8 @@ pub fn explain(flags: u64, host: &Host, errno: Errno) -> Error {
 
 fn gather(host: &Host) -> Facts {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
-    let label = fs::read_to_string("/proc/self/attr/current").ok().map(|label| label.trim_end_matches(['\n', '\0']).to_owned());
+    let label =
+        fs::read_to_string("/proc/self/attr/current").ok().map(|label| label.trim_end_matches(['\n', '\0']).to_owned());
     Facts {
         most_user_namespaces: number("/proc/sys/user/max_user_namespaces"),
         unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
@@ -101,7 +110,11 @@ mod tests {
             (Errno::ENOSPC, Facts { most_user_namespaces: Some(0), ..has.clone() }, Code::UsernsZero),
             (Errno::ENOSPC, Facts { most_user_namespaces: Some(100), ..has.clone() }, Code::UsernsQuota),
             (Errno::EINVAL, Facts::default(), Code::UsernsAbsent),
-            (Errno::EACCES, Facts { label: Some("docker-default (enforce)".to_owned()), ..has.clone() }, Code::UsernsAppArmor),
+            (
+                Errno::EACCES,
+                Facts { label: Some("docker-default (enforce)".to_owned()), ..has.clone() },
+                Code::UsernsAppArmor,
+            ),
             (Errno::EACCES, Facts { selinux: true, ..has.clone() }, Code::UsernsSelinux),
             (Errno::EPERM, Facts { unmapped: true, seccomp: true, ..has.clone() }, Code::UsernsUnmapped),
             (Errno::EPERM, Facts { unprivileged_clone: Some(0), seccomp: true, ..has.clone() }, Code::UsernsSysctl),

@@ -56,7 +56,9 @@ impl<'plan> Init<'plan> {
     fn apply_mount(&mut self, step: u32, op: Op) -> nix::Result<()> {
         match op {
             Op::Propagate { path, flags } => sys::mount::set_propagation(self.plan.text(path), flags),
-            Op::PropagateMount { mount, flags } => self.enter(mount).and_then(|()| sys::mount::set_propagation_here(flags)),
+            Op::PropagateMount { mount, flags } => {
+                self.enter(mount).and_then(|()| sys::mount::set_propagation_here(flags))
+            }
             Op::OpenTree { path, recursive, into } => self.open_tree(path, recursive, into),
             Op::OpenPath { path, into } => {
                 let opened = sys::path::open_host(self.plan.text(path), REFERENCE)?;
@@ -95,7 +97,9 @@ impl<'plan> Init<'plan> {
             Op::MoveRoot(root) => sys::mount::move_root(self.slots.get(root.index())?),
             Op::Mask(path) => self.mask(path),
             Op::ReadOnly(path) => self.read_only(path),
-            Op::MakeCwd(path) => path::find(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), Target::Directory).map(drop),
+            Op::MakeCwd(path) => {
+                path::find(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), Target::Directory).map(drop)
+            }
             Op::EnterCwd(path) => self.enter_cwd(path),
             _ => Err(Errno::ENOSYS),
         }
@@ -171,7 +175,13 @@ impl<'plan> Init<'plan> {
 
     fn mount_overlay(&mut self, step: u32, lower: Text, data: Text, on: Slot) -> nix::Result<()> {
         let target = self.slots.get(on.index())?;
-        let mounted = sys::mount::mount_on(target, c"overlay", c"overlay", libc::MS_NODEV | libc::MS_NOSUID, self.plan.text(data));
+        let mounted = sys::mount::mount_on(
+            target,
+            c"overlay",
+            c"overlay",
+            libc::MS_NODEV | libc::MS_NOSUID,
+            self.plan.text(data),
+        );
         if !matches!(mounted, Err(Errno::EPERM | Errno::EINVAL | Errno::ENODEV)) {
             return mounted;
         }
@@ -242,7 +252,8 @@ impl<'plan> Init<'plan> {
             return self.mask_directory(path, target);
         }
         if self.slots.get(Slot::NULL.index()).is_err() {
-            let null = sys::path::open(self.slots.get(Slot::DEV.index())?, c"null", REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
+            let null =
+                sys::path::open(self.slots.get(Slot::DEV.index())?, c"null", REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
             let stat = sys::path::stat(null.as_fd())?;
             // The container's /dev/null is only trusted when it is one (CVE-2025-31133).
             if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != NULL_DEVICE {

@@ -22,7 +22,10 @@ const QUOTED: u64 = 4096;
 /// Every place where a program of this name is, in the order of PATH.
 pub fn find(name: &str) -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories: Vec<_> = std::env::split_paths(&path).filter(|directory| directory.is_absolute()).chain(DIRECTORIES.map(PathBuf::from)).collect();
+    let directories: Vec<_> = std::env::split_paths(&path)
+        .filter(|directory| directory.is_absolute())
+        .chain(DIRECTORIES.map(PathBuf::from))
+        .collect();
     let name = name.to_owned();
     directories.into_iter().map(move |directory| directory.join(&name)).filter(|program| program.is_file())
 }
@@ -34,7 +37,12 @@ pub fn find(name: &str) -> impl Iterator<Item = PathBuf> {
 #[expect(clippy::disallowed_methods, reason = "this is the place that the lint points to")]
 fn start(program: &Path, words: &[OsString], piped: Piped) -> std::io::Result<Child> {
     let mut command = Command::new(program);
-    command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C").stdin(Stdio::null());
+    command
+        .args(words)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null());
     match piped {
         Piped::Output => command.stdout(Stdio::piped()).stderr(Stdio::null()),
         Piped::Errors => command.stdout(Stdio::null()).stderr(Stdio::piped()),
@@ -89,7 +97,11 @@ pub fn output(program: &Path, words: &[&OsStr], limit: PollTimeout) -> Option<St
             crate::sys::retry(|| poll(&mut wanted, limit)).unwrap_or(0)
         };
         let mut buffer = [0; 4096];
-        match if ready == 0 { Err(Errno::ETIMEDOUT) } else { crate::sys::retry(|| nix::unistd::read(stdout.as_fd(), &mut buffer)) } {
+        match if ready == 0 {
+            Err(Errno::ETIMEDOUT)
+        } else {
+            crate::sys::retry(|| nix::unistd::read(stdout.as_fd(), &mut buffer))
+        } {
             Ok(0) => break,
             Ok(length) => said.extend_from_slice(buffer.get(..length).unwrap_or_default()),
             Err(_) => {

@@ -53,8 +53,10 @@ pub fn start_mappers(init: Pid, maps: &Maps) -> Result<Mappers> {
 fn start(name: &str, init: Pid, map: &[Extent]) -> Result<(PathBuf, Started)> {
     let program = choose(name)?;
     let numbers = map.iter().flat_map(|extent| [extent.inside, extent.outside, extent.count]);
-    let words: Vec<_> = std::iter::once(init.to_string()).chain(numbers.map(|number| number.to_string())).map(OsString::from).collect();
-    let started = helper::spawn(&program, &words).doing(Code::MapperFailed, || format!("start {}", program.display()))?;
+    let words: Vec<_> =
+        std::iter::once(init.to_string()).chain(numbers.map(|number| number.to_string())).map(OsString::from).collect();
+    let started =
+        helper::spawn(&program, &words).doing(Code::MapperFailed, || format!("start {}", program.display()))?;
     Ok((program, started))
 }
 
@@ -100,7 +102,11 @@ fn verify(init: Pid, name: &str, wanted: &[Extent]) -> Result<()> {
     let found = std::fs::read(&path).doing(Code::MapRefused, || format!("read {path}"))?;
     let found = crate::host::ids::parse(&found);
     let same = found.len() == wanted.len() && wanted.iter().all(|extent| found.contains(extent));
-    if same { Ok(()) } else { Err(Error::new(Code::MapperFailed, "map ids", format!("the mapper left {name} as {found:?}"))) }
+    if same {
+        Ok(())
+    } else {
+        Err(Error::new(Code::MapperFailed, "map ids", format!("the mapper left {name} as {found:?}")))
+    }
 }
 
 /// Why a mapper failed; facts are gathered only now.
@@ -109,19 +115,24 @@ fn explain(program: &Path, said: &str, host: &Host) -> Error {
     let what = || format!("map ids with {name}");
     if host.caller.no_new_privs {
         let why = "no_new_privs is set on this process, so it gains no privilege";
-        return Error::new(Code::MapperNoNewPrivs, what(), why).fix("NoNewPrivileges=no in the systemd unit, or --userns=single");
+        return Error::new(Code::MapperNoNewPrivs, what(), why)
+            .fix("NoNewPrivileges=no in the systemd unit, or --userns=single");
     }
     if !has_power(program) {
         let why = "it has neither the setuid bit nor a file capability";
-        return Error::new(Code::MapperPowerless, what(), why).fix(format!("sudo chmod u+s {name}, or reinstall uidmap"));
+        return Error::new(Code::MapperPowerless, what(), why)
+            .fix(format!("sudo chmod u+s {name}, or reinstall uidmap"));
     }
-    let nosuid = nix::sys::statvfs::statvfs(program).is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID));
+    let nosuid =
+        nix::sys::statvfs::statvfs(program).is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID));
     if nosuid {
-        return Error::new(Code::MapperNosuid, what(), "it is on a filesystem mounted nosuid").fix("use the system's copy in /usr/bin");
+        return Error::new(Code::MapperNosuid, what(), "it is on a filesystem mounted nosuid")
+            .fix("use the system's copy in /usr/bin");
     }
     if host.caller.bounding & (CAP_SETUID | CAP_SETGID) != CAP_SETUID | CAP_SETGID {
         let why = "CAP_SETUID or CAP_SETGID is missing from the bounding set";
-        return Error::new(Code::MapperBounded, what(), why).fix("--cap-add SETUID --cap-add SETGID on the outer container");
+        return Error::new(Code::MapperBounded, what(), why)
+            .fix("--cap-add SETUID --cap-add SETGID on the outer container");
     }
     let group = host.account.as_ref().and_then(|account| account.primary_gid).filter(|gid| *gid != host.caller.gid);
     if let Some(primary) = group {

@@ -15,7 +15,8 @@ pub struct Arena(Vec<u8>);
 impl Arena {
     /// Copies `bytes` and a NUL to the end. Refuses an inner NUL, which would cut the string short for the kernel.
     pub fn intern(&mut self, bytes: &[u8]) -> Result<Text> {
-        let refuse = |why: &str| Error::new(Code::Field, format!("use {:?}", String::from_utf8_lossy(bytes)), why.to_owned());
+        let refuse =
+            |why: &str| Error::new(Code::Field, format!("use {:?}", String::from_utf8_lossy(bytes)), why.to_owned());
         if bytes.contains(&0) {
             return Err(refuse("it contains a NUL byte"));
         }

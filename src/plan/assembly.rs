@@ -106,7 +106,15 @@ impl Draft<'_> {
         let lower = self.text(tree.as_os_str().as_bytes())?;
         let layer = |directory: &str| escape(&self.order.state.join(directory).join(name));
         // trusted.* attributes are closed to a user namespace; GameOver(lay) is why others must not be taken over.
-        let data = [b"userxattr,lowerdir=", escape(tree).as_slice(), b",upperdir=", &layer("upper"), b",workdir=", &layer("work")].concat();
+        let data = [
+            b"userxattr,lowerdir=",
+            escape(tree).as_slice(),
+            b",upperdir=",
+            &layer("upper"),
+            b",workdir=",
+            &layer("work"),
+        ]
+        .concat();
         let data = self.text(data)?;
         self.step(Op::MountOverlay { lower, data, on: Slot::TARGET });
         Ok(())

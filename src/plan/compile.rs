@@ -4,12 +4,7 @@ use oci_spec::runtime::Spec;
 
 pub use super::draft::Order;
 use super::{Meeting, Op, Plan, Slot, draft::Draft, ids};
-use crate::{
-    cli::UsernsMode,
-    error::Result,
-    host::Host,
-    sys::process::Attribute,
-};
+use crate::{cli::UsernsMode, error::Result, host::Host, sys::process::Attribute};
 
 /// Compiles the plan of `create` and `run`.
 pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) -> Result<Plan> {

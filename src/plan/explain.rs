@@ -16,7 +16,9 @@ impl Plan {
         let text = |text: Text| format!("{:?}", lossy(self.text(text)));
         match op {
             Op::Prctl { attribute, value } => attribute_words(attribute, value),
-            Op::Sweep { kept } if kept == u16::MAX => "close all descriptors but pura's own and the preserved".to_owned(),
+            Op::Sweep { kept } if kept == u16::MAX => {
+                "close all descriptors but pura's own and the preserved".to_owned()
+            }
             Op::Sweep { .. } => "close what the set-up needed".to_owned(),
             Op::WriteProc { file, line } => format!("write {} to {}", text(line), lossy(self.text(file))),
             Op::Meet(Meeting::MapIds) => "wait until the parent has mapped the ids".to_owned(),
@@ -30,7 +32,9 @@ impl Plan {
             Op::SetGroups => format!("set the supplementary groups {:?}", self.groups),
             Op::Propagate { path, flags } => format!("make the mounts below {} {}", text(path), propagation(flags)),
             Op::PropagateMount { flags, .. } => format!("make the mount {}", propagation(flags)),
-            Op::OpenTree { path, recursive, .. } => format!("take {}{}", text(path), if recursive { " and all below it" } else { "" }),
+            Op::OpenTree { path, recursive, .. } => {
+                format!("take {}{}", text(path), if recursive { " and all below it" } else { "" })
+            }
             Op::OpenPath { path, .. } => format!("open {}", text(path)),
             Op::BindRoot { path, .. } => format!("make {} the root", text(path)),
             Op::FindTarget { path, target: Target::File, .. } => format!("find the file {}", text(path)),
@@ -44,7 +48,11 @@ impl Plan {
             Op::MountOverlay { lower, .. } => format!("mount a throw-away overlay over {}", text(lower)),
             Op::MoveMount { path, .. } => format!("attach {}", text(path)),
             Op::SetAttributes { set, clear, recursive, .. } => {
-                format!("set mount attributes: {}{}", attributes(set, clear), if recursive { ", recursively" } else { "" })
+                format!(
+                    "set mount attributes: {}{}",
+                    attributes(set, clear),
+                    if recursive { ", recursively" } else { "" }
+                )
             }
             Op::Remount { flags, data, .. } => format!("remount ({})", words(flags, self.text(data))),
             Op::Enter(_) => "enter it".to_owned(),
@@ -59,17 +67,23 @@ impl Plan {
             Op::Domainname(name) => format!("set the domain name {}", text(name)),
             Op::LoopbackUp => "bring up the loopback interface".to_owned(),
             Op::NewKeyring => "leave the caller's session keyring".to_owned(),
-            Op::Rlimit { resource, soft, hard } => format!("set {} to {} (hard {})", limits::name(resource), limit(soft), limit(hard)),
+            Op::Rlimit { resource, soft, hard } => {
+                format!("set {} to {} (hard {})", limits::name(resource), limit(soft), limit(hard))
+            }
             Op::Bounding(mask) => format!("limit the bounding set to {}", capabilities(mask)),
             Op::Capabilities { effective, permitted, inheritable } => format!(
                 "set capabilities: effective {}; permitted {}; inheritable {}",
-                capabilities(effective), capabilities(permitted), capabilities(inheritable)
+                capabilities(effective),
+                capabilities(permitted),
+                capabilities(inheritable)
             ),
             Op::Ambient(mask) => format!("raise ambient capabilities: {}", capabilities(mask)),
             Op::MakeCwd(path) => format!("make the working directory {}", text(path)),
             // The words that engines know.
             Op::EnterCwd(path) => format!("chdir to cwd {}", text(path)),
-            Op::FindProgram | Op::Execute => format!("run {}", self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word))),
+            Op::FindProgram | Op::Execute => {
+                format!("run {}", self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word)))
+            }
             Op::Umask(mask) => format!("set umask {mask:03o}"),
             Op::AwaitStart => "wait for start".to_owned(),
             Op::DefaultSignal(signal) => format!("set signal {signal} to its default"),
@@ -81,12 +95,20 @@ impl Plan {
     pub fn explain(&self, step: u32, errno: Errno) -> Error {
         let index = usize::try_from(step).unwrap_or(usize::MAX);
         let (Some(&op), Some(place)) = (self.ops.get(index), self.places.get(index)) else {
-            return Error::new(Code::Bug, "start the container", format!("init failed at step {step}, which is not in the plan"));
+            return Error::new(
+                Code::Bug,
+                "start the container",
+                format!("init failed at step {step}, which is not in the plan"),
+            );
         };
         let error = match op {
             Op::FindProgram | Op::Execute => return self.explain_program(errno, op == Op::Execute),
             Op::EnterCwd(_) => {
-                let why = if errno == Errno::EXDEV { "it is outside of the root".to_owned() } else { errno.desc().to_lowercase() };
+                let why = if errno == Errno::EXDEV {
+                    "it is outside of the root".to_owned()
+                } else {
+                    errno.desc().to_lowercase()
+                };
                 Error::new(Code::Cwd, self.describe(op), why)
             }
             _ => {
@@ -106,12 +128,16 @@ impl Plan {
         let op = usize::try_from(step).ok().and_then(|step| self.ops.get(step));
         let why = plain(errno);
         match op {
-            Some(Op::NewKeyring) => {
-                Warning::new(Code::Keyring, format!("the caller's session keys stay reachable inside: no new keyring: {why}"))
-            }
+            Some(Op::NewKeyring) => Warning::new(
+                Code::Keyring,
+                format!("the caller's session keys stay reachable inside: no new keyring: {why}"),
+            ),
             Some(Op::MountOverlay { lower, .. }) => {
                 let lower = lossy(self.text(*lower));
-                Warning::new(Code::Overlay, format!("{lower:?} is bound read-only, because an overlay over it is refused: {why}"))
+                Warning::new(
+                    Code::Overlay,
+                    format!("{lower:?} is bound read-only, because an overlay over it is refused: {why}"),
+                )
             }
             Some(op) => Warning::new(Code::Mount, format!("could not {}: {why}", self.describe(*op))),
             None => Warning::new(Code::Bug, format!("init warns at step {step}, which is not in the plan")),
@@ -141,20 +167,28 @@ impl Plan {
 
     fn why(&self, op: Op, errno: Errno) -> String {
         match op {
-            Op::Mount { data, .. } | Op::MountTmpfs { data, .. } | Op::Remount { data, .. } if errno == Errno::EINVAL => {
+            Op::Mount { data, .. } | Op::MountTmpfs { data, .. } | Op::Remount { data, .. }
+                if errno == Errno::EINVAL =>
+            {
                 match lossy(self.text(data)) {
                     data if data.is_empty() => plain(errno),
                     data if data.contains(',') => format!("the kernel refuses one of the options {data:?}"),
                     data => format!("the kernel refuses option {data:?}"),
                 }
             }
-            Op::Mount { kind, .. } if errno == Errno::ENODEV => format!("the kernel knows no filesystem {:?}", lossy(self.text(kind))),
-            Op::FindTarget { target: Target::RealDirectory, .. } if errno == Errno::ELOOP => "it is a link in the image".to_owned(),
+            Op::Mount { kind, .. } if errno == Errno::ENODEV => {
+                format!("the kernel knows no filesystem {:?}", lossy(self.text(kind)))
+            }
+            Op::FindTarget { target: Target::RealDirectory, .. } if errno == Errno::ELOOP => {
+                "it is a link in the image".to_owned()
+            }
             Op::SetAttributes { .. } if errno == Errno::EPERM => {
                 "a flag of the source is locked: a user namespace may not clear nosuid, nodev, noexec or ro".to_owned()
             }
             Op::MoveMount { .. } if errno == Errno::ENOTDIR => "not a directory".to_owned(),
-            Op::Rlimit { .. } if errno == Errno::EPERM => "it is above your hard limit: operation not permitted".to_owned(),
+            Op::Rlimit { .. } if errno == Errno::EPERM => {
+                "it is above your hard limit: operation not permitted".to_owned()
+            }
             Op::WriteProc { file, .. } if errno == Errno::EACCES && self.text(file) == c"/proc/self/oom_score_adj" => {
                 "only real root may lower it".to_owned()
             }
@@ -186,7 +220,8 @@ pub fn explain_program(name: &str, errno: Errno, at_exec: bool) -> Error {
         }
         Errno::EISDIR => refused(Code::ProgramDirectory, "is a directory: permission denied"),
         Errno::EACCES => refused(Code::ProgramRefused, "permission denied").fix("chmod +x it in the image"),
-        Errno::ENOEXEC => refused(Code::ProgramFormat, "exec format error").fix("a first line such as #!/bin/sh, or a program for this machine"),
+        Errno::ENOEXEC => refused(Code::ProgramFormat, "exec format error")
+            .fix("a first line such as #!/bin/sh, or a program for this machine"),
         Errno::E2BIG => Error::new(Code::TooLong, run(), "arguments and environment are too long"),
         errno => refused(Code::ProgramRefused, &plain(errno)),
     }
@@ -199,17 +234,27 @@ impl fmt::Display for Plan {
                 writeln!(f, "user namespace: new; ids written by {}", writer.name())?;
                 for (kind, extents) in [("uid", &maps.uids), ("gid", &maps.gids)] {
                     for extent in extents {
-                        writeln!(f, "  {kind} {} inside = {} outside, {} ids", extent.inside, extent.outside, extent.count)?;
+                        writeln!(
+                            f,
+                            "  {kind} {} inside = {} outside, {} ids",
+                            extent.inside, extent.outside, extent.count
+                        )?;
                     }
                 }
             }
             UserNamespace::Join { index, .. } => writeln!(f, "user namespace: joined (linux.namespaces[{index}])")?,
-            UserNamespace::JoinOwner { index, .. } => writeln!(f, "user namespace: the owner of linux.namespaces[{index}], joined")?,
+            UserNamespace::JoinOwner { index, .. } => {
+                writeln!(f, "user namespace: the owner of linux.namespaces[{index}], joined")?
+            }
             UserNamespace::Reuse => writeln!(f, "user namespace: the caller's, which is not the initial one")?,
             UserNamespace::Inherit => writeln!(f, "user namespace: none of its own (--userns=inherit)")?,
         }
         let new = i32::try_from(self.clone_flags).unwrap_or(0) & !libc::CLONE_NEWUSER;
-        writeln!(f, "clone: {}", if new == 0 { "no namespace".to_owned() } else { format!("new {}", namespaces::names(new).join(", ")) })?;
+        writeln!(
+            f,
+            "clone: {}",
+            if new == 0 { "no namespace".to_owned() } else { format!("new {}", namespaces::names(new).join(", ")) }
+        )?;
         for (_, kind) in &self.joined_first {
             writeln!(f, "joined before clone: {}", namespaces::name(*kind))?;
         }
@@ -249,16 +294,28 @@ fn code(op: Op, errno: Errno) -> Code {
         Op::Rlimit { .. } => Code::Rlimit,
         Op::Bounding(_) | Op::Capabilities { .. } | Op::Ambient(_) => Code::Capabilities,
         Op::MakeCwd(_) | Op::EnterCwd(_) => Code::Cwd,
-        _ => if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN) { Code::Exhausted } else { Code::Mount },
+        _ => {
+            if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN) {
+                Code::Exhausted
+            } else {
+                Code::Mount
+            }
+        }
     }
 }
 
 fn fix(op: Op, errno: Errno) -> Option<&'static str> {
     match op {
-        Op::SetAttributes { .. } if errno == Errno::EPERM => Some("drop suid, dev, exec or rw from the mount's options"),
-        Op::Unshare(_) if errno == Errno::ENOSPC => Some("sudo sysctl user.max_net_namespaces=15000 (this is not about disk space)"),
+        Op::SetAttributes { .. } if errno == Errno::EPERM => {
+            Some("drop suid, dev, exec or rw from the mount's options")
+        }
+        Op::Unshare(_) if errno == Errno::ENOSPC => {
+            Some("sudo sysctl user.max_net_namespaces=15000 (this is not about disk space)")
+        }
         Op::FindTarget { .. } if matches!(errno, Errno::EROFS | Errno::EACCES) => Some("create it in the image"),
-        Op::FindTarget { .. } if errno == Errno::ENOTDIR || errno == Errno::EISDIR => Some("bind a file on a file, a directory on a directory"),
+        Op::FindTarget { .. } if errno == Errno::ENOTDIR || errno == Errno::EISDIR => {
+            Some("bind a file on a file, a directory on a directory")
+        }
         _ => None,
     }
 }
@@ -276,16 +333,29 @@ fn attribute_words(attribute: Attribute, value: u64) -> String {
 }
 
 fn propagation(flags: u64) -> &'static str {
-    let words = [(libc::MS_PRIVATE, "private"), (libc::MS_SLAVE, "slave"), (libc::MS_SHARED, "shared"), (libc::MS_UNBINDABLE, "unbindable")];
+    let words = [
+        (libc::MS_PRIVATE, "private"),
+        (libc::MS_SLAVE, "slave"),
+        (libc::MS_SHARED, "shared"),
+        (libc::MS_UNBINDABLE, "unbindable"),
+    ];
     words.into_iter().find(|(flag, _)| flags & flag != 0).map_or("unchanged", |(_, word)| word)
 }
 
 fn words(flags: u64, data: &CStr) -> String {
     let named = [
-        (libc::MS_RDONLY, "ro"), (libc::MS_NOSUID, "nosuid"), (libc::MS_NODEV, "nodev"), (libc::MS_NOEXEC, "noexec"),
-        (libc::MS_SYNCHRONOUS, "sync"), (libc::MS_DIRSYNC, "dirsync"), (libc::MS_NOATIME, "noatime"),
-        (libc::MS_NODIRATIME, "nodiratime"), (libc::MS_RELATIME, "relatime"), (libc::MS_STRICTATIME, "strictatime"),
-        (libc::MS_LAZYTIME, "lazytime"), (256, "nosymfollow"),
+        (libc::MS_RDONLY, "ro"),
+        (libc::MS_NOSUID, "nosuid"),
+        (libc::MS_NODEV, "nodev"),
+        (libc::MS_NOEXEC, "noexec"),
+        (libc::MS_SYNCHRONOUS, "sync"),
+        (libc::MS_DIRSYNC, "dirsync"),
+        (libc::MS_NOATIME, "noatime"),
+        (libc::MS_NODIRATIME, "nodiratime"),
+        (libc::MS_RELATIME, "relatime"),
+        (libc::MS_STRICTATIME, "strictatime"),
+        (libc::MS_LAZYTIME, "lazytime"),
+        (256, "nosymfollow"),
     ];
     let flags = named.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, word)| (*word).to_owned());
     let data = Some(lossy(data)).filter(|data| !data.is_empty());
@@ -295,18 +365,26 @@ fn words(flags: u64, data: &CStr) -> String {
 
 fn attributes(set: u64, clear: u64) -> String {
     let named = [
-        (libc::MOUNT_ATTR_RDONLY, "ro"), (libc::MOUNT_ATTR_NOSUID, "nosuid"), (libc::MOUNT_ATTR_NODEV, "nodev"),
-        (libc::MOUNT_ATTR_NOEXEC, "noexec"), (libc::MOUNT_ATTR_NODIRATIME, "nodiratime"), (libc::MOUNT_ATTR_NOATIME, "noatime"),
-        (libc::MOUNT_ATTR_STRICTATIME, "strictatime"), (libc::MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"),
+        (libc::MOUNT_ATTR_RDONLY, "ro"),
+        (libc::MOUNT_ATTR_NOSUID, "nosuid"),
+        (libc::MOUNT_ATTR_NODEV, "nodev"),
+        (libc::MOUNT_ATTR_NOEXEC, "noexec"),
+        (libc::MOUNT_ATTR_NODIRATIME, "nodiratime"),
+        (libc::MOUNT_ATTR_NOATIME, "noatime"),
+        (libc::MOUNT_ATTR_STRICTATIME, "strictatime"),
+        (libc::MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"),
     ];
-    let list = |mask: u64, sign: char| named.iter().filter(move |(flag, _)| mask & flag != 0).map(move |(_, word)| format!("{sign}{word}"));
+    let list = |mask: u64, sign: char| {
+        named.iter().filter(move |(flag, _)| mask & flag != 0).map(move |(_, word)| format!("{sign}{word}"))
+    };
     let all: Vec<_> = list(set, '+').chain(list(clear, '-')).collect();
     all.join(" ")
 }
 
 fn capabilities(mask: u64) -> String {
     let names = caps::all().into_iter().filter(|capability| mask & capability.bitmask() != 0);
-    let mut names: Vec<_> = names.map(|capability| capability.to_string().trim_start_matches("CAP_").to_lowercase()).collect();
+    let mut names: Vec<_> =
+        names.map(|capability| capability.to_string().trim_start_matches("CAP_").to_lowercase()).collect();
     names.sort_unstable();
     if names.is_empty() { "none".to_owned() } else { names.join(" ") }
 }

@@ -4,12 +4,7 @@ use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 
-use super::{
-    Op,
-    compile::die_with_parent,
-    draft::Draft,
-    ids::UserNamespace,
-};
+use super::{Op, compile::die_with_parent, draft::Draft, ids::UserNamespace};
 use crate::{
     error::{Code, Error, Result, Warning},
     sys::process::Attribute,
@@ -52,7 +47,12 @@ impl Draft<'_> {
 
     /// The ids that init has after the set-up, when they are known.
     fn current_ids(&self) -> Option<(u32, u32)> {
-        let set = self.plan.ops.iter().rev().find_map(|op| if let Op::SetIds { uid, gid } = *op { Some((uid, gid)) } else { None });
+        let set = self
+            .plan
+            .ops
+            .iter()
+            .rev()
+            .find_map(|op| if let Op::SetIds { uid, gid } = *op { Some((uid, gid)) } else { None });
         if set.is_some() {
             return set;
         }
@@ -83,13 +83,19 @@ impl Draft<'_> {
             UserNamespace::Reuse | UserNamespace::Inherit => host.effective & host.bounding,
             UserNamespace::Create { .. } | UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. } => u64::MAX,
         };
-        let mask = |set: &Option<Capabilities>| set.iter().flatten().fold(0, |all, capability| all | 1_u64 << number(*capability));
+        let mask = |set: &Option<Capabilities>| {
+            set.iter().flatten().fold(0, |all, capability| all | 1_u64 << number(*capability))
+        };
         let Some(wanted) = wanted else { return Sets::default() };
-        let all = [wanted.bounding(), wanted.effective(), wanted.permitted(), wanted.inheritable(), wanted.ambient()].map(mask);
+        let all = [wanted.bounding(), wanted.effective(), wanted.permitted(), wanted.inheritable(), wanted.ambient()]
+            .map(mask);
         let lost = all.iter().fold(0, |lost, set| lost | set & !grantable);
         if lost != 0 {
             let names: Vec<_> = wanted_names(wanted, lost);
-            self.warn(Warning::new(Code::Capabilities, format!("capabilities that the caller lacks were dropped: {}", names.join(" "))));
+            self.warn(Warning::new(
+                Code::Capabilities,
+                format!("capabilities that the caller lacks were dropped: {}", names.join(" ")),
+            ));
         }
         let [bounding, effective, permitted, inheritable, ambient] = all.map(|set| set & grantable);
         // The kernel's own conditions: effective within permitted, ambient within permitted and inheritable, and
@@ -149,7 +155,15 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
         return vec![program.to_owned()];
     }
     // An empty element means the current directory, as in the shell.
-    path.split(':').map(|directory| if directory.is_empty() { format!("./{program}") } else { Path::new(directory).join(program).display().to_string() }).collect()
+    path.split(':')
+        .map(|directory| {
+            if directory.is_empty() {
+                format!("./{program}")
+            } else {
+                Path::new(directory).join(program).display().to_string()
+            }
+        })
+        .collect()
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -169,7 +183,13 @@ fn number(capability: oci_spec::runtime::Capability) -> u8 {
 
 fn wanted_names(wanted: &LinuxCapabilities, mask: u64) -> Vec<String> {
     let all = [wanted.bounding(), wanted.effective(), wanted.permitted(), wanted.inheritable(), wanted.ambient()];
-    let mut names: Vec<_> = all.into_iter().flatten().flatten().filter(|capability| mask >> number(**capability) & 1 == 1).map(ToString::to_string).collect();
+    let mut names: Vec<_> = all
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|capability| mask >> number(**capability) & 1 == 1)
+        .map(ToString::to_string)
+        .collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -190,7 +210,12 @@ mod tests {
     #[test]
     fn capabilities_have_the_numbers_of_the_kernel() {
         use oci_spec::runtime::Capability;
-        let pairs = [(Capability::Chown, 0), (Capability::Kill, 5), (Capability::SysAdmin, 21), (Capability::CheckpointRestore, 40)];
+        let pairs = [
+            (Capability::Chown, 0),
+            (Capability::Kill, 5),
+            (Capability::SysAdmin, 21),
+            (Capability::CheckpointRestore, 40),
+        ];
         for (capability, wanted) in pairs {
             assert_eq!(number(capability), wanted, "{capability}");
         }

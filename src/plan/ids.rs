@@ -110,7 +110,10 @@ fn choose(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning
         None => {}
     }
     if mode == UsernsMode::Inherit {
-        warnings.push(Warning::new(Code::Inherit, "--userns=inherit: root inside is root of the user namespace that pura runs in"));
+        warnings.push(Warning::new(
+            Code::Inherit,
+            "--userns=inherit: root inside is root of the user namespace that pura runs in",
+        ));
         return Ok(known(UserNamespace::Inherit, Some(host.own_maps.clone()).filter(|maps| !maps.uids.is_empty())));
     }
     if let Some(index) = foreign_owner(spec, host) {
@@ -137,7 +140,9 @@ fn joined_maps(host: &Host, index: usize) -> Option<Maps> {
 /// A joined namespace that another user namespace than the caller's owns.
 fn foreign_owner(spec: &Spec, host: &Host) -> Option<usize> {
     let joined = host.named.namespaces.iter().map(Option::as_ref);
-    let foreign = joined.enumerate().find(|(_, joined)| joined.is_some_and(|joined| joined.owner != 0 && joined.owner != host.own_userns));
+    let foreign = joined
+        .enumerate()
+        .find(|(_, joined)| joined.is_some_and(|joined| joined.owner != 0 && joined.owner != host.own_userns));
     foreign.map(|(index, _)| index).filter(|_| spec.linux().is_some())
 }
 
@@ -147,7 +152,8 @@ fn create(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning
     let lines = |lines: Option<&Vec<LinuxIdMapping>>| lines.into_iter().flatten().map(extent).collect::<Vec<_>>();
     let uids = lines(linux.and_then(|linux| linux.uid_mappings().as_ref()));
     let gids = lines(linux.and_then(|linux| linux.gid_mappings().as_ref()));
-    let maps = if uids.is_empty() && gids.is_empty() { automatic(spec, host, mode, warnings)? } else { Maps { uids, gids } };
+    let maps =
+        if uids.is_empty() && gids.is_empty() { automatic(spec, host, mode, warnings)? } else { Maps { uids, gids } };
     for (name, map) in [("uidMappings", &maps.uids), ("gidMappings", &maps.gids)] {
         check_lines(map).map_err(|why| Error::new(Code::BadMap, format!("use linux.{name}"), why))?;
     }
@@ -178,7 +184,8 @@ fn check_lines(map: &[Extent]) -> std::result::Result<(), String> {
             return Err(format!("the line {line:?} reaches beyond 32 bits"));
         }
         let overlaps = map.iter().take(index).any(|other| {
-            crosses(other.inside, other.count, extent.inside, extent.count) || crosses(other.outside, other.count, extent.outside, extent.count)
+            crosses(other.inside, other.count, extent.inside, extent.count)
+                || crosses(other.outside, other.count, extent.outside, extent.count)
         });
         if overlaps {
             return Err(format!("the line {line:?} overlaps another"));
@@ -195,7 +202,12 @@ fn crosses(a: u32, a_count: u32, b: u32, b_count: u32) -> bool {
 /// The maps when the config names none.
 fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning>) -> Result<Maps> {
     let caller = &host.caller;
-    if host.initial_userns && caller.has(CAP_SETUID) && caller.has(CAP_SETGID) && caller.uid == 0 && mode != UsernsMode::Single {
+    if host.initial_userns
+        && caller.has(CAP_SETUID)
+        && caller.has(CAP_SETGID)
+        && caller.uid == 0
+        && mode != UsernsMode::Single
+    {
         // Every id as it is: what engines of real root expect. The last id, -1, is no id.
         let all = vec![Extent { inside: 0, outside: 0, count: u32::MAX }];
         return Ok(Maps { uids: all.clone(), gids: all });
@@ -216,7 +228,10 @@ fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warn
     let own = |own: u32, ranges: &[Range], warnings: &mut Vec<Warning>| {
         let clean = normalise(ranges, own);
         if clean.1 {
-            warnings.push(Warning::new(Code::OwnIdInRange, format!("a range of subordinate ids contains your own id {own}, and was split")));
+            warnings.push(Warning::new(
+                Code::OwnIdInRange,
+                format!("a range of subordinate ids contains your own id {own}, and was split"),
+            ));
         }
         if keep { keep_id(own, &clean.0) } else { stack(own, &clean.0) }
     };
@@ -233,26 +248,41 @@ fn wants_more(spec: &Spec) -> bool {
 fn account_warnings(account: &Account, uid: u32, needed: bool) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if account.getsubids_failed {
-        warnings.push(Warning::new(Code::Getsubids, "getsubids failed or took over 2 s; /etc/subuid and /etc/subgid were used instead"));
+        warnings.push(Warning::new(
+            Code::Getsubids,
+            "getsubids failed or took over 2 s; /etc/subuid and /etc/subgid were used instead",
+        ));
     }
     let name = account.name.clone().unwrap_or_else(|| uid.to_string());
-    let fix = format!("sudo usermod --add-subuids {0}-{1} --add-subgids {0}-{1} {name}", account.free, account.free.saturating_add(65535));
+    let fix = format!(
+        "sudo usermod --add-subuids {0}-{1} --add-subgids {0}-{1} {name}",
+        account.free,
+        account.free.saturating_add(65535)
+    );
     match (account.uids.is_empty(), account.gids.is_empty()) {
         (true, true) if account.name.is_none() => {
-            let what = format!("uid {uid} has no account name, so its subordinate ids cannot be looked up; only the caller's id is mapped");
+            let what = format!(
+                "uid {uid} has no account name, so its subordinate ids cannot be looked up; only the caller's id is mapped"
+            );
             warnings.push(Warning::new(Code::NoAccount, what));
         }
         (true, true) => {
-            let what = format!("no subordinate ids for {name}: only the caller's own id is mapped{}", if needed { ", and the config uses others" } else { "" });
+            let what = format!(
+                "no subordinate ids for {name}: only the caller's own id is mapped{}",
+                if needed { ", and the config uses others" } else { "" }
+            );
             warnings.push(Warning::new(Code::SingleId, what).fix(fix));
         }
         (true, false) | (false, true) => {
-            let what = format!("{name} has subordinate uids without gids, or the reverse, so only the caller's own id is mapped");
+            let what = format!(
+                "{name} has subordinate uids without gids, or the reverse, so only the caller's own id is mapped"
+            );
             warnings.push(Warning::new(Code::OneSidedIds, what).fix(fix));
         }
         (false, false) if account.no_mapper => {
             let what = "newuidmap and newgidmap are not installed, so only the caller's own id is mapped";
-            warnings.push(Warning::new(Code::SingleId, what).fix("apt install uidmap, or dnf install shadow-utils-subid"));
+            warnings
+                .push(Warning::new(Code::SingleId, what).fix("apt install uidmap, or dnf install shadow-utils-subid"));
         }
         (false, false) => {}
     }
@@ -261,7 +291,8 @@ fn account_warnings(account: &Account, uid: u32, needed: bool) -> Vec<Warning> {
 
 /// Sorted ranges without overlaps, split around the caller's own id; and whether that was needed.
 fn normalise(ranges: &[Range], own: u32) -> (Vec<Range>, bool) {
-    let mut bounds: Vec<(u64, u64)> = ranges.iter().map(|range| (range.first.into(), u64::from(range.first) + u64::from(range.count))).collect();
+    let mut bounds: Vec<(u64, u64)> =
+        ranges.iter().map(|range| (range.first.into(), u64::from(range.first) + u64::from(range.count))).collect();
     bounds.sort_unstable();
     let own = u64::from(own);
     let mut clean: Vec<(u64, u64)> = Vec::new();
@@ -330,14 +361,20 @@ fn writer(maps: &Maps, host: &Host) -> Result<Writer> {
         return Ok(Writer::Init);
     }
     let Some(account) = &host.account else { return Ok(Writer::Mappers) };
-    for (kind, map, owned, own) in [("uid", &maps.uids, &account.uids, caller.uid), ("gid", &maps.gids, &account.gids, caller.gid)] {
+    for (kind, map, owned, own) in
+        [("uid", &maps.uids, &account.uids, caller.uid), ("gid", &maps.gids, &account.gids, caller.gid)]
+    {
         if let Some(foreign) = map.iter().find(|extent| !is_owned(extent, owned, own)) {
             return Err(foreign_ids(kind, *foreign, owned, own, account));
         }
     }
     if account.no_mapper {
-        return Err(Error::new(Code::MapperMissing, "map more than one id", "newuidmap and newgidmap are not installed")
-            .fix("apt install uidmap, or dnf install shadow-utils-subid, or --userns=single"));
+        return Err(Error::new(
+            Code::MapperMissing,
+            "map more than one id",
+            "newuidmap and newgidmap are not installed",
+        )
+        .fix("apt install uidmap, or dnf install shadow-utils-subid, or --userns=single"));
     }
     Ok(Writer::Mappers)
 }
@@ -362,11 +399,14 @@ fn foreign_ids(kind: &str, foreign: Extent, owned: &[Range], own: u32, account: 
     );
     let mut yours = vec![own.to_string()];
     yours.extend(owned.iter().map(|range| format!("{}-{}", range.first, last(range.first, range.count))));
-    let error = Error::new(Code::ForeignIds, what, format!("yours are {}", yours.join(", "))).at(format!("linux.{kind}Mappings"));
+    let error = Error::new(Code::ForeignIds, what, format!("yours are {}", yours.join(", ")))
+        .at(format!("linux.{kind}Mappings"));
     match &account.name {
-        Some(name) if owned.is_empty() => {
-            error.fix(format!("sudo usermod --add-subuids {0}-{1} --add-subgids {0}-{1} {name}", account.free, account.free.saturating_add(65535)))
-        }
+        Some(name) if owned.is_empty() => error.fix(format!(
+            "sudo usermod --add-subuids {0}-{1} --add-subgids {0}-{1} {name}",
+            account.free,
+            account.free.saturating_add(65535)
+        )),
         _ => error.fix("map only ids that are yours, or leave the mappings out"),
     }
 }
@@ -376,7 +416,10 @@ fn check(spec: &Spec, ids: &Ids, warnings: &mut Vec<Warning>) -> Result<()> {
     let Some(process) = spec.process() else { return Ok(()) };
     let user = process.user();
     let unmapped = |name: &str, id: u32, map: &[Extent]| {
-        let mapped: Vec<_> = map.iter().map(|extent| format!("{}-{}", extent.inside, u64::from(extent.inside) + u64::from(extent.count) - 1)).collect();
+        let mapped: Vec<_> = map
+            .iter()
+            .map(|extent| format!("{}-{}", extent.inside, u64::from(extent.inside) + u64::from(extent.count) - 1))
+            .collect();
         let why = format!("{id} is not mapped inside (mapped: {})", mapped.join(", "));
         Err(Error::new(Code::UserUnmapped, format!("run as {name} {id}"), why)
             .at(format!("process.user.{name}"))
@@ -418,29 +461,27 @@ mod tests {
 
     #[test]
     fn the_caller_is_0_and_its_ranges_follow() {
-        assert_eq!(stack(1000, &[range(100_000, 65536), range(300_000, 10)]), [
-            line(0, 1000, 1),
-            line(1, 100_000, 65536),
-            line(65537, 300_000, 10)
-        ]);
+        assert_eq!(
+            stack(1000, &[range(100_000, 65536), range(300_000, 10)]),
+            [line(0, 1000, 1), line(1, 100_000, 65536), line(65537, 300_000, 10)]
+        );
     }
 
     #[test]
     fn keep_id_leaves_the_callers_id_in_its_place() {
-        assert_eq!(keep_id(1000, &[range(100_000, 65536)]), [
-            line(0, 100_000, 1000),
-            line(1001, 101_000, 64536),
-            line(1000, 1000, 1)
-        ]);
+        assert_eq!(
+            keep_id(1000, &[range(100_000, 65536)]),
+            [line(0, 100_000, 1000), line(1001, 101_000, 64536), line(1000, 1000, 1)]
+        );
         assert_eq!(keep_id(1000, &[range(5, 10)]), [line(0, 5, 10), line(1000, 1000, 1)]);
     }
 
     #[test]
     fn ranges_are_sorted_and_split_around_the_callers_id() {
-        assert_eq!(normalise(&[range(900, 200), range(100, 50), range(120, 40)], 1000), (
-            vec![range(100, 50), range(150, 10), range(900, 100), range(1001, 99)],
-            true
-        ));
+        assert_eq!(
+            normalise(&[range(900, 200), range(100, 50), range(120, 40)], 1000),
+            (vec![range(100, 50), range(150, 10), range(900, 100), range(1001, 99)], true)
+        );
         assert_eq!(normalise(&[range(5, 0)], 1000), (vec![], false));
         assert_eq!(normalise(&[range(u32::MAX - 1, 5)], 1000).0, [range(u32::MAX - 1, 1)]);
     }
@@ -464,9 +505,18 @@ mod tests {
         host.caller.uid = uid;
         host.caller.gid = uid;
         host.caller.effective = effective;
-        let account = Account { name: Some("alice".to_owned()), uids: ranges.to_vec(), gids: ranges.to_vec(), free: 165_536, ..Account::default() };
+        let account = Account {
+            name: Some("alice".to_owned()),
+            uids: ranges.to_vec(),
+            gids: ranges.to_vec(),
+            free: 165_536,
+            ..Account::default()
+        };
         host.account = Some(account);
-        host.own_maps = Maps { uids: vec![line(0, 1000, 1), line(1, 100_000, 65536)], gids: vec![line(0, 1000, 1), line(1, 100_000, 65536)] };
+        host.own_maps = Maps {
+            uids: vec![line(0, 1000, 1), line(1, 100_000, 65536)],
+            gids: vec![line(0, 1000, 1), line(1, 100_000, 65536)],
+        };
         host
     }
 
@@ -484,7 +534,11 @@ mod tests {
         let some = [range(100_000, 65536)];
         let row = |json, uid, caps, initial, mode, ranges: &[Range]| {
             let (ids, warnings) = decide(&spec(json), &host(uid, caps, initial, ranges), mode).unwrap();
-            let writer = if let UserNamespace::Create { writer, .. } = ids.user_namespace { writer.name() } else { ids.user_namespace.word() };
+            let writer = if let UserNamespace::Create { writer, .. } = ids.user_namespace {
+                writer.name()
+            } else {
+                ids.user_namespace.word()
+            };
             (writer, warnings.iter().map(Warning::code).collect::<Vec<_>>())
         };
         let (init, parent, mappers) = (Writer::Init.name(), Writer::Parent.name(), Writer::Mappers.name());

@@ -8,7 +8,9 @@ use crate::error::Result;
 impl Draft<'_> {
     /// What is written to our own `/proc` files.
     pub(super) fn early_limits(&mut self) -> Result<()> {
-        let Some(score) = self.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) else { return Ok(()) };
+        let Some(score) = self.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) else {
+            return Ok(());
+        };
         let (file, line) = (self.text("/proc/self/oom_score_adj")?, self.text(score.to_string())?);
         self.step_for(Op::WriteProc { file, line }, "process.oomScoreAdj");
         Ok(())
@@ -53,9 +55,24 @@ pub(super) fn number(limit: Type) -> u32 {
 /// The name of a limit in config.json.
 pub(super) fn name(resource: u32) -> String {
     let all = [
-        Type::RlimitCpu, Type::RlimitFsize, Type::RlimitData, Type::RlimitStack, Type::RlimitCore, Type::RlimitRss,
-        Type::RlimitNproc, Type::RlimitNofile, Type::RlimitMemlock, Type::RlimitAs, Type::RlimitLocks,
-        Type::RlimitSigpending, Type::RlimitMsgqueue, Type::RlimitNice, Type::RlimitRtprio, Type::RlimitRttime,
+        Type::RlimitCpu,
+        Type::RlimitFsize,
+        Type::RlimitData,
+        Type::RlimitStack,
+        Type::RlimitCore,
+        Type::RlimitRss,
+        Type::RlimitNproc,
+        Type::RlimitNofile,
+        Type::RlimitMemlock,
+        Type::RlimitAs,
+        Type::RlimitLocks,
+        Type::RlimitSigpending,
+        Type::RlimitMsgqueue,
+        Type::RlimitNice,
+        Type::RlimitRtprio,
+        Type::RlimitRttime,
     ];
-    all.into_iter().find(|limit| number(*limit) == resource).map_or_else(|| resource.to_string(), |limit| limit.to_string())
+    all.into_iter()
+        .find(|limit| number(*limit) == resource)
+        .map_or_else(|| resource.to_string(), |limit| limit.to_string())
 }

@@ -89,13 +89,17 @@ impl<'a> Draft<'a> {
     fn mount(&mut self, entry: Entry<'_>, source: Option<Slot>) -> Result<()> {
         let options = entry.options();
         if let Some(word) = &options.refused {
-            return Err(entry.refuse(Code::Unsupported, format!("option {word:?} is not supported by this version of pura")));
+            return Err(
+                entry.refuse(Code::Unsupported, format!("option {word:?} is not supported by this version of pura"))
+            );
         }
         if entry.mount.destination() == Path::new("/") {
             return Err(entry.refuse(Code::Field, "the destination is the root itself"));
         }
         if options.copy_up {
-            return Err(entry.refuse(Code::Unsupported, "option \"tmpcopyup\" is not supported by this version of pura"));
+            return Err(
+                entry.refuse(Code::Unsupported, "option \"tmpcopyup\" is not supported by this version of pura")
+            );
         }
         if options.remount {
             return self.remount(entry, &options);
@@ -106,7 +110,10 @@ impl<'a> Draft<'a> {
         match entry.kind() {
             "" => Err(entry.refuse(Code::Field, "it has no type, and its options no bind")),
             "sysfs" if !self.owns_network() => {
-                self.warn(Warning::new(Code::SysfsBound, "/sys is the host's, read-only, because the container has no network namespace of its own"));
+                self.warn(Warning::new(
+                    Code::SysfsBound,
+                    "/sys is the host's, read-only, because the container has no network namespace of its own",
+                ));
                 self.bind_host("/sys", entry, &options)
             }
             "cgroup" | "cgroup2" => self.cgroup(entry, &options),
@@ -127,7 +134,13 @@ impl<'a> Draft<'a> {
             Op::MountTmpfs { flags, data, on: Slot::TARGET }
         } else {
             let source = entry.mount.source().as_deref().unwrap_or(Path::new(kind));
-            Op::Mount { kind: self.text(kind)?, source: self.text(source.as_os_str().as_bytes())?, flags, data, on: Slot::TARGET }
+            Op::Mount {
+                kind: self.text(kind)?,
+                source: self.text(source.as_os_str().as_bytes())?,
+                flags,
+                data,
+                on: Slot::TARGET,
+            }
         };
         self.step_for(op, entry.place());
         self.propagate(entry, options, true)
@@ -140,7 +153,10 @@ impl<'a> Draft<'a> {
             // The kernel refuses an unmapped id with EINVAL, and a single-id map has no 5 (tty).
             data.retain(|word| self.keeps_id(word));
         }
-        if entry.kind() == "overlay" && self.plan.ids.user_namespace != UserNamespace::Inherit && !data.iter().any(|word| word == "userxattr") {
+        if entry.kind() == "overlay"
+            && self.plan.ids.user_namespace != UserNamespace::Inherit
+            && !data.iter().any(|word| word == "userxattr")
+        {
             // trusted.* attributes are closed to a user namespace.
             data.push("userxattr".to_owned());
         }
@@ -152,7 +168,10 @@ impl<'a> Draft<'a> {
         let Ok(id) = id.parse::<u32>() else { return true };
         let mapped = if name == "gid" { self.plan.ids.is_gid_mapped(id) } else { self.plan.ids.is_uid_mapped(id) };
         if !mapped {
-            self.warn(Warning::new(Code::DevptsId, format!("devpts option {word:?} was dropped, because the id is not mapped")));
+            self.warn(Warning::new(
+                Code::DevptsId,
+                format!("devpts option {word:?} was dropped, because the id is not mapped"),
+            ));
         }
         mapped
     }
@@ -189,7 +208,8 @@ impl<'a> Draft<'a> {
             None => self.open_source(entry, options, Some(Slot::TREE))?,
         };
         // While the tree is detached: no mount is writable, or executable, for a moment.
-        for (set, clear, recursive) in [(options.set, options.clear, false), (options.set_all, options.clear_all, true)] {
+        for (set, clear, recursive) in [(options.set, options.clear, false), (options.set_all, options.clear_all, true)]
+        {
             if set | clear != 0 {
                 // The kernel wants what it sets not to be cleared, except for the enumeration of access times.
                 self.step_for(Op::SetAttributes { mount: tree, set, clear, recursive }, entry.place());
@@ -214,7 +234,9 @@ impl<'a> Draft<'a> {
         };
         match self.source_kind(entry) {
             Some(host::Kind::Missing) => return refuse(Code::BindSource, format!("{source:?} does not exist")),
-            Some(host::Kind::Refused(errno)) => return refuse(Code::PathBlocked, plain(nix::errno::Errno::from_raw(errno))),
+            Some(host::Kind::Refused(errno)) => {
+                return refuse(Code::PathBlocked, plain(nix::errno::Errno::from_raw(errno)));
+            }
             Some(host::Kind::Directory | host::Kind::File) | None => {}
         }
         let path = self.text(source.as_os_str().as_bytes())?;
@@ -276,7 +298,8 @@ impl<'a> Draft<'a> {
 
     /// Whether the wish for a private mount is fulfilled already: everything in the namespace was made private.
     fn is_private(&self, options: &Options) -> bool {
-        let root = self.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
+        let root =
+            self.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
         let all_private = matches!(root, "" | "private" | "rprivate" | "unbindable" | "runbindable");
         all_private && options.propagation.is_none_or(|flags| flags & libc::MS_PRIVATE != 0)
     }

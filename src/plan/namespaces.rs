@@ -60,7 +60,9 @@ impl Draft<'_> {
                 self.create(new, writer);
                 self.map_ids(&maps.uids, &maps.gids, writer, deny_setgroups)?;
             }
-            UserNamespace::Reuse | UserNamespace::Inherit => self.plan.clone_flags = flags(new & !libc::CLONE_NEWCGROUP),
+            UserNamespace::Reuse | UserNamespace::Inherit => {
+                self.plan.clone_flags = flags(new & !libc::CLONE_NEWCGROUP)
+            }
             UserNamespace::Join { index, .. } => self.enter(index, false)?,
             UserNamespace::JoinOwner { index, .. } => self.enter(index, true)?,
         }
@@ -77,10 +79,13 @@ impl Draft<'_> {
             return Err(Error::new(Code::Join, what(), "it was not examined").at(place));
         };
         if found.kind < 0 {
-            return Err(Error::new(Code::Join, what(), crate::error::plain(nix::errno::Errno::from_raw(-found.kind))).at(place));
+            return Err(
+                Error::new(Code::Join, what(), crate::error::plain(nix::errno::Errno::from_raw(-found.kind))).at(place)
+            );
         }
         if found.kind != flag {
-            let is = if found.kind == 0 { "no namespace".to_owned() } else { format!("a {} namespace", name(found.kind)) };
+            let is =
+                if found.kind == 0 { "no namespace".to_owned() } else { format!("a {} namespace", name(found.kind)) };
             return Err(Error::new(Code::Join, what(), format!("it is {is}")).at(place));
         }
         let slot = self.input(Input::Namespace(path.to_owned()));
@@ -135,7 +140,8 @@ impl Draft<'_> {
             self.step_for(Op::SetNs { from, kind }, format!("linux.namespaces[{index}]"));
         }
         let cloned = i32::try_from(self.plan.clone_flags).unwrap_or(0);
-        let unshared = self.plan.ops.iter().filter_map(|op| if let Op::Unshare(flag) = op { Some(*flag) } else { None });
+        let unshared =
+            self.plan.ops.iter().filter_map(|op| if let Op::Unshare(flag) = op { Some(*flag) } else { None });
         let made = unshared.fold(cloned, |all, flag| all | flag);
         let rest = new & !made;
         if rest != 0 {

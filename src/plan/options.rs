@@ -1,11 +1,11 @@
 //! Mount options: the words of spec 2.5, as flags. Pure.
 
 use libc::{
-    MOUNT_ATTR_NOATIME as NOATIME, MOUNT_ATTR_NODEV as NODEV, MOUNT_ATTR_NODIRATIME as NODIRATIME,
-    MOUNT_ATTR_NOEXEC as NOEXEC, MOUNT_ATTR_NOSUID as NOSUID, MOUNT_ATTR_NOSYMFOLLOW as NOSYMFOLLOW,
-    MOUNT_ATTR_RDONLY as RDONLY, MOUNT_ATTR_STRICTATIME as STRICTATIME, MOUNT_ATTR__ATIME as ATIME, MS_DIRSYNC,
-    MS_I_VERSION, MS_LAZYTIME, MS_MANDLOCK, MS_PRIVATE, MS_REC, MS_SHARED, MS_SILENT, MS_SLAVE, MS_SYNCHRONOUS,
-    MS_UNBINDABLE,
+    MOUNT_ATTR__ATIME as ATIME, MOUNT_ATTR_NOATIME as NOATIME, MOUNT_ATTR_NODEV as NODEV,
+    MOUNT_ATTR_NODIRATIME as NODIRATIME, MOUNT_ATTR_NOEXEC as NOEXEC, MOUNT_ATTR_NOSUID as NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW as NOSYMFOLLOW, MOUNT_ATTR_RDONLY as RDONLY, MOUNT_ATTR_STRICTATIME as STRICTATIME,
+    MS_DIRSYNC, MS_I_VERSION, MS_LAZYTIME, MS_MANDLOCK, MS_PRIVATE, MS_REC, MS_SHARED, MS_SILENT, MS_SLAVE,
+    MS_SYNCHRONOUS, MS_UNBINDABLE,
 };
 
 /// What a word does.
@@ -166,7 +166,9 @@ impl Options {
             Effect::Time(value) => (self.set, self.clear) = (self.set & !ATIME | value, self.clear | ATIME),
             Effect::SetAll(flag) => change(&mut self.set_all, &mut self.clear_all, flag),
             Effect::ClearAll(flag) => change(&mut self.clear_all, &mut self.set_all, flag),
-            Effect::TimeAll(value) => (self.set_all, self.clear_all) = (self.set_all & !ATIME | value, self.clear_all | ATIME),
+            Effect::TimeAll(value) => {
+                (self.set_all, self.clear_all) = (self.set_all & !ATIME | value, self.clear_all | ATIME)
+            }
             Effect::Super(flag) => self.super_flags |= flag,
             Effect::SuperClear(flag) => self.super_flags &= !flag,
             Effect::Propagation(flags) => self.propagation = Some(flags),
@@ -242,7 +244,13 @@ mod tests {
     #[test]
     fn mount_flags_have_the_numbers_of_mount_2() {
         let flags = of(&["ro", "nosuid", "nodev", "noexec", "noatime", "nosymfollow", "sync"]).mount_flags();
-        let wanted = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_NOATIME | 256 | MS_SYNCHRONOUS;
+        let wanted = libc::MS_RDONLY
+            | libc::MS_NOSUID
+            | libc::MS_NODEV
+            | libc::MS_NOEXEC
+            | libc::MS_NOATIME
+            | 256
+            | MS_SYNCHRONOUS;
         assert_eq!(flags, wanted);
     }
 

@@ -7,12 +7,7 @@ use std::{
 
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 
-use super::{
-    Op, Slot,
-    compile::die_with_parent,
-    draft::Draft,
-    ids::UserNamespace,
-};
+use super::{Op, Slot, compile::die_with_parent, draft::Draft, ids::UserNamespace};
 use crate::{
     error::{Code, Error, Result, Warning},
     host::{self, ids::Extent},
@@ -36,7 +31,10 @@ impl Draft<'_> {
             Some("slave" | "rslave") => libc::MS_SLAVE,
             // Events of a namespace that a more privileged one made never travel back: mount_namespaces(7).
             Some("shared" | "rshared") => {
-                self.warn(Warning::new(Code::Propagation, "rootfsPropagation \"shared\" cannot reach the host from a user namespace"));
+                self.warn(Warning::new(
+                    Code::Propagation,
+                    "rootfsPropagation \"shared\" cannot reach the host from a user namespace",
+                ));
                 libc::MS_SLAVE
             }
             Some("unbindable" | "runbindable") => libc::MS_PRIVATE,
@@ -84,7 +82,10 @@ impl Draft<'_> {
     /// Whether container root, when there is one, is somebody else than the caller.
     pub(super) fn changes_ids(&self) -> bool {
         let UserNamespace::Create { maps, .. } = &self.plan.ids.user_namespace else {
-            return matches!(self.plan.ids.user_namespace, UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. });
+            return matches!(
+                self.plan.ids.user_namespace,
+                UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. }
+            );
         };
         let inside = |extents: &[Extent], id: u32| extents.iter().find_map(|extent| extent.inside_of(id));
         let own = (inside(&maps.uids, self.host.caller.uid), inside(&maps.gids, self.host.caller.gid));
@@ -105,7 +106,10 @@ impl Draft<'_> {
         }
         let unbindable = self.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
         if unbindable.is_some_and(|word| word.ends_with("unbindable")) {
-            self.step_for(Op::PropagateMount { mount: Slot::ROOT, flags: libc::MS_UNBINDABLE }, "linux.rootfsPropagation");
+            self.step_for(
+                Op::PropagateMount { mount: Slot::ROOT, flags: libc::MS_UNBINDABLE },
+                "linux.rootfsPropagation",
+            );
         }
     }
 

@@ -12,7 +12,13 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     let linux = spec.linux().as_ref();
     let label = |label: Option<&String>| label.is_some_and(|label| !label.is_empty() && label != "unconfined");
     let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
-        let kinds = [hooks.create_runtime(), hooks.create_container(), hooks.start_container(), hooks.poststart(), hooks.poststop()];
+        let kinds = [
+            hooks.create_runtime(),
+            hooks.create_container(),
+            hooks.start_container(),
+            hooks.poststart(),
+            hooks.poststop(),
+        ];
         kinds.iter().any(|kind| kind.as_ref().is_some_and(|list| !list.is_empty())) || has_prestart(hooks)
     });
     let joins = |wanted: LinuxNamespaceType| {
@@ -32,10 +38,19 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
         (joins(LinuxNamespaceType::Mount), "linux.namespaces (mount, joined)"),
         (joins(LinuxNamespaceType::Time), "linux.namespaces (time, joined)"),
         (linux.is_some_and(|linux| linux.seccomp().is_some()), "linux.seccomp"),
-        (linux.is_some_and(|linux| linux.devices().as_ref().is_some_and(|devices| !devices.is_empty())), "linux.devices"),
+        (
+            linux.is_some_and(|linux| linux.devices().as_ref().is_some_and(|devices| !devices.is_empty())),
+            "linux.devices",
+        ),
         (linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|sysctl| !sysctl.is_empty())), "linux.sysctl"),
-        (linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())), "linux.netDevices"),
-        (linux.is_some_and(|linux| linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty())), "linux.timeOffsets"),
+        (
+            linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
+            "linux.netDevices",
+        ),
+        (
+            linux.is_some_and(|linux| linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty())),
+            "linux.timeOffsets",
+        ),
         (linux.is_some_and(|linux| label(linux.mount_label().as_ref())), "linux.mountLabel"),
         (linux.is_some_and(|linux| linux.intel_rdt().is_some()), "linux.intelRdt"),
         (linux.is_some_and(|linux| linux.memory_policy().is_some()), "linux.memoryPolicy"),

@@ -75,8 +75,10 @@ impl Claim {
         let id = self.id.clone();
         let Some(root) = &self.root else { return Err(refused(Errno::EBADF, &id)) };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let directory = openat(&root.directory, id.as_str(), flags, Mode::empty()).map_err(|errno| refused(errno, &id))?;
-        let directory = Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| refused(errno, &id))?;
+        let directory =
+            openat(&root.directory, id.as_str(), flags, Mode::empty()).map_err(|errno| refused(errno, &id))?;
+        let directory =
+            Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| refused(errno, &id))?;
         self.directory = Some(Directory::Locked(directory));
         let mut file = self.file(INTENT)?;
         file.write_all(intent.line()?.as_bytes()).map_err(|error| refused(errno_of(&error), &id))?;
@@ -100,8 +102,10 @@ impl Claim {
     /// by then, could not open one in this directory; and because the answer comes back on it.
     pub fn listen(&self) -> Result<OwnedFd> {
         let what = || format!("listen for the start of {:?}", self.id.as_str());
-        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).doing(Code::Exhausted, what)?;
-        let address = socket_address(self.directory.as_ref().map_or(-1, |directory| directory.as_fd().as_raw_fd())).doing(Code::StateRefused, what)?;
+        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+            .doing(Code::Exhausted, what)?;
+        let address = socket_address(self.directory.as_ref().map_or(-1, |directory| directory.as_fd().as_raw_fd()))
+            .doing(Code::StateRefused, what)?;
         bind(listener.as_raw_fd(), &address).doing(Code::StateRefused, what)?;
         listen(&listener, Backlog::new(1).unwrap_or(Backlog::MAXALLOWABLE)).doing(Code::StateRefused, what)?;
         Ok(listener)
@@ -116,7 +120,8 @@ impl Claim {
 
     /// Records the container as created: complete, or not at all.
     pub fn commit(&mut self, record: &Record) -> Result<()> {
-        let json = serde_json::to_vec(record).map_err(|error| Error::new(Code::Bug, "write the state", error.to_string()))?;
+        let json =
+            serde_json::to_vec(record).map_err(|error| Error::new(Code::Bug, "write the state", error.to_string()))?;
         self.file(NEW_STATE)?.write_all(&json).map_err(|error| refused(errno_of(&error), &self.id))?;
         let directory = self.directory.as_ref().ok_or_else(|| refused(Errno::EBADF, &self.id))?;
         renameat(directory.as_fd(), NEW_STATE, directory.as_fd(), STATE).map_err(|errno| refused(errno, &self.id))?;

@@ -120,7 +120,8 @@ impl Entry {
 
     /// The config as it was at `create`.
     pub fn config(&self) -> Result<Vec<u8>> {
-        read(self.directory.as_fd(), CONFIG, u64::MAX).doing(Code::StateDamaged, || format!("read the config of {:?}", self.id.as_str()))
+        read(self.directory.as_fd(), CONFIG, u64::MAX)
+            .doing(Code::StateDamaged, || format!("read the config of {:?}", self.id.as_str()))
     }
 
     /// Locks the entry against all other verbs that change it; waits for them, but not for ever.
@@ -130,7 +131,11 @@ impl Entry {
             Err(entry) => {
                 let creator = entry.intent().map(|intent| intent.creator.pid);
                 let who = creator.map_or_else(String::new, |pid| format!(" (perhaps process {pid})"));
-                Err(Error::new(Code::Locked, format!("{verb} {:?}", entry.id.as_str()), format!("another pura is at work on it{who}")))
+                Err(Error::new(
+                    Code::Locked,
+                    format!("{verb} {:?}", entry.id.as_str()),
+                    format!("another pura is at work on it{who}"),
+                ))
             }
         }
     }
@@ -186,7 +191,8 @@ impl Locked {
 
     /// As [`Entry::config`].
     pub fn config(&self) -> Result<Vec<u8>> {
-        read(self.directory.as_fd(), CONFIG, u64::MAX).doing(Code::StateDamaged, || format!("read the config of {:?}", self.id.as_str()))
+        read(self.directory.as_fd(), CONFIG, u64::MAX)
+            .doing(Code::StateDamaged, || format!("read the config of {:?}", self.id.as_str()))
     }
 
     /// Connects to the init that waits for `start`.
@@ -212,7 +218,8 @@ impl Locked {
     pub fn remove(self) -> Result<()> {
         let what = || format!("remove the state of {:?}", self.id.as_str());
         let aside = format!(".rm-{}-{}", self.id, std::process::id());
-        renameat(&self.root.directory, self.id.as_str(), &self.root.directory, aside.as_str()).doing(Code::StateRefused, what)?;
+        renameat(&self.root.directory, self.id.as_str(), &self.root.directory, aside.as_str())
+            .doing(Code::StateRefused, what)?;
         for name in [SOCKET, NEW_STATE, STATE, CONFIG, INTENT] {
             let _ = unlinkat(self.directory.as_fd(), name, UnlinkatFlags::NoRemoveDir);
         }
@@ -223,7 +230,9 @@ impl Locked {
 /// Finishes what a killed `delete` has left: entries that are out of sight already.
 pub fn finish_removals(root: &Root) {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let Ok(mut names) = openat(&root.directory, ".", flags, Mode::empty()).and_then(nix::dir::Dir::from_fd) else { return };
+    let Ok(mut names) = openat(&root.directory, ".", flags, Mode::empty()).and_then(nix::dir::Dir::from_fd) else {
+        return;
+    };
     for entry in names.iter().flatten() {
         let name = entry.file_name();
         if name.to_bytes().starts_with(b".rm-")

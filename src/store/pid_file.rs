@@ -22,8 +22,11 @@ impl PidFile {
     pub fn write(path: &Path, id: &str, pid: i32) -> Result<Self> {
         let what = || format!("write the pid-file {}", path.display());
         let temporary = temporary(path, id);
-        let written = OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(&temporary);
-        let written = written.and_then(|mut file| file.write_all(pid.to_string().as_bytes())).and_then(|()| fs::rename(&temporary, path));
+        let written =
+            OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(&temporary);
+        let written = written
+            .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+            .and_then(|()| fs::rename(&temporary, path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
         }

@@ -36,7 +36,8 @@ pub struct Intent {
 impl Intent {
     /// The file's first line.
     pub fn line(&self) -> Result<String> {
-        let json = serde_json::to_string(self).map_err(|error| Error::new(Code::Bug, "write the intent", error.to_string()))?;
+        let json = serde_json::to_string(self)
+            .map_err(|error| Error::new(Code::Bug, "write the intent", error.to_string()))?;
         Ok(json + "\n")
     }
 
@@ -92,7 +93,12 @@ mod tests {
 
     #[test]
     fn an_intent_survives_and_a_cut_off_one_keeps_its_first_line() {
-        let mut intent = Intent { version: VERSION, boot_id: "b".to_owned(), creator: Identity { pid: 3, start_time: 4 }, ..Intent::default() };
+        let mut intent = Intent {
+            version: VERSION,
+            boot_id: "b".to_owned(),
+            creator: Identity { pid: 3, start_time: 4 },
+            ..Intent::default()
+        };
         intent.cgroup = Some("/sys/fs/cgroup/a\nb".into());
         let line = intent.line().unwrap();
         assert_eq!(Intent::parse(&line), Some(intent.clone()));

@@ -59,7 +59,9 @@ impl Roots {
     pub fn find(globals: &Globals) -> Result<Self> {
         if let Some(path) = &globals.root {
             let path = crate::bundle::absolute(path)?;
-            return Ok(Self { candidates: vec![Candidate { path, explicit: true, instead_of: None, private_parent: false }] });
+            return Ok(Self {
+                candidates: vec![Candidate { path, explicit: true, instead_of: None, private_parent: false }],
+            });
         }
         let mut candidates = Vec::new();
         let mut add = |path: PathBuf, instead_of: Option<String>, private_parent| {
@@ -89,7 +91,10 @@ impl Roots {
             match candidate.make() {
                 Ok(root) => {
                     let warning = candidate.instead_of.as_ref().map(|why| {
-                        Warning::new(Code::StateDirFallback, format!("state is kept in {}, because {why}", root.path.display()))
+                        Warning::new(
+                            Code::StateDirFallback,
+                            format!("state is kept in {}, because {why}", root.path.display()),
+                        )
                     });
                     return Ok((root, warning));
                 }
@@ -108,7 +113,12 @@ impl Roots {
     pub fn open(&self, id: &Id, verb: &str) -> Result<Entry> {
         let found = self.existing().find_map(|root| Entry::open(root, id));
         found.ok_or_else(|| {
-            Error::new(Code::NoContainer, format!("{verb} {:?}", id.as_str()), format!("container {:?} does not exist", id.as_str())).fix("pura list")
+            Error::new(
+                Code::NoContainer,
+                format!("{verb} {:?}", id.as_str()),
+                format!("container {:?} does not exist", id.as_str()),
+            )
+            .fix("pura list")
         })
     }
 }
@@ -130,7 +140,9 @@ impl Candidate {
             make_all(&self.path).map_err(plain)?;
             return self.open().map(|root| writable(root))?;
         }
-        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else { return Err("it is no path".to_owned()) };
+        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return Err("it is no path".to_owned());
+        };
         let parent = open_directory(parent).map_err(plain)?;
         if self.private_parent {
             check(parent.as_fd(), 0o077)?;
@@ -193,7 +205,10 @@ impl Root {
     pub fn ids(&self) -> Vec<Id> {
         let Ok(again) = openat(&self.directory, ".", DIRECTORY, Mode::empty()) else { return Vec::new() };
         let Ok(mut directory) = nix::dir::Dir::from_fd(again) else { return Vec::new() };
-        let names = directory.iter().flatten().filter_map(|entry| Id::parse(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes())).ok());
+        let names = directory
+            .iter()
+            .flatten()
+            .filter_map(|entry| Id::parse(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes())).ok());
         let mut ids: Vec<_> = names.collect();
         ids.sort_unstable();
         ids

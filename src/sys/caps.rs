@@ -11,7 +11,8 @@ const LAST: u64 = 63;
 pub fn limit_bounding(kept: u64) -> nix::Result<()> {
     for capability in (0..=LAST).filter(|capability| kept >> capability & 1 == 0) {
         // SAFETY: PR_CAPBSET_DROP takes plain numbers.
-        let dropped = check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0_u64, 0_u64, 0_u64) }));
+        let dropped =
+            check(libc::c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0_u64, 0_u64, 0_u64) }));
         match dropped {
             // Above the last one that this kernel knows.
             Err(Errno::EINVAL) => return Ok(()),
@@ -39,7 +40,8 @@ pub fn set(effective: u64, permitted: u64, inheritable: u64) -> nix::Result<()> 
 pub fn raise_ambient(mask: u64) -> nix::Result<()> {
     for capability in (0..=LAST).filter(|capability| mask >> capability & 1 == 1) {
         // SAFETY: PR_CAP_AMBIENT_RAISE takes plain numbers.
-        let raised = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability, 0_u64, 0_u64) };
+        let raised =
+            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability, 0_u64, 0_u64) };
         check(libc::c_long::from(raised))?;
     }
     Ok(())

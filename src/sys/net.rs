@@ -7,7 +7,8 @@ use super::check;
 /// Brings the loopback interface up: `netdevice(7)`.
 pub fn loopback_up() -> nix::Result<()> {
     // SAFETY: plain numbers; the result is checked before it is used.
-    let raw = check(libc::c_long::from(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }))?;
+    let raw =
+        check(libc::c_long::from(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }))?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
     // SAFETY: `ifreq` is plain bytes, for which zero is a value.
@@ -17,5 +18,6 @@ pub fn loopback_up() -> nix::Result<()> {
     }
     request.ifr_ifru.ifru_flags = libc::IFF_UP as i16 | libc::IFF_RUNNING as i16;
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives until the call returns.
-    check(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) })).map(drop)
+    check(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) }))
+        .map(drop)
 }

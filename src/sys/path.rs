@@ -41,7 +41,8 @@ pub fn open_host(path: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
 /// Creates an empty regular file by name in a directory, without opening it: `mknodat(2)`. EEXIST as it is.
 pub fn create_file(directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
     // SAFETY: the descriptor is borrowed, the name a C string; a regular file takes no device number.
-    check(libc::c_long::from(unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), libc::S_IFREG | 0o644, 0) })).map(drop)
+    check(libc::c_long::from(unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), libc::S_IFREG | 0o644, 0) }))
+        .map(drop)
 }
 
 /// Creates a directory, 0755, by name in a directory: `mkdirat(2)`.

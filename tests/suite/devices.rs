@@ -1,6 +1,9 @@
 //! /dev: the default devices, and traps in the image.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, symlink},
+};
 
 use anyhow::Result;
 
@@ -93,7 +96,6 @@ fn links_in_the_image_lead_nothing_outside() -> Result<()> {
 #[test]
 fn standard_streams_that_are_devices_keep_their_owner() -> Result<()> {
     requires!(userns);
-    use std::os::unix::fs::MetadataExt as _;
     let before = fs::metadata("/dev/null")?;
     Bundle::probing(&["true"])?.run()?.succeeds_silently()?;
     let after = fs::metadata("/dev/null")?;

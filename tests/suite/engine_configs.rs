@@ -35,9 +35,9 @@ fn captured(text: &str) -> Result<Bundle> {
                 ["/dev/shm", "/run/secrets", "/v", "/v2", "/b", "/cache"].contains(&destination.as_str());
             let source = own.join(if is_directory { "directory" } else { "file" });
             if is_directory {
-                std::fs::create_dir_all(&source)?
+                std::fs::create_dir_all(&source)?;
             } else {
-                std::fs::write(&source, "")?
+                std::fs::write(&source, "")?;
             }
             mount["source"] = json!(source);
         }

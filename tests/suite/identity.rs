@@ -1,4 +1,4 @@
-//! Who the program is: ids, groups, umask, capabilities, limits, no_new_privs, oom score, session.
+//! Who the program is: ids, groups, umask, capabilities, limits, `no_new_privs`, oom score, session.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::{Bundle, own_gid, own_uid, subordinate};
 
-/// CAP_CHOWN, CAP_KILL and CAP_NET_BIND_SERVICE.
+/// `CAP_CHOWN`, `CAP_KILL` and `CAP_NET_BIND_SERVICE`.
 const SOME: u64 = 1 | 1 << 5 | 1 << 10;
 
 #[test]

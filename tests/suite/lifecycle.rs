@@ -1,6 +1,6 @@
 //! create and start: what is there in between, and what each of them refuses.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::symlink, process::Command};
+use std::{fs, os::unix::fs::symlink, process::Command};
 
 use anyhow::{Context as _, Result};
 use nix::{
@@ -47,9 +47,9 @@ fn editing_or_deleting_config_json_after_create_changes_nothing() -> Result<()> 
         let running = bundle.created()?;
         let config = bundle.path("bundle/config.json");
         if edit.is_empty() {
-            fs::remove_file(config)?
+            fs::remove_file(config)?;
         } else {
-            fs::write(config, edit)?
+            fs::write(config, edit)?;
         }
         bundle.verb("start")?.succeeds_silently()?;
         running.rest()?;
@@ -203,8 +203,7 @@ fn start_fails_when_init_died_waiting() -> Result<()> {
     requires!(userns);
     let bundle = Bundle::probing(&["sleep"])?;
     let _running = bundle.created()?;
-    let pid = i32::try_from(bundle.state()?["pid"].as_i64().context("pid")?)?;
-    kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+    kill(Pid::from_raw(bundle.pid()?), Signal::SIGKILL)?;
     bundle.becomes("stopped")?;
     bundle.verb("start")?.fails(1, 707, &["\"c1\"", "has stopped"])?;
     bundle.verb("delete")?.succeeds_silently()
@@ -220,12 +219,12 @@ fn the_pid_file_is_a_bare_number_and_the_pid_of_state() -> Result<()> {
     symlink(&victim, &pid_file)?;
     let flags = ["--pid-file", &pid_file.to_string_lossy(), "c1"];
     bundle.with_bundle("create", &flags)?.output()?.succeeds_silently()?;
-    let pid = bundle.state()?["pid"].as_i64().context("pid")?;
+    let pid = bundle.pid()?;
     assert_eq!(fs::read_to_string(&pid_file)?, pid.to_string());
     assert_eq!(fs::read_to_string(victim)?, "precious");
     bundle.verb("start")?.succeeds_silently()?;
     bundle.becomes("running")?;
-    assert_eq!(bundle.state()?["pid"], pid);
+    assert_eq!(bundle.pid()?, pid);
     bundle.delete()
 }
 
@@ -247,9 +246,8 @@ fn after_create_only_init_is_left() -> Result<()> {
     let bundle = Bundle::probing(&["sleep"])?;
     let _running = bundle.created()?;
     let left = processes(bundle.dir())?;
-    let pid = bundle.state()?["pid"].as_i64().context("pid")?;
-    let pids: BTreeSet<i64> = left.iter().map(|(pid, _)| i64::from(*pid)).collect();
-    assert_eq!(pids, BTreeSet::from([pid]), "{left:?}");
+    let pids: Vec<i32> = left.iter().map(|(pid, _)| *pid).collect();
+    assert_eq!(pids, [bundle.pid()?], "{left:?}");
     bundle.delete()
 }
 

@@ -2,6 +2,8 @@
 //!
 //! `tests/run` prepares a machine for it and runs it as an ordinary user.
 #![allow(clippy::disallowed_methods, reason = "tests start processes and threads")]
+#![allow(clippy::shadow_unrelated, reason = "a test asks the same of one container after another")]
+#![allow(clippy::indexing_slicing, reason = "a config is indexed by names that the base has; a panic fails the test")]
 
 #[macro_use]
 mod harness;

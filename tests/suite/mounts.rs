@@ -1,6 +1,9 @@
 //! mounts: destinations, sources, types, options.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+};
 
 use anyhow::Result;
 use serde_json::json;
@@ -253,7 +256,6 @@ fn options_may_be_missing_empty_or_redundant() -> Result<()> {
 #[test]
 fn a_tmpfs_has_the_mode_of_what_it_covers_unless_it_says_otherwise() -> Result<()> {
     requires!(userns);
-    use std::os::unix::fs::PermissionsExt as _;
     let mut bundle = bundle()?;
     for (name, mode) in [("covered", 0o711), ("other", 0o700)] {
         fs::create_dir(bundle.rootfs(name))?;
@@ -271,7 +273,6 @@ fn a_tmpfs_has_the_mode_of_what_it_covers_unless_it_says_otherwise() -> Result<(
 #[test]
 fn tmpcopyup_keeps_what_it_covers() -> Result<()> {
     requires!(userns, busybox);
-    use std::os::unix::fs::PermissionsExt as _;
     let mut bundle = bundle()?;
     fs::create_dir_all(bundle.rootfs("up/dir"))?;
     fs::write(bundle.rootfs("up/dir/file"), "kept")?;

@@ -42,7 +42,7 @@ fn a_created_container_has_its_namespaces_for_good() -> Result<()> {
     requires!(root);
     let bundle = rootful(&["sleep"])?;
     let running = bundle.created()?;
-    let pid = bundle.state()?["pid"].to_string();
+    let pid = bundle.pid()?;
     let namespaces = || -> Result<Vec<String>> {
         let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
         kinds.iter().map(|kind| Ok(fs::read_link(format!("/proc/{pid}/ns/{kind}"))?.display().to_string())).collect()

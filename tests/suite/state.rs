@@ -1,6 +1,6 @@
 //! state: what engines read of a container.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::harness::Bundle;
@@ -43,8 +43,7 @@ fn the_pid_is_the_callers_view_of_the_program() -> Result<()> {
     requires!(userns);
     let bundle = Bundle::probing(&["sleep"])?;
     let _running = bundle.started()?;
-    let pid = bundle.state()?["pid"].as_i64().context("pid")?;
-    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
+    let line = std::fs::read_to_string(format!("/proc/{}/cmdline", bundle.pid()?))?;
     assert_eq!(line, "/bin/pura-probe\0sleep\0");
     bundle.delete()
 }

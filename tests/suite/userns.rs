@@ -214,7 +214,7 @@ fn a_member_of_a_pod_joins_the_namespaces_of_another_container() -> Result<()> {
     requires!(userns);
     let bundle = Bundle::probing(&["sleep"])?;
     let _running = bundle.started()?;
-    let pid = bundle.state()?["pid"].to_string();
+    let pid = bundle.pid()?;
     let mut member = Bundle::probing(&["ns"])?;
     member.share_user();
     for kind in ["network", "ipc", "uts"] {
@@ -236,7 +236,7 @@ fn a_joined_pid_namespace_has_the_other_containers_processes() -> Result<()> {
     requires!(userns);
     let bundle = Bundle::probing(&["sleep"])?;
     let _running = bundle.started()?;
-    let pid = bundle.state()?["pid"].to_string();
+    let pid = bundle.pid()?;
     let mut member = Bundle::probing(&["session", "ns", "read", "/proc/1/cmdline"])?;
     member.args(&["/bin/pura-probe", "session", "ns"]);
     member.share_user();

@@ -222,6 +222,13 @@ impl Bundle {
         Ok(self.state()?["status"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// The pid that `pura state` shows of a living container: never one that kill(2) takes for a group.
+    pub(crate) fn pid(&self) -> Result<i32> {
+        let state = self.state()?;
+        let pid = state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1);
+        judged(pid.with_context(|| format!("wanted a pid: {state}")))
+    }
+
     /// Waits for a status.
     pub(crate) fn becomes(&self, status: &str) -> Result<()> {
         eventually(status, || Ok(self.status()? == status))

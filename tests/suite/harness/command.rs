@@ -121,18 +121,18 @@ impl Pura {
         let line = format!("{:?}", self.words());
         let mut child = self.command.spawn().with_context(|| line.clone())?;
         let (ends, ended) = channel();
-        let (tells, lines) = channel();
+        let (tells, told) = channel();
         let pid = i32::try_from(child.id())?;
         // Drops our copies of its descriptors, so that the reader sees the end of the output.
         drop(self);
         std::thread::spawn(move || ends.send(child.wait()));
         if let Some(stdout) = stdout {
             std::thread::spawn(move || {
-                let lines = BufReader::new(File::from(stdout)).lines();
-                lines.map_while(std::result::Result::ok).try_for_each(|line| tells.send(line))
+                let output = BufReader::new(File::from(stdout)).lines();
+                output.map_while(std::result::Result::ok).try_for_each(|text| tells.send(text))
             });
         }
-        Ok(Running { pid, line, lines, ended, has_ended: false, stderr })
+        Ok(Running { pid, line, lines: told, ended, has_ended: false, stderr })
     }
 
     fn fresh(&self, stem: &str) -> PathBuf {

@@ -11,11 +11,13 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{command::PATH, own_gid, own_uid, probe_binary, text};
 
+type Probe = fn() -> Result<()>;
+
 /// The reason why this machine lacks `fact`, if it does. Each is found out once.
 pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
     static KNOWN: OnceLock<Vec<(&str, Option<String>)>> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
-        let probes: [(&str, fn() -> Result<()>); 6] = [
+        let probes: [(&str, Probe); 6] = [
             ("root", root),
             ("unprivileged", unprivileged),
             ("userns", userns),
@@ -23,7 +25,7 @@ pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
             ("overlay", overlay),
             ("strace", strace),
         ];
-        let why = |probe: fn() -> Result<()>| probe().err().map(|why| format!("{why:#}"));
+        let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
         let mut known: Vec<_> = probes.into_iter().map(|(name, probe)| (name, why(probe))).collect();
         known.push(("busybox", busybox().err().map(|why| format!("{why:#}"))));
         known
@@ -50,7 +52,10 @@ fn root() -> Result<()> {
 }
 
 fn unprivileged() -> Result<()> {
-    if own_uid() == 0 { bail!("this is root; run it through contrib/as-rootless") } else { Ok(()) }
+    if own_uid() == 0 {
+        bail!("this is root; run it through contrib/as-rootless");
+    }
+    Ok(())
 }
 
 fn userns() -> Result<()> {
@@ -74,7 +79,10 @@ pub(crate) fn busybox() -> Result<&'static str> {
     let mut head = Vec::new();
     fs::File::open(path)?.take(4096).read_to_end(&mut head)?;
     let is_dynamic = head.windows(8).any(|bytes| bytes == b"ld-linux" || bytes == b"/ld-musl");
-    if is_dynamic { bail!("{path} needs shared libraries; install busybox-static") } else { Ok(path) }
+    if is_dynamic {
+        bail!("{path} needs shared libraries; install busybox-static");
+    }
+    Ok(path)
 }
 
 /// The caller's subordinate ids work: newuidmap writes a map with them.
@@ -114,6 +122,6 @@ pub(crate) fn subordinate(kind: &str) -> Result<u32> {
 }
 
 fn succeeds(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{:?}", command.get_program()))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| command.get_program().display().to_string())?;
     if output.status.success() { Ok(()) } else { bail!("{}: {}", output.status, text(&output.stderr)) }
 }
