@@ -201,7 +201,7 @@ fn limits_that_contradict_themselves_fail() -> Result<()> {
     let limit = |kind: &str, soft: u64, hard: u64| json!({"type": kind, "soft": soft, "hard": hard});
     for (limits, word) in [
         (json!([limit("RLIMIT_CORE", 0, 0), limit("RLIMIT_CORE", 0, 0)]), "RLIMIT_CORE"),
-        (json!([limit("RLIMIT_CORE", 2, 1)]), "RLIMIT_CORE"),
+        (json!([limit("RLIMIT_CORE", 2, 1)]), "rlimits[0]"),
         (json!([limit("RLIMIT_BOGUS", 1, 1)]), "RLIMIT_BOGUS"),
     ] {
         bundle.config["process"]["rlimits"] = limits;

@@ -116,15 +116,18 @@ fn every_attribute_shows_and_the_last_of_two_wins() -> Result<()> {
     for (words, shown, hidden) in cases {
         let mut bundle = bundle()?;
         bundle.mount("/t", "tmpfs", "tmpfs", words)?;
-        let bind = [&["bind"], words].concat();
-        bundle.mount("/b", "bind", "source", &bind)?;
+        // The host's access times are locked in a user namespace; its other flags may be, so that more than asked shows.
+        let is_bindable = !words.iter().any(|word| word.ends_with("atime"));
+        if is_bindable {
+            bundle.mount("/b", "bind", "source", &[&["bind"], words].concat())?;
+        }
         let facts = bundle.facts()?;
-        for target in ["/t", "/b"] {
-            let mount = facts.mount(target)?;
-            let is_so = shown.iter().all(|word| mount.has(word)) && !hidden.iter().any(|word| mount.has(word));
-            // What the host's mount has may not be cleared in a user namespace: only what is shown is judged there.
-            let is_so = is_so || target == "/b" && shown.iter().all(|word| mount.has(word));
-            assert!(is_so, "{target} with {words:?}: {mount:?}");
+        let mount = facts.mount("/t")?;
+        let is_so = shown.iter().all(|word| mount.has(word)) && !hidden.iter().any(|word| mount.has(word));
+        assert!(is_so, "{words:?}: {mount:?}");
+        if is_bindable {
+            let mount = facts.mount("/b")?;
+            assert!(shown.iter().all(|word| mount.has(word)), "{words:?}: {mount:?}");
         }
     }
     Ok(())
