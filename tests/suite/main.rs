@@ -1,1 +1,30 @@
 //! Black-box suite: runs the built `pura` and looks only at what a user could see.
+//!
+//! `tests/run` prepares a machine for it and runs it as an ordinary user.
+#![allow(clippy::disallowed_methods, reason = "tests start processes and threads")]
+#![allow(clippy::shadow_unrelated, reason = "a test asks the same of one container after another")]
+#![allow(clippy::indexing_slicing, reason = "a config is indexed by names that the base has; a panic fails the test")]
+
+#[macro_use]
+mod harness;
+
+mod cli;
+mod crash;
+mod delete;
+mod devices;
+mod engine_configs;
+mod env;
+mod errors;
+mod identity;
+mod kill;
+mod lifecycle;
+mod list;
+mod mounts;
+mod plan;
+mod root;
+mod rootfs;
+mod run;
+mod spec_features;
+mod state;
+mod userns;
+mod zero_config;

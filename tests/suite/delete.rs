@@ -1,0 +1,148 @@
+//! delete: nothing is left, and nothing of others is touched.
+
+use std::{fs, os::unix::fs::symlink, time::Instant};
+
+use anyhow::Result;
+
+use crate::harness::Bundle;
+
+#[test]
+fn delete_of_a_running_container_fails_without_effect() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    let before = bundle.state()?;
+    bundle.verb("delete")?.fails(1, 708, &["\"c1\"", "not stopped", "pura delete --force c1"])?;
+    assert_eq!(bundle.state()?, before);
+    bundle.delete()
+}
+
+#[test]
+fn delete_of_a_created_container_succeeds() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.created()?;
+    bundle.verb("delete")?.succeeds_silently()?;
+    bundle.is_clean()
+}
+
+#[test]
+fn delete_of_a_missing_container_fails_and_with_force_says_nothing() -> Result<()> {
+    let bundle = Bundle::new()?;
+    bundle.verb("delete")?.fails(1, 703, &["container \"c1\" does not exist"])?;
+    bundle.delete()?;
+    bundle.delete()
+}
+
+#[test]
+fn delete_with_force_ends_a_running_container_in_time() -> Result<()> {
+    requires!(userns, busybox);
+    // It ignores what it can, and has company.
+    let script = "trap '' TERM HUP INT; for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo ready; wait; wait";
+    let bundle = Bundle::with_args(&["/bin/sh", "-c", script])?;
+    let _running = bundle.started()?;
+    let begin = Instant::now();
+    bundle.delete()?;
+    assert!(begin.elapsed().as_secs() < 10, "it took {:?}", begin.elapsed());
+    bundle.is_clean()
+}
+
+#[test]
+fn delete_with_force_works_whatever_became_of_the_state() -> Result<()> {
+    requires!(userns);
+    for (file, content) in [
+        ("state.json", Some("")),
+        ("state.json", Some("{\"id\": \"c1\", \"pid\": ")),
+        ("state.json", Some("not JSON")),
+        ("state.json", Some("[]")),
+        ("state.json", None),
+        ("config.json", None),
+        ("intent", Some("")),
+        ("intent", None),
+    ] {
+        let bundle = Bundle::probing(&["sleep"])?;
+        let _running = bundle.started()?;
+        let path = bundle.path("state/c1").join(file);
+        assert!(path.exists(), "the container has no file {file}");
+        match content {
+            Some(content) => fs::write(path, content)?,
+            None => fs::remove_file(path)?,
+        }
+        bundle.delete()?;
+        bundle.is_clean()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn delete_with_force_finishes_an_empty_directory() -> Result<()> {
+    let bundle = Bundle::new()?;
+    fs::create_dir(bundle.path("state/c1"))?;
+    bundle.delete()?;
+    bundle.is_clean()
+}
+
+#[test]
+fn a_directory_that_is_not_ours_is_left_alone() -> Result<()> {
+    let bundle = Bundle::new()?;
+    fs::create_dir(bundle.path("state/c1"))?;
+    fs::write(bundle.path("state/c1/foreign"), "precious")?;
+    let outcome = bundle.pura(&["delete", "--force", "c1"]).output()?;
+    outcome.fails(1, 711, &["c1"])?;
+    assert_eq!(fs::read_to_string(bundle.path("state/c1/foreign"))?, "precious");
+    Ok(fs::remove_dir_all(bundle.path("state/c1"))?)
+}
+
+#[test]
+fn a_planted_link_as_state_directory_is_not_followed() -> Result<()> {
+    let bundle = Bundle::new()?;
+    fs::create_dir(bundle.path("victim"))?;
+    for name in ["state.json", "intent", "file"] {
+        fs::write(bundle.path("victim").join(name), "precious")?;
+    }
+    symlink(bundle.path("victim"), bundle.path("state/c1"))?;
+    for words in [&["delete", "--force", "c1"][..], &["delete", "c1"], &["state", "c1"], &["kill", "c1"]] {
+        let outcome = bundle.pura(words).output()?;
+        assert!(!outcome.status.success() || words.contains(&"--force"), "{outcome:#?}");
+    }
+    for name in ["state.json", "intent", "file"] {
+        assert_eq!(fs::read_to_string(bundle.path("victim").join(name))?, "precious");
+    }
+    if bundle.path("state/c1").is_symlink() {
+        fs::remove_file(bundle.path("state/c1"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn delete_leaves_alone_what_the_container_did_not_make() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let pid_file = bundle.path("pid");
+    fs::write(bundle.rootfs("root/file"), "precious")?;
+    fs::write(bundle.path("state/foreign"), "precious")?;
+    let flags = ["--pid-file", &pid_file.to_string_lossy(), "c1"];
+    bundle.with_bundle("create", &flags)?.output()?.succeeds_silently()?;
+    bundle.delete()?;
+    for path in [bundle.rootfs("root/file"), bundle.path("state/foreign")] {
+        assert_eq!(fs::read_to_string(path)?, "precious");
+    }
+    assert!(bundle.path("bundle/config.json").exists(), "config.json is gone");
+    Ok(fs::remove_file(bundle.path("state/foreign"))?)
+}
+
+#[test]
+fn verbs_outlive_the_directory_of_the_caller() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    for words in [&["state", "c1"][..], &["list"], &["kill", "c1", "0"], &["delete", "--force", "c1"]] {
+        let pura = bundle.pura(words);
+        let script = "mkdir \"$0\" && cd \"$0\" && rmdir \"$0\" && exec \"$@\"";
+        let away = bundle.path("away");
+        let outcome =
+            bundle.through(&["sh".as_ref(), "-c".as_ref(), script.as_ref(), away.as_os_str()], &pura).output()?;
+        outcome.succeeds()?;
+    }
+    bundle.is_clean()
+}

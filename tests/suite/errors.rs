@@ -1,0 +1,319 @@
+//! Bad input: one line that names what the user wrote, the right exit status, and nothing left.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, Pura};
+
+#[test]
+fn a_missing_config_names_the_file() -> Result<()> {
+    let bundle = Bundle::new()?;
+    let path = bundle.path("bundle").display().to_string();
+    for (verb, status) in [("create", 1), ("run", 125), ("plan", 1)] {
+        let outcome = bundle.pura(&[verb, "--bundle", &path, "c1"]).output()?;
+        outcome.fails(status, 801, &["config.json", "does not exist", "fix: "])?;
+    }
+    let outcome = bundle.pura(&["create", "--bundle", "/nowhere/bundle", "c1"]).output()?;
+    outcome.fails(1, 801, &["/nowhere/bundle"])?;
+    bundle.is_clean()
+}
+
+#[test]
+fn a_config_that_is_no_json_is_named_with_line_and_column() -> Result<()> {
+    let bundle = Bundle::new()?;
+    bundle.write()?;
+    let whole = fs::read_to_string(bundle.path("bundle/config.json"))?;
+    let utf16: Vec<u8> = whole.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let cases: [(&str, Vec<u8>); 8] = [
+        ("empty", Vec::new()),
+        ("truncated", whole.as_bytes()[..whole.len() / 2].to_vec()),
+        ("trailing garbage", format!("{whole}x").into_bytes()),
+        ("two documents", format!("{whole}{whole}").into_bytes()),
+        ("missing comma", b"{\n  \"ociVersion\": \"1.0.2\"\n  \"root\": {}\n}".to_vec()),
+        ("byte order mark", [b"\xef\xbb\xbf", whole.as_bytes()].concat()),
+        ("UTF-16", utf16),
+        ("not UTF-8", whole.replace("pura\"", "\u{1}pura\"").into_bytes()),
+    ];
+    for (name, bytes) in cases {
+        fs::write(bundle.path("bundle/config.json"), bytes)?;
+        let outcome = bundle.pura(&["create", "--bundle"]).args(&[bundle.path("bundle")]).args(&["c1"]).output()?;
+        outcome.fails(1, 802, &["config.json", "line", "column"]).context(name)?;
+        bundle.is_clean()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_config_of_absurd_depth_or_size_ends_in_an_error_and_not_in_a_crash() -> Result<()> {
+    let bundle = Bundle::new()?;
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let long = "x".repeat(40_000_000);
+    for text in [
+        format!("{{\"hostname\": {deep}}}"),
+        format!("{{\"unknown\": {deep}}}"),
+        format!("{{\"hostname\": \"{long}\"}}"),
+    ] {
+        fs::write(bundle.path("bundle/config.json"), text)?;
+        let outcome = bundle.pura(&["create", "--bundle"]).args(&[bundle.path("bundle")]).args(&["c1"]).output()?;
+        outcome.fails_with_any(1, &[801, 802, 803, 805], &["config.json"])?;
+        bundle.is_clean()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_config_that_is_no_file_does_not_hang() -> Result<()> {
+    let bundle = Bundle::new()?;
+    let config = bundle.path("bundle/config.json");
+    nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU)?;
+    let create = || bundle.pura(&["create", "--bundle"]).args(&[bundle.path("bundle")]).args(&["c1"]).output();
+    create()?.fails(1, 801, &["config.json"])?;
+    fs::remove_file(&config)?;
+    fs::create_dir(&config)?;
+    create()?.fails(1, 801, &["config.json"])?;
+    bundle.is_clean()
+}
+
+#[test]
+fn a_file_of_another_name_is_read_instead() -> Result<()> {
+    let bundle = Bundle::new()?;
+    let outcome =
+        bundle.pura(&["plan", "-b"]).args(&[bundle.path("bundle")]).args(&["-f", "/nowhere.json"]).output()?;
+    outcome.fails_with_any(1, &[801], &["/nowhere.json"])?;
+    Ok(())
+}
+
+#[test]
+fn values_that_are_not_allowed_are_named() -> Result<()> {
+    let cases: [(&str, Value, &[&str]); 22] = [
+        ("/ociVersion", json!("2.0.0"), &["2.0.0"]),
+        ("/ociVersion", json!("1.3"), &["1.3"]),
+        ("/ociVersion", json!(""), &["ociVersion"]),
+        ("/linux/namespaces/0/type", json!("galaxy"), &["galaxy"]),
+        ("/linux/rootfsPropagation", json!("sideways"), &["sideways"]),
+        ("/process/rlimits", json!([{"type": "RLIMIT_BOGUS", "soft": 1, "hard": 1}]), &["RLIMIT_BOGUS"]),
+        ("/process/user/uid", json!(-1), &["-1"]),
+        ("/process/user/uid", json!(4_294_967_296_u64), &["4294967296"]),
+        ("/process/user/uid", json!(4_294_967_295_u64), &["4294967295"]),
+        ("/process/noNewPrivileges", json!("true"), &["true"]),
+        ("/process/args", json!("true"), &[]),
+        ("/process/args", json!(["/bin/true\u{0}"]), &["NUL"]),
+        ("/process/cwd", json!("/a\u{0}b"), &["NUL"]),
+        ("/process/env", json!(["A=\u{0}"]), &["NUL"]),
+        ("/linux/maskedPaths", json!("/proc"), &[]),
+        ("/hostname", json!("a\u{0}b"), &["NUL"]),
+        ("/mounts/0/options", json!("ro"), &[]),
+        ("/mounts/0/destination", json!("/a\u{0}"), &["NUL"]),
+        ("/annotations", json!({"": "x"}), &["annotations"]),
+        ("/annotations", json!({"a": 1}), &[]),
+        ("/annotations", json!(true), &[]),
+        ("/root", json!("rootfs"), &[]),
+    ];
+    for (pointer, value, words) in cases {
+        let mut bundle = Bundle::new()?;
+        let (parent, key) = pointer.rsplit_once('/').context("pointer")?;
+        let parent = if parent.is_empty() { Some(&mut bundle.config) } else { bundle.config.pointer_mut(parent) };
+        parent.context("parent")?[key] = value.clone();
+        let refused = bundle.is_refused_with_any(&[802, 803, 805], words);
+        refused.with_context(|| format!("{pointer} = {value}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_duplicate_known_key_fails_and_unknown_keys_are_ignored() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.write()?;
+    let text = fs::read_to_string(bundle.path("bundle/config.json"))?;
+    let twice = text.replacen("\"hostname\"", "\"hostname\": \"other\", \"hostname\"", 1);
+    fs::write(bundle.path("bundle/config.json"), twice)?;
+    let outcome = bundle.pura(&["create", "--bundle"]).args(&[bundle.path("bundle")]).args(&["c1"]).output()?;
+    outcome.fails_with_any(1, &[802, 803], &["hostname"])?;
+    for pointer in ["", "/process", "/process/user", "/root", "/linux", "/mounts/0", "/linux/namespaces/0"] {
+        let place = if pointer.is_empty() { Some(&mut bundle.config) } else { bundle.config.pointer_mut(pointer) };
+        place.context("place")?["org.example.unknown"] = json!({"any": ["thing", 1, null]});
+    }
+    bundle.config["windows"] = json!({"layerFolders": []});
+    bundle.run()?.succeeds_silently()
+}
+
+#[test]
+fn null_is_absent() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config["annotations"] = Value::Null;
+    bundle.config["hooks"] = Value::Null;
+    bundle.config["linux"]["maskedPaths"] = Value::Null;
+    bundle.config["linux"]["resources"] = Value::Null;
+    bundle.config["linux"]["seccomp"] = Value::Null;
+    bundle.config["process"]["rlimits"] = Value::Null;
+    bundle.run()?.succeeds_silently()
+}
+
+#[test]
+fn fields_that_are_not_done_are_refused_by_name_and_never_ignored() -> Result<()> {
+    let hook = json!([{"path": "/bin/true"}]);
+    let cases: [(&str, Value, &str); 12] = [
+        ("/hooks", json!({"createRuntime": hook}), "hooks"),
+        ("/hooks", json!({"poststop": hook}), "hooks"),
+        ("/process/terminal", json!(true), "terminal"),
+        ("/process/apparmorProfile", json!("some-profile"), "apparmorProfile"),
+        ("/process/selinuxLabel", json!("system_u:system_r:container_t:s0"), "selinuxLabel"),
+        ("/process/scheduler", json!({"policy": "SCHED_BATCH"}), "scheduler"),
+        ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_IDLE", "priority": 0}), "ioPriority"),
+        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}), "seccomp"),
+        ("/linux/sysctl", json!({"kernel.msgmax": "65536"}), "sysctl"),
+        ("/linux/devices", json!([{"path": "/dev/foo", "type": "c", "major": 1, "minor": 3}]), "devices"),
+        ("/linux/personality", json!({"domain": "LINUX32"}), "personality"),
+        ("/linux/timeOffsets", json!({"boottime": {"secs": 10, "nanosecs": 0}}), "timeOffsets"),
+    ];
+    for (pointer, value, word) in cases {
+        let mut bundle = Bundle::new()?;
+        let (parent, key) = pointer.rsplit_once('/').context("pointer")?;
+        let parent = if parent.is_empty() { Some(&mut bundle.config) } else { bundle.config.pointer_mut(parent) };
+        parent.context("parent")?[key] = value;
+        bundle.is_refused_with_any(&[804, 806, 803], &[word]).context(pointer)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn all_faults_of_a_config_are_in_the_one_line() -> Result<()> {
+    let mut bundle = Bundle::new()?;
+    bundle.config["process"]["cwd"] = "relative".into();
+    bundle.push("/process/env", "NOTHING".into())?;
+    bundle.config["process"]["oomScoreAdj"] = 5000.into();
+    bundle.is_refused(803, &["relative", "NOTHING", "5000"])
+}
+
+#[test]
+fn an_empty_program_list_fails() -> Result<()> {
+    let mut bundle = Bundle::new()?;
+    bundle.args(&[]);
+    bundle.run()?.fails(125, 803, &["args"])?;
+    bundle.config["process"].as_object_mut().context("process")?.remove("args");
+    bundle.run()?.fails(125, 803, &["args"])?;
+    bundle.is_clean()
+}
+
+#[test]
+fn bad_ids_are_refused_by_every_verb_and_touch_nothing() -> Result<()> {
+    let bundle = Bundle::new()?;
+    bundle.write()?;
+    let path = bundle.path("bundle").display().to_string();
+    let long = "x".repeat(1024);
+    let ids = ["../x", "..", ".", "", "a/b", "/", "-x", ".hidden", "a b", "a\nb", "é", "a:b", &long];
+    for id in ids {
+        let calls: [(&[&str], i32); 6] = [
+            (&["create", "-b", &path, "--", id], 1),
+            (&["start", "--", id], 1),
+            (&["state", "--", id], 1),
+            (&["kill", "--", id], 1),
+            (&["delete", "--", id], 1),
+            (&["delete", "--force", "--", id], 1),
+        ];
+        for (words, status) in calls {
+            bundle.pura(words).output()?.fails(status, 704, &[]).with_context(|| format!("{words:?}"))?;
+        }
+    }
+    assert!(bundle.path("state").is_dir() && bundle.path("bundle/config.json").exists());
+    bundle.is_clean()
+}
+
+#[test]
+fn the_longest_and_the_oddest_good_ids_work() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    for id in ["x", "0", "_", "+", "A.b-c_d+e", &"y".repeat(200)] {
+        bundle.with_bundle("create", &[id])?.output()?.succeeds_silently()?;
+        bundle.pura(&["delete", id]).output()?.succeeds_silently()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_bind_without_a_source_and_a_mount_without_a_destination_fail() -> Result<()> {
+    let mut bundle = Bundle::new()?;
+    let good = bundle.config.clone();
+    for mount in [
+        json!({"destination": "/x", "type": "bind", "options": ["bind"]}),
+        json!({"type": "tmpfs"}),
+        json!({"destination": "", "type": "tmpfs", "source": "tmpfs"}),
+    ] {
+        bundle.config.clone_from(&good);
+        bundle.push("/mounts", mount)?;
+        bundle.is_refused_with_any(&[802, 803, 304], &[])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unusable_runtime_directory_is_replaced_and_said_so_in_the_log() -> Result<()> {
+    requires!(unprivileged, userns);
+    for mode in [None, Some(""), Some("foreign"), Some("open"), Some("closed"), Some("missing"), Some("relative")] {
+        let bundle = Bundle::probing(&["true"])?;
+        bundle.write()?;
+        let (log, own) = (bundle.path("log"), bundle.path("runtime"));
+        fs::create_dir(&own)?;
+        let bits = match mode {
+            Some("open") => 0o777,
+            Some("closed") => 0o500,
+            _ => 0o700,
+        };
+        fs::set_permissions(&own, fs::Permissions::from_mode(bits))?;
+        let words = ["--log-level", "warning", "--log", &log.to_string_lossy(), "run", "-b"];
+        let id = format!("pura-suite-{}", std::process::id());
+        let mut run = Pura::new(bundle.dir(), &words).args(&[bundle.path("bundle")]).args(&[id]);
+        if let Some(mode) = mode {
+            let value = match mode {
+                "foreign" => "/".to_owned(),
+                "open" | "closed" => own.display().to_string(),
+                "missing" => own.join("nowhere").display().to_string(),
+                other => other.to_owned(),
+            };
+            run = run.env("XDG_RUNTIME_DIR", value);
+        }
+        run.output()?.succeeds_silently()?;
+        let log = fs::read_to_string(log)?;
+        assert!(log.contains("PURA-702") && log.contains("XDG_RUNTIME_DIR"), "{mode:?}: {log}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_good_runtime_directory_holds_the_state_and_nothing_is_said() -> Result<()> {
+    requires!(unprivileged, userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    bundle.write()?;
+    let own = bundle.path("runtime");
+    fs::create_dir(&own)?;
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o700))?;
+    let pura = |words: &[&str]| Pura::new(bundle.dir(), words).env("XDG_RUNTIME_DIR", &own).output();
+    let create = pura(&["create", "-b", &bundle.path("bundle").to_string_lossy(), "c1"])?;
+    create.succeeds_silently()?;
+    let mode = fs::metadata(own.join("pura/c1"))?.permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1700, "{mode:o}");
+    assert_eq!(pura(&["list", "-q"])?.succeeds()?, "c1\n");
+    pura(&["delete", "c1"])?.succeeds_silently()
+}
+
+#[test]
+fn a_full_state_directory_is_said_to_be_full() -> Result<()> {
+    requires!(userns);
+    for options in ["mode=700,size=4k", "mode=700,nr_inodes=1", "mode=700,ro"] {
+        let mut bundle = Bundle::probing(&["true"])?;
+        bundle.map(&[(0, 0, 1)], &[(0, 0, 1)]);
+        let create = bundle.with_bundle("create", &["c1"])?;
+        let state = bundle.path("state").display().to_string();
+        let script =
+            "mount -t tmpfs -o \"$1\" none \"$0\" && { head -c 8k /dev/zero >\"$0/full\"; shift; exec \"$@\"; } 2>&1";
+        let script = script.replace(">\"$0/full\";", ">\"$0/full\" 2>/dev/null;").replace("} 2>&1", "}");
+        let words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &script, &state, options];
+        let outcome = bundle.through(&words, &create).output()?;
+        outcome.fails(1, 712, &[]).context(options)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! What the machine offers: the facts of `requires!`.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{command::PATH, own_gid, own_uid, probe_binary, text};
+
+type Probe = fn() -> Result<()>;
+
+/// The reason why this machine lacks `fact`, if it does. Each is found out once.
+pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
+    static KNOWN: OnceLock<Vec<(&str, Option<String>)>> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| {
+        let probes: [(&str, Probe); 6] = [
+            ("root", root),
+            ("unprivileged", unprivileged),
+            ("userns", userns),
+            ("subids", subids),
+            ("overlay", overlay),
+            ("strace", strace),
+        ];
+        let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
+        let mut known: Vec<_> = probes.into_iter().map(|(name, probe)| (name, why(probe))).collect();
+        known.push(("busybox", busybox().err().map(|why| format!("{why:#}"))));
+        known
+    });
+    let known = known.iter().find(|(name, _)| *name == fact);
+    Ok(known.with_context(|| format!("requires!({fact}): the harness knows no such fact"))?.1.clone())
+}
+
+/// Reports a skipped test, even when libtest hides the output of tests that pass.
+pub(crate) fn skip(fact: &str, why: &str) -> Result<()> {
+    if std::env::var("PURA_TEST_MUST").is_ok_and(|must| must.split(',').any(|word| word == fact)) {
+        bail!("PURA_TEST_MUST names {fact}, which this machine lacks: {why}");
+    }
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    Ok(writeln!(std::io::stderr(), "skipped: {test}: no {fact}: {}", why.trim())?)
+}
+
+fn root() -> Result<()> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or_default();
+    let has_admin = u64::from_str_radix(effective.trim(), 16)? >> 21 & 1 == 1;
+    let initial = fs::read_link("/proc/self/ns/user")?.as_os_str() == "user:[4026531837]";
+    if own_uid() == 0 && has_admin && initial { Ok(()) } else { bail!("this is not real root") }
+}
+
+fn unprivileged() -> Result<()> {
+    if own_uid() == 0 {
+        bail!("this is root; run it through contrib/as-rootless");
+    }
+    Ok(())
+}
+
+fn userns() -> Result<()> {
+    succeeds(Command::new(probe_binary()).arg("userns"))
+}
+
+fn overlay() -> Result<()> {
+    let script = "mount -t tmpfs none /mnt && mkdir /mnt/l /mnt/u /mnt/w && mount -t overlay -o \
+                  userxattr,lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w none /mnt/l";
+    succeeds(Command::new("unshare").args(["--user", "--map-root-user", "--mount", "sh", "-c", script]))
+}
+
+fn strace() -> Result<()> {
+    succeeds(Command::new("strace").args(["-o", "/dev/null", "true"]))
+}
+
+/// The static busybox, for tests that need a shell inside.
+pub(crate) fn busybox() -> Result<&'static str> {
+    let path = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| fs::metadata(path).is_ok());
+    let path = path.context("busybox is not installed")?;
+    let mut head = Vec::new();
+    fs::File::open(path)?.take(4096).read_to_end(&mut head)?;
+    let is_dynamic = head.windows(8).any(|bytes| bytes == b"ld-linux" || bytes == b"/ld-musl");
+    if is_dynamic {
+        bail!("{path} needs shared libraries; install busybox-static");
+    }
+    Ok(path)
+}
+
+/// The caller's subordinate ids work: newuidmap writes a map with them.
+fn subids() -> Result<()> {
+    let (uids, gids) = (subordinate("uid")?, subordinate("gid")?);
+    let held = ["--user", "sh", "-c", "echo; read -r line"];
+    let mut holder = Command::new("unshare").args(held).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut ready = [0];
+    holder.stdout.as_mut().context("stdout")?.read_exact(&mut ready)?;
+    let map = |mapper: &str, own: u32, first: u32| {
+        let words = [holder.id(), 0, own, 1, 1, first, 10].map(|word| word.to_string());
+        succeeds(Command::new(mapper).args(words).env("PATH", PATH))
+    };
+    let mapped = map("newuidmap", own_uid(), uids).and_then(|()| map("newgidmap", own_gid(), gids));
+    drop(holder.stdin.take());
+    holder.wait()?;
+    mapped
+}
+
+/// First of the caller's subordinate ids; there are at least 60000.
+pub(crate) fn subordinate(kind: &str) -> Result<u32> {
+    let file = format!("/etc/sub{kind}");
+    let number = own_uid().to_string();
+    let accounts = fs::read_to_string("/etc/passwd")?;
+    let account = accounts.lines().map(|line| line.split(':')).find(|words| words.clone().nth(2) == Some(&number));
+    let name = account.and_then(|mut words| words.next()).unwrap_or_default();
+    let text = fs::read_to_string(&file).with_context(|| file.clone())?;
+    let line = text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|words| match words[..] {
+        [owner, first, count] if owner == name || owner == number => Some((first.to_owned(), count.to_owned())),
+        _ => None,
+    });
+    let (first, count) = line.with_context(|| format!("{file} has no line for {name}"))?;
+    if count.parse::<u32>()? < 60_000 {
+        bail!("{file} gives {name} only {count} ids");
+    }
+    Ok(first.parse()?)
+}
+
+fn succeeds(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| command.get_program().display().to_string())?;
+    if output.status.success() { Ok(()) } else { bail!("{}: {}", output.status, text(&output.stderr)) }
+}

@@ -1,0 +1,128 @@
+//! kill: which signal reaches whom.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::harness::{Bundle, processes};
+
+#[test]
+fn each_spelling_of_a_signal_arrives_as_that_signal() -> Result<()> {
+    requires!(userns);
+    let spellings: [(&[&str], i32); 9] = [
+        (&[], 15),
+        (&["TERM"], 15),
+        (&["SIGTERM"], 15),
+        (&["term"], 15),
+        (&["15"], 15),
+        (&["USR1"], 10),
+        (&["RTMIN+3"], 37),
+        (&["SIGRTMIN+3"], 37),
+        (&["64"], 64),
+    ];
+    for (words, number) in spellings {
+        let bundle = Bundle::probing(&["trap"])?;
+        let mut running = bundle.with_bundle("run", &["c1"])?.spawn()?;
+        assert_eq!(running.line()?, "ready");
+        bundle.pura(&[&["kill", "c1"], words].concat()).output()?.succeeds_silently()?;
+        running.wait()?.ends(64 + number)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn nine_and_kill_and_sigkill_are_alike() -> Result<()> {
+    requires!(userns);
+    for word in ["9", "KILL", "SIGKILL"] {
+        let bundle = Bundle::probing(&["trap"])?;
+        let _running = bundle.started()?;
+        bundle.pura(&["kill", "c1", word]).output()?.succeeds_silently()?;
+        bundle.becomes("stopped")?;
+        bundle.verb("delete")?.succeeds_silently()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unknown_signal_is_an_error_and_nothing_is_sent() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["trap"])?;
+    let _running = bundle.started()?;
+    for word in ["BOGUS", "SIGBOGUS", "65", "-1", "+9", "0x9", " 9", "", "RTMIN+99", "SIG", "4294967305"] {
+        let outcome = bundle.pura(&["kill", "--", "c1", word]).output()?;
+        outcome.fails(1, 807, &[&format!("unknown signal \"{word}\"")])?;
+    }
+    assert_eq!(bundle.status()?, "running");
+    bundle.delete()
+}
+
+#[test]
+fn signal_0_only_asks() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["trap"])?;
+    let _running = bundle.started()?;
+    bundle.pura(&["kill", "c1", "0"]).output()?.succeeds_silently()?;
+    assert_eq!(bundle.status()?, "running");
+    bundle.delete()
+}
+
+#[test]
+fn kill_of_a_stopped_container_says_no_such_process() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["true"])?;
+    let running = bundle.created()?;
+    bundle.verb("start")?.succeeds_silently()?;
+    running.rest()?;
+    bundle.becomes("stopped")?;
+    bundle.verb("kill")?.fails(1, 706, &["\"c1\"", "container not running", "no such process"])?;
+    bundle.pura(&["kill", "--all", "c1", "KILL"]).output()?.succeeds_silently()?;
+    bundle.delete()
+}
+
+#[test]
+fn kill_of_a_missing_container_says_does_not_exist() -> Result<()> {
+    let bundle = Bundle::new()?;
+    bundle.verb("kill")?.fails(1, 703, &["container \"c1\" does not exist"])?;
+    bundle.pura(&["kill", "--all", "c1", "KILL"]).output()?.fails(1, 703, &["container \"c1\" does not exist"])?;
+    Ok(())
+}
+
+#[test]
+fn kill_of_a_created_container_delivers() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.created()?;
+    bundle.pura(&["kill", "c1", "KILL"]).output()?.succeeds_silently()?;
+    bundle.becomes("stopped")?;
+    bundle.verb("delete")?.succeeds_silently()
+}
+
+#[test]
+fn kill_all_ends_every_process_of_a_container() -> Result<()> {
+    requires!(userns, busybox);
+    let script = "for i in 1 2 3 4 5; do sleep 1000 & done; echo ready; wait";
+    let bundle = Bundle::with_args(&["/bin/sh", "-c", script])?;
+    let _running = bundle.started()?;
+    assert!(processes(bundle.dir())?.len() >= 6, "{:?}", processes(bundle.dir())?);
+    bundle.pura(&["kill", "--all", "c1", "KILL"]).output()?.succeeds_silently()?;
+    bundle.becomes("stopped")?;
+    bundle.verb("delete")?.succeeds_silently()?;
+    bundle.is_clean()
+}
+
+#[test]
+fn kill_with_a_pattern_reaches_the_containers_that_match() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    bundle.config["annotations"] = json!({});
+    for id in ["web1", "web2", "db1"] {
+        bundle.with_bundle("create", &[id])?.output()?.succeeds_silently()?;
+    }
+    bundle.pura(&["kill", "--regex", "web.*", "KILL"]).output()?.succeeds_silently()?;
+    let status = |id: &str| -> Result<bool> {
+        let outcome = bundle.pura(&["state", id]).output()?;
+        Ok(outcome.succeeds()?.contains("\"stopped\""))
+    };
+    crate::harness::eventually("both are stopped", || Ok(status("web1")? && status("web2")?))?;
+    assert!(!status("db1")?, "db1 was killed too");
+    bundle.pura(&["delete", "--force", "--regex", ".*"]).output()?.succeeds_silently()
+}

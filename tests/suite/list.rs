@@ -1,0 +1,75 @@
+//! list: all containers, and only those.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, Pura};
+
+#[test]
+fn an_empty_or_missing_root_gives_an_empty_list() -> Result<()> {
+    let bundle = Bundle::new()?;
+    assert_eq!(bundle.pura(&["list", "--format", "json"]).output()?.succeeds()?.trim_end(), "[]");
+    assert_eq!(bundle.pura(&["list", "--quiet"]).output()?.succeeds()?, "");
+    let missing = ["--root".into(), bundle.path("no/where")];
+    let outcome = Pura::new(bundle.dir(), &missing).args(&["list", "-f", "json"]).output()?;
+    assert_eq!(outcome.succeeds()?.trim_end(), "[]");
+    let table = bundle.pura(&["list"]).output()?;
+    assert_eq!(table.succeeds()?.lines().count(), 1, "{table:#?}");
+    Ok(())
+}
+
+#[test]
+fn every_container_is_listed_with_the_fields_of_state() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    for id in ["b", "a", "c+d_e.f-g"] {
+        bundle.with_bundle("create", &[id])?.output()?.succeeds_silently()?;
+    }
+    let listed = list(&bundle)?;
+    let mut ids: Vec<&str> = listed.iter().filter_map(|entry| entry["id"].as_str()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["a", "b", "c+d_e.f-g"]);
+    for entry in &listed {
+        for field in ["ociVersion", "id", "status", "bundle", "rootfs", "created", "owner"] {
+            assert!(entry[field].is_string(), "{field}: {entry}");
+        }
+        assert!(entry["pid"].as_i64().is_some_and(|pid| pid > 1) && entry["status"] == "created", "{entry}");
+    }
+    let quiet = bundle.pura(&["list", "-q"]).output()?;
+    let mut ids: Vec<&str> = quiet.succeeds()?.lines().collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["a", "b", "c+d_e.f-g"]);
+    let table = bundle.pura(&["list"]).output()?;
+    assert_eq!(table.succeeds()?.lines().count(), 4, "{table:#?}");
+    bundle.pura(&["delete", "--regex", ".*"]).output()?.succeeds_silently()
+}
+
+#[test]
+fn damaged_and_foreign_entries_are_skipped_and_left_alone() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.created()?;
+    let state = bundle.path("state");
+    fs::create_dir(state.join("foreign"))?;
+    fs::write(state.join("foreign/state.json"), json!({"id": "foreign", "init_process_pid": 1}).to_string())?;
+    fs::create_dir(state.join("empty"))?;
+    fs::write(state.join("file"), "")?;
+    let listed = list(&bundle)?;
+    let ids: Vec<&Value> = listed.iter().map(|entry| &entry["id"]).collect();
+    assert_eq!(ids, ["c1"]);
+    for name in ["foreign", "empty", "file"] {
+        assert!(state.join(name).exists(), "{name} is gone");
+    }
+    bundle.delete()?;
+    fs::remove_dir_all(state.join("foreign"))?;
+    fs::remove_dir(state.join("empty"))?;
+    Ok(fs::remove_file(state.join("file"))?)
+}
+
+fn list(bundle: &Bundle) -> Result<Vec<Value>> {
+    let outcome = bundle.pura(&["list", "--format=json"]).output()?;
+    let list: Value = serde_json::from_str(outcome.succeeds()?)?;
+    Ok(list.as_array().context("an array")?.clone())
+}

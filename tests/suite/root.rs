@@ -1,0 +1,64 @@
+//! What only real root can show. The promise is the same: no capability in the initial user namespace.
+
+use std::fs;
+
+use anyhow::Result;
+
+use crate::harness::Bundle;
+
+/// A base without a user namespace, as rootful engines send it.
+fn rootful(words: &[&str]) -> Result<Bundle> {
+    let mut bundle = Bundle::probing(words)?;
+    bundle.share_user();
+    Ok(bundle)
+}
+
+#[test]
+fn real_root_gets_a_user_namespace_with_the_identity_map() -> Result<()> {
+    requires!(root);
+    let facts = rootful(&["ids", "maps", "ns"])?.facts()?;
+    assert_eq!(facts.all("uid_map"), ["0 0 4294967295"]);
+    assert_eq!(facts.all("gid_map"), ["0 0 4294967295"]);
+    assert_ne!(facts.get("ns.user")?, fs::read_link("/proc/self/ns/user")?.to_string_lossy());
+    assert_eq!(facts.get("uid")?, "0");
+    Ok(())
+}
+
+#[test]
+fn inherit_keeps_the_callers_user_namespace_and_warns_in_the_log() -> Result<()> {
+    requires!(root);
+    let bundle = rootful(&["ns"])?;
+    bundle.write()?;
+    let log = bundle.path("log");
+    let words = ["--userns=inherit", "--log-level", "warning", "--log", &log.to_string_lossy(), "run", "-b"];
+    let facts = bundle.pura(&words).args(&[bundle.path("bundle")]).args(&["c1"]).output()?.facts()?;
+    assert_eq!(facts.get("ns.user")?, fs::read_link("/proc/self/ns/user")?.to_string_lossy());
+    assert!(fs::read_to_string(log)?.contains("PURA-218"));
+    Ok(())
+}
+
+#[test]
+fn a_created_container_has_its_namespaces_for_good() -> Result<()> {
+    requires!(root);
+    let bundle = rootful(&["sleep"])?;
+    let running = bundle.created()?;
+    let pid = bundle.pid()?;
+    let namespaces = || -> Result<Vec<String>> {
+        let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+        kinds.iter().map(|kind| Ok(fs::read_link(format!("/proc/{pid}/ns/{kind}"))?.display().to_string())).collect()
+    };
+    let (before, cgroup) = (namespaces()?, fs::read_to_string(format!("/proc/{pid}/cgroup"))?);
+    bundle.verb("start")?.succeeds_silently()?;
+    assert_eq!(running.line()?, "ready");
+    assert_eq!(namespaces()?, before);
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/cgroup"))?, cgroup);
+    bundle.delete()
+}
+
+#[test]
+fn default_devices_are_there_for_root_too() -> Result<()> {
+    requires!(root);
+    let facts = rootful(&["stat", "/dev/null", "/dev/urandom"])?.facts()?;
+    assert!(facts.get("/dev/null")?.ends_with(" 1:3") && facts.get("/dev/urandom")?.ends_with(" 1:9"), "{facts:?}");
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! The root file system, masked and read-only paths, and the working directory.
+
+use std::{fs, os::unix::fs::symlink};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use crate::harness::Bundle;
+
+#[test]
+fn a_missing_root_and_a_root_that_is_a_file_are_refused() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::new()?;
+    for path in ["nowhere", "config.json", "/nowhere/at/all"] {
+        bundle.config["root"]["path"] = path.into();
+        bundle.is_refused(301, &[path])?;
+    }
+    bundle.config.as_object_mut().context("config")?.remove("root");
+    bundle.is_refused_with_any(&[301, 803], &["root"])
+}
+
+#[test]
+fn a_relative_root_starts_at_the_bundle_and_not_at_the_working_directory() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["cwd"])?;
+    let run = bundle.with_bundle("run", &["c1"])?.cwd(std::path::Path::new("/"));
+    assert_eq!(run.output()?.facts()?.get("cwd")?, "/");
+    let mut bundle = Bundle::probing(&["cwd"])?;
+    bundle.config["root"]["path"] = json!(bundle.rootfs(""));
+    bundle.facts()?;
+    Ok(())
+}
+
+#[test]
+fn the_root_is_the_only_thing_there_is() -> Result<()> {
+    requires!(userns);
+    let facts = Bundle::probing(&["mounts"])?.facts()?;
+    let targets: Vec<String> = facts.mounts().into_iter().map(|mount| mount.target).collect();
+    let known = ["/", "/proc", "/dev", "/sys"];
+    let is_known = |target: &String| known.contains(&target.as_str()) || target.starts_with("/dev/");
+    assert!(targets.iter().all(is_known), "{targets:?}");
+    assert_eq!(targets.iter().filter(|target| *target == "/").count(), 1, "{targets:?}");
+    Ok(())
+}
+
+#[test]
+fn a_read_only_root_refuses_writes_and_yet_has_its_mount_points() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["mounts"])?;
+    bundle.config["root"]["readonly"] = true.into();
+    bundle.mount("/made/for/it", "tmpfs", "tmpfs", &[])?;
+    let facts = bundle.facts()?;
+    assert!(facts.mount("/")?.has("ro"), "{facts:?}");
+    assert!(facts.mount("/made/for/it")?.has("rw"), "{facts:?}");
+    bundle.args(&["/bin/pura-probe", "write", "/tmp/file"]);
+    let outcome = bundle.run()?;
+    assert!(outcome.code() == 1 && outcome.stderr.contains("Read-only file system"), "{outcome:#?}");
+    bundle.args(&["/bin/pura-probe", "write", "/made/for/it/file"]);
+    bundle.run()?.succeeds_silently()
+}
+
+#[test]
+fn the_propagation_of_the_root_is_what_the_config_says() -> Result<()> {
+    requires!(userns);
+    for (word, wanted) in
+        [("", ""), ("private", ""), ("rprivate", ""), ("shared", "shared:"), ("unbindable", "unbindable")]
+    {
+        let mut bundle = Bundle::probing(&["mounts"])?;
+        if !word.is_empty() {
+            bundle.config["linux"]["rootfsPropagation"] = word.into();
+        }
+        let propagation = bundle.facts()?.mount("/")?.propagation;
+        let is_so = if wanted.is_empty() { propagation.is_empty() } else { propagation.starts_with(wanted) };
+        assert!(is_so, "{word:?} gives {propagation:?}");
+    }
+    let mut bundle = Bundle::new()?;
+    bundle.config["linux"]["rootfsPropagation"] = "sideways".into();
+    bundle.is_refused_with_any(&[802, 803], &["sideways"])
+}
+
+#[test]
+fn masked_paths_are_empty_and_missing_ones_skipped() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["stat", "/etc/passwd", "/root", "/root/secret"])?;
+    fs::write(bundle.rootfs("root/secret"), "secret")?;
+    bundle.config["linux"]["maskedPaths"] = json!(["/etc/passwd", "/root", "/nowhere", "/proc/keys", "/proc/keys"]);
+    let outcome = bundle.run()?;
+    assert!(outcome.code() == 1 && outcome.stdout.contains("/etc/passwd=character"), "{outcome:#?}");
+    assert!(outcome.stderr.contains("/root/secret"), "{outcome:#?}");
+    bundle.args(&["/bin/pura-probe", "read", "/etc/passwd"]);
+    assert_eq!(bundle.run()?.succeeds()?, "");
+    bundle.args(&["/bin/pura-probe", "write", "/root/new"]);
+    let outcome = bundle.run()?;
+    assert!(outcome.code() == 1 && outcome.stderr.contains("Read-only file system"), "{outcome:#?}");
+    Ok(())
+}
+
+#[test]
+fn read_only_paths_cover_the_mounts_below_them() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["mounts"])?;
+    bundle.mount("/root/below", "tmpfs", "tmpfs", &[])?;
+    bundle.config["linux"]["readonlyPaths"] = json!(["/root", "/proc/sys", "/nowhere"]);
+    let facts = bundle.facts()?;
+    for target in ["/root", "/root/below", "/proc/sys"] {
+        assert!(facts.mount(target)?.has("ro"), "{target}: {facts:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn relative_masked_and_read_only_paths_fail() -> Result<()> {
+    requires!(userns);
+    for field in ["maskedPaths", "readonlyPaths"] {
+        let mut bundle = Bundle::new()?;
+        bundle.config["linux"][field] = json!(["proc/keys"]);
+        bundle.is_refused(803, &[field, "proc/keys"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_missing_working_directory_is_made_inside_the_root_even_through_a_link_that_points_out() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["cwd"])?;
+    bundle.config["process"]["cwd"] = "/a/b".into();
+    assert_eq!(bundle.facts()?.get("cwd")?, "/a/b");
+    assert!(bundle.rootfs("a/b").is_dir(), "the directory was not made");
+    let outside = bundle.path("outside");
+    symlink(&outside, bundle.rootfs("link"))?;
+    bundle.config["process"]["cwd"] = "/link/c".into();
+    let cwd = bundle.facts()?.get("cwd")?.to_owned();
+    assert_eq!(cwd, format!("{}/c", outside.display()));
+    assert!(!outside.exists(), "something was made outside");
+    Ok(())
+}
+
+#[test]
+fn a_relative_working_directory_or_one_that_leads_out_is_refused() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::new()?;
+    for cwd in ["tmp", "", "./tmp"] {
+        bundle.config["process"]["cwd"] = cwd.into();
+        bundle.is_refused(803, &["cwd"])?;
+    }
+    for number in [3, 7, 9] {
+        let cwd = format!("/proc/self/fd/{number}");
+        bundle.config["process"]["cwd"] = cwd.as_str().into();
+        bundle.is_refused_with_any(&[307, 611], &[&cwd])?;
+    }
+    bundle.config["process"]["cwd"] = "/etc/passwd".into();
+    bundle.is_refused(611, &["chdir to cwd", "/etc/passwd"])
+}
+
+#[test]
+fn the_host_name_and_the_domain_name_are_set_in_a_namespace_of_their_own() -> Result<()> {
+    requires!(userns);
+    let host = fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let mut bundle = Bundle::probing(&["hostname"])?;
+    bundle.config["hostname"] = "inside".into();
+    bundle.config["domainname"] = "example.org".into();
+    let facts = bundle.facts()?;
+    assert_eq!((facts.get("hostname")?, facts.get("domainname")?), ("inside", "example.org"));
+    bundle.share("uts");
+    bundle.is_refused_with_any(&[803, 806], &["hostname", "uts"])?;
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname")?, host);
+    Ok(())
+}
