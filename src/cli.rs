@@ -236,9 +236,16 @@ pub fn parse(argv: &[OsString]) -> Result<Request> {
         }
         Err(error) => return Err(usage(&error)),
     };
-    let globals = request::globals(&matches)?;
+    let mut globals = request::globals(&matches)?;
     let sorted = match matches.subcommand() {
-        Some((name, matches)) => request::verb(name, matches, command)?,
+        Some((name, matches)) => {
+            if matches!(name, "run" | "plan")
+                && let Some(mode) = request::userns(matches)?
+            {
+                globals.userns = mode;
+            }
+            request::verb(name, matches, command)?
+        }
         None => return Err(Error::new(Code::Usage, "read the command line", "there is no verb").fix("pura --help")),
     };
     Ok(Request { globals, verb: sorted })

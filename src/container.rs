@@ -78,6 +78,7 @@ impl Making<'_> {
             bundle: &self.bundle.directory,
             state: &root.path.join(self.id.as_str()),
             waits: self.waits,
+            clamps: !self.waits,
             no_pivot: self.create.no_pivot,
             new_keyring: !self.create.no_new_keyring,
             assembly: self.assembly,

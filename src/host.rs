@@ -21,6 +21,8 @@ pub struct Host {
     pub initial_userns: bool,
     /// Inode of the caller's user namespace.
     pub own_userns: u64,
+    /// `setgroups(2)` is denied where the caller is, and so in every user namespace made from there.
+    pub setgroups_denied: bool,
     /// Maps of the caller's user namespace, as /`proc/self/uid_map` and `gid_map` show them. Empty in the initial one,
     /// where nobody needs them.
     pub own_maps: Maps,
@@ -89,6 +91,10 @@ pub struct Named {
     pub root: Option<Kind>,
     /// For each of `mounts`: what its source is, when it is a bind.
     pub sources: Vec<Option<Kind>>,
+    /// For each of `process.rlimits`: the caller's own limit of that type, soft and hard.
+    pub limits: Vec<(u64, u64)>,
+    /// The caller's own `oom_score_adj`, when the config sets one.
+    pub oom_score: Option<i32>,
     /// For each of `linux.namespaces`: what its path is, when it has one.
     pub namespaces: Vec<Option<Joined>>,
 }

@@ -105,7 +105,10 @@ impl Container {
             self.reach(plan, link, meeting)?;
             match meeting {
                 Meeting::MapIds => map_ids(plan, host, self.init, mappers.take())?,
-                Meeting::Created => created.take().map_or(Ok(()), |created| created(self))?,
+                Meeting::Created => {
+                    raise_limits(plan, self.init)?;
+                    created.take().map_or(Ok(()), |created| created(self))?;
+                }
             }
             link::release(link).doing(Code::Bug, || format!("release init ({meeting:?})"))?;
         }
@@ -193,6 +196,19 @@ fn map_ids(plan: &Plan, host: &Host, init: Pid, mappers: Option<idmap::Mappers>)
         (UserNamespace::Create { maps, deny_setgroups, .. }, None) => idmap::write(init, maps, *deny_setgroups),
         _ => Ok(()),
     }
+}
+
+/// Does for init what only real root may do, and not from inside a user namespace.
+fn raise_limits(plan: &Plan, init: Pid) -> Result<()> {
+    for &(resource, soft, hard) in &plan.raised {
+        let what = || format!("raise a resource limit (RLIMIT number {resource}) to {soft} (hard {hard})");
+        sys::process::set_rlimit(init.as_raw(), resource, soft, hard).doing(Code::Rlimit, what)?;
+    }
+    if let Some(score) = plan.lowered_oom_score {
+        let written = std::fs::write(format!("/proc/{init}/oom_score_adj"), score.to_string());
+        written.doing(Code::Rlimit, || format!("set the OOM score {score}"))?;
+    }
+    Ok(())
 }
 
 /// Why clone made no process.

@@ -19,6 +19,7 @@ mod rootfs;
 
 pub use assembly::{Assembly, Layer};
 pub use explain::explain_program;
+pub use limits::number as limit_number;
 
 use std::{borrow::Cow, ffi::CStr, path::PathBuf};
 
@@ -335,6 +336,10 @@ pub struct Plan {
     /// Opened before clone.
     pub(crate) inputs: Vec<(Slot, Input)>,
     pub(crate) slots: usize,
+    /// Limits that only the parent, real root, may raise: `RLIMIT_*`, soft, hard.
+    pub(crate) raised: Vec<(u32, u64, u64)>,
+    /// An OOM score that only the parent, real root, may lower so far.
+    pub(crate) lowered_oom_score: Option<i32>,
     pub(crate) ids: ids::Ids,
     pub(crate) warnings: Vec<Warning>,
     /// What was left out, and why, for people who read the plan.

@@ -178,7 +178,7 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
         let key = format!("linux.namespaces[{index}]");
         if seen.contains(&namespace.typ()) {
-            faults.add(&key, format!("{} is given twice", namespace.typ()));
+            faults.add(&key, format!("{} is given twice", kind_name(namespace.typ())));
         }
         seen.push(namespace.typ());
         let path = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty());
@@ -198,6 +198,20 @@ fn linux(spec: &Spec, faults: &mut Faults) {
         for (index, path) in paths.iter().flatten().enumerate().filter(|(_, path)| !path.starts_with('/')) {
             faults.add(&format!("linux.{key}[{index}]"), format!("{path:?} is not absolute"));
         }
+    }
+}
+
+/// The name in config.json; oci-spec prints the one of /proc/PID/ns.
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Mount => "mount",
+        Kind::Network => "network",
+        Kind::User => "user",
+        Kind::Pid => "pid",
+        Kind::Ipc => "ipc",
+        Kind::Uts => "uts",
+        Kind::Cgroup => "cgroup",
+        Kind::Time => "time",
     }
 }
 

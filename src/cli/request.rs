@@ -20,8 +20,8 @@ const USERNS: [(&str, UsernsMode); 4] = [
 /// What stands before the verb; flags win over the environment.
 pub(super) fn globals(matches: &ArgMatches) -> Result<Globals> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let userns = match value(matches, "userns") {
-        Some(typed) => choice("--userns", &typed, &USERNS)?,
+    let userns = match userns(matches)? {
+        Some(mode) => mode,
         None => {
             variable("PURA_USERNS").map_or(Ok(UsernsMode::Unset), |typed| choice("PURA_USERNS", &typed, &USERNS))?
         }
@@ -47,6 +47,11 @@ pub(super) fn globals(matches: &ArgMatches) -> Result<Globals> {
         userns,
         strict: matches.get_flag("strict") || variable("PURA_STRICT").is_some_and(|value| value != "0"),
     })
+}
+
+/// `--userns`, which stands before the verb or after `run`.
+pub(super) fn userns(matches: &ArgMatches) -> Result<Option<UsernsMode>> {
+    chosen(matches, "userns", &USERNS)
 }
 
 /// Engines know more levels than there are differences.
@@ -153,7 +158,9 @@ fn run(matches: &ArgMatches, command: Option<Vec<OsString>>, plans: bool) -> Res
 
 /// A flag that only the form without a bundle has, and that was given.
 fn zero_config_flag(matches: &ArgMatches) -> Option<&'static str> {
-    let flags = table::ZERO_CONFIG.iter().find(|flag| match flag.value {
+    let own = table::ZERO_CONFIG.iter().filter(|flag| flag.long != "userns");
+    let mut own = own;
+    let flags = own.find(|flag| match flag.value {
         Value::None => matches.get_flag(flag.long),
         Value::One(_) | Value::Many(_) | Value::Optional(_) => matches.contains_id(flag.long),
     });

@@ -110,6 +110,7 @@ pub const ZERO_CONFIG: &[Flag] = &[
     flag("hostname", None, Value::One("NAME"), "Host name inside"),
     flag("read-only", None, Value::None, "Make the root read-only, without a throw-away layer"),
     flag("net", None, Value::None, "Use the caller's network"),
+    flag("userns", None, Value::One("MODE"), "auto, keep-id, single or inherit"),
 ];
 
 /// Every verb, in the order of the manual.
@@ -186,6 +187,7 @@ pub const VERBS: &[Verb] = &[
         flags: &[&[
             flag("bundle", Some('b'), Value::One("DIR"), "Where to write it [default: .]"),
             flag("file", Some('f'), Value::One("FILE"), "Another name for it; - is standard output"),
+            flag("rootless", None, Value::None, "The only form there is"),
         ]],
         operands: &[],
     },

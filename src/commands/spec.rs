@@ -25,9 +25,7 @@ const FILES: u64 = 1024;
 
 /// Writes the file; an existing one is never touched.
 pub(super) fn spec(bundle: &Path, file: Option<&Path>) -> Result<u8> {
-    let json = serde_json::to_string_pretty(&config())
-        .map_err(|error| Error::new(Code::Bug, "write the config", error.to_string()))?
-        + "\n";
+    let json = text().map_err(|error| Error::new(Code::Bug, "write the config", error.to_string()))? + "\n";
     if file == Some(Path::new("-")) {
         return say(&json);
     }
@@ -45,6 +43,16 @@ pub(super) fn spec(bundle: &Path, file: Option<&Path>) -> Result<u8> {
         }
         Err(error) => Err(error.error).doing(Code::FileRefused, what),
     }
+}
+
+/// The same text every time: oci-spec keeps capabilities in an order that is not.
+fn text() -> serde_json::Result<String> {
+    let mut config = serde_json::to_value(config())?;
+    let sets = config.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut);
+    for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(serde_json::Value::as_array_mut) {
+        set.sort_unstable_by_key(ToString::to_string);
+    }
+    serde_json::to_string_pretty(&config)
 }
 
 fn config() -> Spec {

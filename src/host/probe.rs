@@ -13,6 +13,7 @@ use super::{Caller, Cgroup, Host, Joined, Maps, Named, account, ids};
 use crate::{
     cli::UsernsMode,
     error::{Code, Context as _, Error, Result, plain},
+    plan::limit_number,
     sys,
 };
 
@@ -65,8 +66,19 @@ pub fn host(spec: &Spec, bundle: &Path, caller: Caller, mode: UsernsMode) -> Res
     let own_userns = own_userns();
     let initial_userns = is_initial(own_userns);
     let own_maps = if initial_userns { Maps::default() } else { maps(Path::new("/proc/self"))? };
+    let setgroups_denied =
+        !initial_userns && sys::path::read::<16>(c"/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"));
     let account = if needs_account(spec, &caller, mode) { Some(account::look_up(&caller)) } else { None };
-    Ok(Host { initial_userns, own_userns, own_maps, account, cgroup: cgroup(), named: named(spec, bundle), caller })
+    Ok(Host {
+        initial_userns,
+        own_userns,
+        setgroups_denied,
+        own_maps,
+        account,
+        cgroup: cgroup(),
+        named: named(spec, bundle),
+        caller,
+    })
 }
 
 /// Both maps of a process, as the reader sees them.
@@ -129,7 +141,15 @@ fn named(spec: &Spec, bundle: &Path) -> Named {
             let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
             path.map(joined)
         });
-    Named { root, sources: sources.collect(), namespaces: namespaces.collect() }
+    let process = spec.process().as_ref();
+    let limits = process.into_iter().flat_map(|process| process.rlimits().iter().flatten());
+    let limits = limits.map(|limit| sys::process::rlimit(limit_number(limit.typ())).unwrap_or((u64::MAX, u64::MAX)));
+    let oom_score = process.and_then(oci_spec::runtime::Process::oom_score_adj).and_then(|_| own_oom_score());
+    Named { root, sources: sources.collect(), limits: limits.collect(), oom_score, namespaces: namespaces.collect() }
+}
+
+fn own_oom_score() -> Option<i32> {
+    String::from_utf8(sys::path::read::<16>(c"/proc/self/oom_score_adj").ok()?).ok()?.trim_end().parse().ok()
 }
 
 fn kind(path: &Path) -> super::Kind {

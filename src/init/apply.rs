@@ -43,7 +43,7 @@ impl Init<'_> {
             Op::Domainname(name) => sys::process::set_domainname(self.plan.text(name)),
             Op::LoopbackUp => sys::net::loopback_up(),
             Op::NewKeyring => sys::process::new_keyring().or_else(|errno| self.warn(step, errno)),
-            Op::Rlimit { resource, soft, hard } => sys::process::set_rlimit(resource, soft, hard),
+            Op::Rlimit { resource, soft, hard } => sys::process::set_rlimit(0, resource, soft, hard),
             Op::Bounding(kept) => sys::caps::limit_bounding(kept),
             Op::Capabilities { effective, permitted, inheritable } => sys::caps::set(effective, permitted, inheritable),
             Op::Ambient(mask) => sys::caps::raise_ambient(mask),

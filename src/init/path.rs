@@ -29,13 +29,39 @@ pub(super) fn find(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Re
         Target::RealDirectory => IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS,
     };
     match open(root, path, last, resolve) {
-        Err(Errno::ENOENT) => make(root, path, target),
-        done => done,
+        Err(Errno::ENOENT) => {}
+        done => return done,
     }
+    let mut buffer = [0_u8; LONGEST];
+    let mut path = terminated(&mut buffer, path.to_bytes())?;
+    let mut other = [0_u8; LONGEST];
+    for _ in 0..MOST_LINKS {
+        match make(root, path, target)? {
+            Made::Whole(opened) => return Ok(opened),
+            Made::Link { link, start, end } if target != Target::RealDirectory => {
+                let length = follow(link, path, (start, end), &mut other)?;
+                buffer = [0; LONGEST];
+                path = terminated(&mut buffer, other.get(..length).unwrap_or_default())?;
+            }
+            Made::Link { .. } => return Err(Errno::ELOOP),
+        }
+    }
+    Err(Errno::ELOOP)
 }
 
-/// Makes what is missing of `path`, part by part, and opens the last one.
-fn make(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<OwnedFd> {
+/// Links that lead to what is missing, one after the other: as many as the kernel follows, `path_resolution(7)`.
+const MOST_LINKS: usize = 40;
+
+/// How far the making came.
+enum Made {
+    /// All is there; this is the last part.
+    Whole(OwnedFd),
+    /// The part of the path from `start` to `end` is a link, open here, to something that is missing.
+    Link { link: OwnedFd, start: usize, end: usize },
+}
+
+/// Makes what is missing of `path`, part by part.
+fn make(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<Made> {
     let bytes = path.to_bytes();
     let (mut above, mut from) = existing(root, bytes)?;
     while let Some((start, end)) = part(bytes, from) {
@@ -43,12 +69,38 @@ fn make(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<OwnedF
         let name = terminated(&mut name, bytes.get(start..end).unwrap_or_default())?;
         let parent = above.as_ref().map_or(root, |above| above.as_fd());
         let is_file = part(bytes, end).is_none() && target == Target::File;
-        make_one(parent, name, is_file)?;
-        let kind = if is_file { OFlag::empty() } else { OFlag::O_DIRECTORY };
-        above = Some(open(parent, name, REFERENCE | OFlag::O_NOFOLLOW | kind, IN_ROOT)?);
+        match make_one(parent, name, is_file) {
+            // Another container on the same root was faster, or a link has the name.
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let opened = open(parent, name, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
+        if crate::sys::path::stat(opened.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFLNK {
+            return Ok(Made::Link { link: opened, start, end });
+        }
+        above = Some(opened);
         from = end;
     }
-    above.ok_or(Errno::ENOENT)
+    above.map(Made::Whole).ok_or(Errno::ENOENT)
+}
+
+/// Writes the path anew, with what the link says in the place of the link; how long it has become.
+///
+/// Only text: whatever comes out is looked up below the root again.
+fn follow(link: OwnedFd, path: &CStr, part: (usize, usize), into: &mut [u8; LONGEST]) -> nix::Result<usize> {
+    let mut said = [0_u8; LONGEST];
+    let length = crate::sys::path::read_link(link.as_fd(), &mut said)?;
+    let said = said.get(..length).ok_or(Errno::ENAMETOOLONG)?;
+    let bytes = path.to_bytes();
+    let before = if said.first() == Some(&b'/') { 0 } else { part.0 };
+    let pieces = [bytes.get(..before).unwrap_or_default(), said, bytes.get(part.1..).unwrap_or_default()];
+    let mut at = 0;
+    for piece in pieces {
+        let end = at + piece.len();
+        into.get_mut(at..end).ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(piece);
+        at = end;
+    }
+    Ok(at)
 }
 
 /// The longest prefix of `path` that is there, open, and where it ends; mostly only the last part is missing.
@@ -68,20 +120,12 @@ fn existing(root: BorrowedFd<'_>, path: &[u8]) -> nix::Result<(Option<OwnedFd>, 
     Ok((None, 0))
 }
 
-/// Makes one name. A link that leads nowhere has the name already, and nothing is made through it: EEXIST becomes ELOOP.
+/// Makes one name, by which nothing is ever reached that is not in the directory itself.
 fn make_one(above: BorrowedFd<'_>, name: &CStr, file: bool) -> nix::Result<()> {
     if matches!(name.to_bytes(), b"." | b"..") {
         return Err(Errno::EINVAL);
     }
-    let made = if file { create_file(above, name) } else { create_directory(above, name) };
-    match made {
-        Err(Errno::EEXIST) => match open(above, name, REFERENCE | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY, IN_ROOT) {
-            // Another container on the same root was faster.
-            Ok(_directory) if !file => Ok(()),
-            _ => Err(Errno::ELOOP),
-        },
-        done => done,
-    }
+    if file { create_file(above, name) } else { create_directory(above, name) }
 }
 
 /// The next part of a path at or after `from`: its bounds.
@@ -143,9 +187,12 @@ mod tests {
         let directory = std::fs::File::open(root.path()).unwrap();
         find(directory.as_fd(), c"/a/b/file", Target::File).unwrap();
         assert!(root.path().join("a/b/file").is_file());
-        // The link leads to a path that does not exist below the root: nothing is made, outside least of all.
-        assert!(find(directory.as_fd(), c"/link/x", Target::Directory).is_err());
+        // The link leads out: below the root, the same path is made, and outside nothing is.
+        find(directory.as_fd(), c"/link/x", Target::Directory).unwrap();
         assert!(!outside.path().join("x").exists());
+        assert!(root.path().join(outside.path().strip_prefix("/").unwrap()).join("x").is_dir());
+        std::os::unix::fs::symlink("../loop", root.path().join("loop")).unwrap();
+        assert_eq!(find(directory.as_fd(), c"/loop/x", Target::Directory).unwrap_err(), Errno::ELOOP);
         find(directory.as_fd(), c"../../b", Target::Directory).unwrap();
         assert!(root.path().join("b").is_dir());
         assert_eq!(find(directory.as_fd(), c"/link", Target::RealDirectory).unwrap_err(), Errno::ELOOP);

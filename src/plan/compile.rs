@@ -24,7 +24,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.isolate_mounts()?;
     // With the ids of the caller, who may pass directories that container root may not.
     let sources = draft.open_sources()?;
-    draft.become_root();
+    draft.become_owner();
     draft.mounts(&sources)?;
     draft.devices()?;
     // Here, with all mounts made and the old root still in place, is where createRuntime hooks belong.
@@ -36,13 +36,14 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // After mount points and the working directory have been made.
     draft.readonly_root();
     // Before the capabilities that they need are dropped.
-    draft.limits();
+    draft.limits()?;
     draft.identity();
     draft.program()?;
     draft.step(Op::Sweep { kept: Slot::LISTENER.0 + 1 });
+    // Before the release, not after: the parent may end right after it. Until then end-of-file on the link is enough.
+    draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
     // Last of all that can fail for a reason of the config: create has to report it.
     draft.step(Op::Meet(Meeting::Created));
-    draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
     if order.waits {
         draft.step(Op::AwaitStart);
     }

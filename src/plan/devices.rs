@@ -29,7 +29,8 @@ impl Draft<'_> {
             let (source, name) = (self.text(format!("/dev/{node}"))?, self.text(node)?);
             self.step(Op::Device { source, name });
         }
-        for (target, name) in LINKS {
+        let has_proc = self.has_mount_on("/proc");
+        for (target, name) in LINKS.into_iter().filter(|(target, _)| has_proc || !target.starts_with("/proc/")) {
             let (target, name) = (self.text(target)?, self.text(name)?);
             self.step(Op::Link { target, name });
         }

@@ -27,6 +27,8 @@ pub struct Order<'a> {
     pub no_pivot: bool,
     /// Leave the caller's session keyring.
     pub new_keyring: bool,
+    /// What cannot be raised is clamped, with a warning, instead of refused: `run`, whose caller is a person.
+    pub clamps: bool,
     /// A root that is put together from the host's, instead of the config's.
     pub assembly: Option<&'a Assembly>,
 }
@@ -54,6 +56,8 @@ impl<'a> Draft<'a> {
             joined_first: Vec::new(),
             inputs: Vec::new(),
             slots: usize::from(Slot::FIRST_FREE),
+            raised: Vec::new(),
+            lowered_oom_score: None,
             ids,
             warnings: Vec::new(),
             notes: Vec::new(),

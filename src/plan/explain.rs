@@ -79,9 +79,8 @@ impl Plan {
                 capabilities(inheritable)
             ),
             Op::Ambient(mask) => format!("raise ambient capabilities: {}", capabilities(mask)),
-            Op::MakeCwd(path) => format!("make the working directory {}", text(path)),
             // The words that engines know.
-            Op::EnterCwd(path) => format!("chdir to cwd {}", text(path)),
+            Op::MakeCwd(path) | Op::EnterCwd(path) => format!("chdir to cwd {}", text(path)),
             Op::FindProgram | Op::Execute => {
                 format!("run {}", self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word)))
             }
@@ -105,7 +104,7 @@ impl Plan {
         };
         let error = match op {
             Op::FindProgram | Op::Execute => return self.explain_program(errno, op == Op::Execute),
-            Op::EnterCwd(_) => {
+            Op::MakeCwd(_) | Op::EnterCwd(_) => {
                 let why = if errno == Errno::EXDEV {
                     "it is outside of the root".to_owned()
                 } else {
@@ -191,7 +190,10 @@ impl Plan {
             Op::SetAttributes { .. } if errno == Errno::EPERM => {
                 "a flag of the source is locked: a user namespace may not clear nosuid, nodev, noexec or ro".to_owned()
             }
-            Op::MoveMount { .. } if errno == Errno::ENOTDIR => "not a directory".to_owned(),
+            // The kernel's word for a file over a directory, and the reverse.
+            Op::MoveMount { .. } if matches!(errno, Errno::ENOTDIR | Errno::EINVAL) => {
+                "one is a file, and the other is not: not a directory".to_owned()
+            }
             Op::Rlimit { .. } if errno == Errno::EPERM => {
                 "it is above your hard limit: operation not permitted".to_owned()
             }
@@ -322,7 +324,9 @@ fn fix(op: Op, errno: Errno) -> Option<&'static str> {
             Some("sudo sysctl user.max_net_namespaces=15000 (this is not about disk space)")
         }
         Op::FindTarget { .. } if matches!(errno, Errno::EROFS | Errno::EACCES) => Some("create it in the image"),
-        Op::FindTarget { .. } if errno == Errno::ENOTDIR || errno == Errno::EISDIR => {
+        Op::FindTarget { .. } | Op::MoveMount { .. }
+            if matches!(errno, Errno::ENOTDIR | Errno::EISDIR | Errno::EINVAL) =>
+        {
             Some("bind a file on a file, a directory on a directory")
         }
         _ => None,

@@ -95,7 +95,8 @@ pub struct Ids {
 /// Decides on the user namespace and its maps, and checks the config's ids against them.
 pub fn decide(spec: &Spec, host: &Host, mode: UsernsMode) -> Result<(Ids, Vec<Warning>)> {
     let mut warnings = Vec::new();
-    let ids = choose(spec, host, mode, &mut warnings)?;
+    let mut ids = choose(spec, host, mode, &mut warnings)?;
+    ids.setgroups_denied |= host.setgroups_denied;
     check(spec, &ids, &mut warnings)?;
     Ok((ids, warnings))
 }

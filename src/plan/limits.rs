@@ -1,36 +1,84 @@
 //! Resource limits, the OOM score, the keyring.
 
-use oci_spec::runtime::PosixRlimitType as Type;
+use oci_spec::runtime::{PosixRlimit, PosixRlimitType as Type, Process};
 
 use super::{Op, draft::Draft};
-use crate::error::Result;
+use crate::error::{Code, Error, Result, Warning};
+
+/// Lets real root raise hard limits and lower OOM scores; not from inside a user namespace, so the parent does it.
+const CAP_SYS_RESOURCE: u8 = 24;
 
 impl Draft<'_> {
     /// What is written to our own `/proc` files.
     pub(super) fn early_limits(&mut self) -> Result<()> {
-        let Some(score) = self.spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) else {
-            return Ok(());
-        };
-        let (file, line) = (self.text("/proc/self/oom_score_adj")?, self.text(score.to_string())?);
-        self.step_for(Op::WriteProc { file, line }, "process.oomScoreAdj");
+        let Some(score) = self.spec.process().as_ref().and_then(Process::oom_score_adj) else { return Ok(()) };
+        let own = self.host.named.oom_score.unwrap_or(score);
+        if score < own {
+            return self.lower_oom_score(score, own);
+        }
+        if score > own {
+            let (file, line) = (self.text("/proc/self/oom_score_adj")?, self.text(score.to_string())?);
+            self.step_for(Op::WriteProc { file, line }, "process.oomScoreAdj");
+        }
         Ok(())
     }
 
+    fn lower_oom_score(&mut self, score: i32, own: i32) -> Result<()> {
+        if self.may_raise() {
+            self.plan.lowered_oom_score = Some(score);
+            return Ok(());
+        }
+        let why = format!("it is below yours, {own}, and only real root may lower it");
+        if !self.order.clamps {
+            return Err(Error::new(Code::Rlimit, format!("set the OOM score {score}"), why).at("process.oomScoreAdj"));
+        }
+        self.warn(Warning::new(Code::Rlimit, format!("the OOM score stays {own}: {score} was asked for, {why}")));
+        Ok(())
+    }
+
+    fn may_raise(&self) -> bool {
+        self.host.initial_userns && self.host.caller.has(CAP_SYS_RESOURCE)
+    }
+
     /// The keyring, then the limits: those on open files and memory would hinder every step after them.
-    pub(super) fn limits(&mut self) {
+    pub(super) fn limits(&mut self) -> Result<()> {
         if self.order.new_keyring {
             self.step(Op::NewKeyring);
         }
-        let Some(process) = self.spec.process() else { return };
+        let Some(process) = self.spec.process() else { return Ok(()) };
         for (index, limit) in process.rlimits().iter().flatten().enumerate() {
-            let op = Op::Rlimit { resource: number(limit.typ()), soft: limit.soft(), hard: limit.hard() };
-            self.step_for(op, format!("process.rlimits[{index}]"));
+            self.limit(index, limit)?;
         }
+        Ok(())
+    }
+
+    fn limit(&mut self, index: usize, limit: &PosixRlimit) -> Result<()> {
+        let (resource, mut soft, mut hard) = (number(limit.typ()), limit.soft(), limit.hard());
+        let place = format!("process.rlimits[{index}]");
+        let (_, own) = self.host.named.limits.get(index).copied().unwrap_or((hard, hard));
+        if hard > own {
+            if self.may_raise() {
+                self.plan.raised.push((resource, soft, hard));
+                return Ok(());
+            }
+            if !self.order.clamps {
+                let what = format!("set {} to {soft} (hard {hard})", limit.typ());
+                return Err(Error::new(Code::Rlimit, what, format!("your hard limit is {own}"))
+                    .at(place)
+                    .fix(format!("at most {own}")));
+            }
+            (soft, hard) = (soft.min(own), own);
+            let what =
+                format!("{} is {soft} (hard {hard}), because {} is above your hard limit", limit.typ(), limit.hard());
+            self.warn(Warning::new(Code::Rlimit, what));
+        }
+        self.step_for(Op::Rlimit { resource, soft, hard }, place);
+        Ok(())
     }
 }
 
 /// The kernel's number of a limit: `getrlimit(2)`.
-pub(super) fn number(limit: Type) -> u32 {
+pub fn number(limit: Type) -> u32 {
     match limit {
         Type::RlimitCpu => libc::RLIMIT_CPU,
         Type::RlimitFsize => libc::RLIMIT_FSIZE,

@@ -65,7 +65,7 @@ impl<'a> Draft<'a> {
     /// Opens the sources of binds before the ids change, where they will: container root may not pass what the caller
     /// may. Elsewhere each is opened when it is needed. For each mount, the slot of its source.
     pub(super) fn open_sources(&mut self) -> Result<Vec<Option<Slot>>> {
-        let changes = self.changes_ids();
+        let changes = self.owner().is_some();
         let mut slots = Vec::new();
         for entry in self.entries() {
             let options = entry.options();

@@ -71,25 +71,30 @@ impl Draft<'_> {
     }
 
     /// Takes the ids of container root for the set-up, so that what it makes belongs to the container.
-    pub(super) fn become_root(&mut self) {
-        if self.changes_ids() {
-            self.step(Op::SetIds { uid: 0, gid: 0 });
+    pub(super) fn become_owner(&mut self) {
+        if let Some((uid, gid)) = self.owner() {
+            self.step(Op::SetIds { uid, gid });
             die_with_parent(self);
         }
     }
 
-    /// Whether container root, when there is one, is somebody else than the caller.
-    pub(super) fn changes_ids(&self) -> bool {
+    /// The ids for the set-up, when they are not the ones that init has already: container root's; without one, those that
+    /// the caller has inside; and if it has none, the program's, because nobody may make a file who has no id.
+    pub(super) fn owner(&self) -> Option<(u32, u32)> {
         let UserNamespace::Create { maps, .. } = &self.plan.ids.user_namespace else {
-            return matches!(
-                self.plan.ids.user_namespace,
-                UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. }
-            );
+            let joins =
+                matches!(self.plan.ids.user_namespace, UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. });
+            return joins.then_some((0, 0));
         };
         let inside = |extents: &[Extent], id: u32| extents.iter().find_map(|extent| extent.inside_of(id));
         let own = (inside(&maps.uids, self.host.caller.uid), inside(&maps.gids, self.host.caller.gid));
         let has_zero = [&maps.uids, &maps.gids].iter().all(|map| map.iter().any(|extent| extent.inside == 0));
-        own != (Some(0), Some(0)) && has_zero
+        match own {
+            (Some(0), Some(0)) => None,
+            _ if has_zero => Some((0, 0)),
+            (Some(_), Some(_)) => None,
+            _ => self.spec.process().as_ref().map(|process| (process.user().uid(), process.user().gid())),
+        }
     }
 
     /// Makes the root `/` of the mount namespace.
@@ -103,13 +108,14 @@ impl Draft<'_> {
             let set = libc::MOUNT_ATTR_RDONLY;
             self.step_for(Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: false }, "root.readonly");
         }
-        let unbindable = self.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
-        if unbindable.is_some_and(|word| word.ends_with("unbindable")) {
-            self.step_for(
-                Op::PropagateMount { mount: Slot::ROOT, flags: libc::MS_UNBINDABLE },
-                "linux.rootfsPropagation",
-            );
-        }
+        let asked =
+            self.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
+        let flags = match asked.strip_prefix('r').unwrap_or(asked) {
+            "unbindable" => libc::MS_UNBINDABLE,
+            "shared" => libc::MS_SHARED,
+            _ => return,
+        };
+        self.step_for(Op::PropagateMount { mount: Slot::ROOT, flags }, "linux.rootfsPropagation");
     }
 
     /// Creates the working directory when it is missing: engines rely on it.

@@ -107,6 +107,14 @@ pub fn write(path: &CStr, text: &[u8]) -> nix::Result<OwnedFd> {
     }
 }
 
+/// What a link says that was opened itself: `readlinkat(2)` with an empty path. How long that is.
+pub fn read_link(link: BorrowedFd<'_>, into: &mut [u8]) -> nix::Result<usize> {
+    let raw = link.as_raw_fd();
+    // SAFETY: the descriptor is borrowed, the path a C string, and pointer and length are those of one live buffer.
+    let length = unsafe { libc::readlinkat(raw, c"".as_ptr(), into.as_mut_ptr().cast(), into.len()) };
+    usize::try_from(Errno::result(length)?).map_err(|_negative| Errno::EINVAL)
+}
+
 /// The current directory as a descriptor argument.
 pub fn here() -> BorrowedFd<'static> {
     AT_FDCWD

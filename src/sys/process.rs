@@ -143,11 +143,11 @@ pub fn set_groups(groups: &[u32]) -> nix::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
-/// Sets a resource limit of this process: `prlimit(2)`. EPERM: raising a hard limit.
-pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
+/// Sets a resource limit of a process, 0 for this one: `prlimit(2)`. EPERM: raising a hard limit.
+pub fn set_rlimit(process: i32, resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the kernel reads one `rlimit64`, which lives until the call returns; the old value is not asked for.
-    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, 0_usize) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, process, resource, &raw const limit, 0_usize) }).map(drop)
 }
 
 /// The resource limit of this process, soft then hard.

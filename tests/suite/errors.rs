@@ -308,10 +308,9 @@ fn a_full_state_directory_is_said_to_be_full() -> Result<()> {
         bundle.map(&[(0, 0, 1)], &[(0, 0, 1)]);
         let create = bundle.with_bundle("create", &["c1"])?;
         let state = bundle.path("state").display().to_string();
-        let script =
-            "mount -t tmpfs -o \"$1\" none \"$0\" && { head -c 8k /dev/zero >\"$0/full\"; shift; exec \"$@\"; } 2>&1";
-        let script = script.replace(">\"$0/full\";", ">\"$0/full\" 2>/dev/null;").replace("} 2>&1", "}");
-        let words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &script, &state, options];
+        let script = "mount -t tmpfs -o \"$1\" none \"$0\" && { { head -c 8k /dev/zero >\"$0/full\"; } 2>/dev/null; shift; \
+                      exec \"$@\"; }";
+        let words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, &state, options];
         let outcome = bundle.through(&words, &create).output()?;
         outcome.fails(1, 712, &[]).context(options)?;
     }
