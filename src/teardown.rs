@@ -171,7 +171,9 @@ mod tests {
             ("lost", &["intent", "state.json"][..], false),
         ] {
             fs::create_dir(store.path(id)).unwrap();
-            files.iter().for_each(|name| fs::write(store.path(id).join(name), "{").unwrap());
+            for name in files {
+                fs::write(store.path(id).join(name), "{").unwrap();
+            }
             let destroyed = destroy_all(&store, id);
             assert_eq!((destroyed.is_ok(), store.path(id).exists()), (removed, !removed), "{id}: {destroyed:?}");
         }

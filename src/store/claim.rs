@@ -276,9 +276,9 @@ mod tests {
         claim.guard(cgroup.path());
         assert_eq!(claim.remove().unwrap_err().code(), Code::Survivors);
         assert_eq!(store.names(), ["c1"]);
-        let mut claim = store.claim("c2").unwrap();
-        claim.guard(&cgroup.path().join("gone"));
-        claim.remove().unwrap();
+        let mut other = store.claim("c2").unwrap();
+        other.guard(&cgroup.path().join("gone"));
+        other.remove().unwrap();
         assert_eq!(store.names(), ["c1"]);
     }
 
