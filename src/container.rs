@@ -97,6 +97,9 @@ impl Making<'_> {
         let mut claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
         // From here on, each guard takes back what it made when a later step fails, in the reverse order.
         let leaf = leaf.map(Ours::make).transpose()?;
+        if let Some(ours) = &leaf {
+            claim.guard(&ours.leaf.directory);
+        }
         let listener = if self.waits { Some(claim.listen()?) } else { None };
         let cgroup = leaf.as_ref().map(|leaf| leaf.descriptor.as_fd());
         let mut pid_file = None;

@@ -21,6 +21,8 @@ pub mod init;
 
 pub mod supervise;
 
+pub mod teardown;
+
 pub mod zero_config;
 
 pub mod clock;

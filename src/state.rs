@@ -1,6 +1,10 @@
 //! OCI state: what a container is in, and how that is shown.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
@@ -51,8 +55,10 @@ pub struct State {
     pub pid: i32,
     /// The bundle, absolute.
     pub bundle: PathBuf,
+    #[serde(skip_serializing_if = "is_unset")]
     rootfs: PathBuf,
-    /// When it was created, RFC 3339.
+    /// When it was created, RFC 3339; left out before that, because engines read a time.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub created: String,
     /// Who created it.
     pub owner: String,
@@ -70,6 +76,10 @@ struct Pura {
     #[serde(skip_serializing_if = "Option::is_none")]
     cgroup: Option<PathBuf>,
     degradations: Vec<String>,
+}
+
+fn is_unset(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 impl State {
@@ -108,7 +118,7 @@ impl State {
 
     /// A container that is being created, or whose creator was killed.
     fn unfinished(entry: &Entry) -> Option<Self> {
-        let intent = entry.intent()?;
+        let intent = entry.intent().filter(|_| !entry.is_damaged())?;
         let status = entry.status();
         Some(Self {
             oci_version: OCI_VERSION,
@@ -122,5 +132,37 @@ impl State {
             annotations: BTreeMap::new(),
             pura: Pura { cgroup: intent.cgroup, ..Pura::default() },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Sleeper, Store};
+
+    #[test]
+    fn a_stopped_container_has_pid_0_and_its_annotations() {
+        let (store, mut sleeper) = (Store::new(), Sleeper::new());
+        store.running("c1", sleeper.identity());
+        let json = |status: &str| {
+            let value = serde_json::to_value(State::of(&store.entry("c1")).unwrap()).unwrap();
+            assert_eq!((&value["status"], &value["ociVersion"]), (&status.into(), &"1.3.0".into()));
+            assert_eq!((&value["annotations"]["empty"], &value["rootfs"]), (&"".into(), &"/b/rootfs".into()));
+            value["pid"].as_i64().unwrap()
+        };
+        assert_eq!(json("running"), i64::from(sleeper.identity().pid));
+        sleeper.end();
+        assert_eq!(json("stopped"), 0);
+    }
+
+    #[test]
+    fn an_unfinished_container_has_no_time_and_a_damaged_one_no_state() {
+        let store = Store::new();
+        store.claim("c1").unwrap().keep();
+        let value = serde_json::to_value(State::of(&store.entry("c1")).unwrap()).unwrap();
+        assert_eq!(value["status"], "stopped");
+        assert!(value.get("created").is_none() && value.get("rootfs").is_none());
+        std::fs::write(store.path("c1").join("state.json"), "{").unwrap();
+        assert!(State::of(&store.entry("c1")).is_none());
     }
 }

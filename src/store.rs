@@ -5,13 +5,17 @@
 
 mod claim;
 mod entry;
+mod files;
+mod identity;
 mod pid_file;
 mod record;
 mod root;
 
 pub use claim::Claim;
-pub use entry::{Entry, Identity, Locked, boot_id, finish_removals};
-pub use pid_file::{PidFile, temporary as temporary_pid_file};
+pub use entry::{Attempt, Entry, LOCK_LIMIT, Locked, finish_removals};
+pub use files::Traces;
+pub use identity::{Identity, boot_id, is_this_boot};
+pub use pid_file::{PidFile, clean_up as clean_up_pid_file};
 pub use record::{Intent, Record, VERSION};
 pub use root::{Root, Roots};
 
@@ -43,7 +47,9 @@ impl Id {
     /// Checks an id as it was typed.
     pub fn parse(typed: &OsStr) -> Result<Self> {
         let bytes = typed.as_bytes();
-        let refuse = |why: &str| Err(Error::new(Code::BadId, format!("use the id {typed:?}"), why.to_owned()));
+        let refuse = |why: &str| {
+            Err(Error::new(Code::BadId, format!("use the id {:?}", typed.to_string_lossy()), why.to_owned()))
+        };
         if bytes.is_empty() {
             return refuse("it is empty");
         }
@@ -63,9 +69,122 @@ impl Id {
     }
 }
 
+/// The error of every verb for an id that nobody has.
+pub fn missing(id: &Id, verb: &str) -> Error {
+    let why = format!("container {:?} does not exist", id.as_str());
+    Error::new(Code::NoContainer, format!("{verb} {:?}", id.as_str()), why).fix("pura list")
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A state directory of its own for each test, and processes to put there.
+
+    use std::{path::PathBuf, process::Child};
+
+    use super::{Claim, Entry, Id, Identity, Intent, Record, Root, Roots, VERSION, boot_id};
+    use crate::cli::Globals;
+
+    #[derive(Debug)]
+    pub(crate) struct Store(tempfile::TempDir);
+
+    impl Store {
+        pub(crate) fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        pub(crate) fn globals(&self) -> Globals {
+            Globals { root: Some(self.0.path().join("root")), ..Globals::default() }
+        }
+
+        pub(crate) fn root(&self) -> Root {
+            Roots::find(&self.globals()).unwrap().create().unwrap().0
+        }
+
+        pub(crate) fn path(&self, id: &str) -> PathBuf {
+            self.root().path.join(id)
+        }
+
+        pub(crate) fn entry(&self, id: &str) -> Entry {
+            Entry::open(self.root(), &Id::parse(id.as_ref()).unwrap()).unwrap().unwrap()
+        }
+
+        /// The names in the directory, hidden ones too.
+        pub(crate) fn names(&self) -> Vec<String> {
+            let names = std::fs::read_dir(self.root().path).unwrap();
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        }
+
+        pub(crate) fn claim(&self, id: &str) -> super::Result<Claim> {
+            Claim::new(self.root(), &Id::parse(id.as_ref()).unwrap(), &intent(), b"{}")
+        }
+
+        /// A container whose process 1 is the one given.
+        pub(crate) fn running(&self, id: &str, init: Identity) {
+            let mut claim = self.claim(id).unwrap();
+            claim.record_init(init).unwrap();
+            claim.commit(&record(id, init)).unwrap();
+            claim.keep();
+        }
+    }
+
+    /// By a creator that has ended.
+    pub(crate) fn intent() -> Intent {
+        let creator = Identity { pid: i32::MAX, start_time: 1 };
+        Intent { version: VERSION, boot_id: boot_id(), creator, ..Intent::default() }
+    }
+
+    pub(crate) fn record(id: &str, init: Identity) -> Record {
+        Record {
+            version: VERSION,
+            id: id.to_owned(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            created: crate::clock::now(),
+            owner: "1000".to_owned(),
+            boot_id: boot_id(),
+            init,
+            cgroup: None,
+            user_namespace: "new".to_owned(),
+            uid_map: "0 1000 1\n".to_owned(),
+            gid_map: "0 1000 1\n".to_owned(),
+            degradations: Vec::new(),
+            annotations: [("empty".to_owned(), String::new())].into(),
+        }
+    }
+
+    /// A process that does nothing, and is gone with its guard.
+    #[derive(Debug)]
+    pub(crate) struct Sleeper(Child, Identity);
+
+    impl Sleeper {
+        #[expect(clippy::disallowed_methods, reason = "a bystander of the test, not a helper of pura")]
+        pub(crate) fn new() -> Self {
+            let child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+            let identity = Identity::of(child.id().cast_signed()).unwrap();
+            Self(child, identity)
+        }
+
+        pub(crate) fn identity(&self) -> Identity {
+            self.1
+        }
+
+        pub(crate) fn end(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            drop(self.0.kill());
+            drop(self.0.wait());
+        }
     }
 }
 

@@ -1,128 +1,145 @@
 //! `pura delete`: removes a container and all that was made for it.
 
-use std::{ffi::OsStr, fs, os::fd::AsFd as _, path::PathBuf};
+use std::{ffi::OsStr, os::fd::AsFd as _};
 
 use super::{Call, kill};
 use crate::{
-    cgroup,
-    error::{Code, Error, Result},
-    host::probe,
+    error::{Code, Error, Result, plain},
     state::Status,
-    store::{Entry, Id, Identity, Locked, Roots, finish_removals, temporary_pid_file},
-    sys,
+    store::{Attempt, Entry, Id, Identity, LOCK_LIMIT, Locked, Roots, clean_up_pid_file, finish_removals, missing},
+    sys, teardown,
 };
-
-/// How long a killed process is waited for, in milliseconds.
-const LIMIT: u16 = 10_000;
 
 /// Removes what is stopped or only created; with `force`, whatever it is, and a missing one is no error.
 pub(super) fn delete(call: Call<'_>, id: &OsStr, force: bool, regex: bool) -> Result<u8> {
     let roots = Roots::find(call.globals)?;
-    roots.existing().for_each(|root| finish_removals(&root));
+    roots.existing()?.iter().for_each(finish_removals);
     if regex {
-        for entry in kill::matching(&roots, id)? {
-            remove(entry, force)?;
-        }
-        return Ok(0);
+        return kill::each(kill::matching(&roots, id)?, call, |entry| remove(call, entry, force));
     }
-    let id = Id::parse(id)?;
-    match roots.open(&id, "delete") {
-        Ok(entry) => remove(entry, force)?,
-        Err(_missing) if force => {}
-        Err(error) => return Err(error),
+    let opened = roots.open(&Id::parse(id)?, "delete");
+    match opened.and_then(|entry| remove(call, entry, force)) {
+        Err(error) if force && error.code() == Code::NoContainer => Ok(0),
+        done => done.map(|()| 0),
     }
-    Ok(0)
 }
 
-fn remove(entry: Entry, force: bool) -> Result<()> {
+fn remove(call: Call<'_>, entry: Entry, force: bool) -> Result<()> {
     let locked = if force { lock_by_force(entry)? } else { entry.lock("delete")? };
-    let what = || format!("delete {:?}", locked.id.as_str());
     if !force {
-        match locked.status() {
-            Status::Created => {}
-            Status::Stopped if locked.record().is_some() => {}
-            Status::Stopped => {
-                let why = "its creation was never finished";
-                return Err(Error::new(Code::IdLeftOver, what(), why).fix(format!("pura delete --force {}", locked.id)));
-            }
-            status @ (Status::Creating | Status::Running | Status::Paused) => {
-                let why = format!("container is {status}, not stopped");
-                return Err(
-                    Error::new(Code::StillRunning, what(), why).fix(format!("pura delete --force {}", locked.id))
-                );
-            }
-        }
+        check(&locked)?;
     }
-    let (record, intent) = (locked.record(), locked.intent());
-    if record.is_none() && intent.is_none() && locked.has_foreign_files() {
-        return Err(Error::new(
-            Code::StateDamaged,
-            what(),
-            "its directory has files that pura did not make, and none of pura's",
-        ));
+    let id = locked.id.clone();
+    let traces = locked.traces().unwrap_or_default();
+    teardown::destroy(locked, call.log)?;
+    if let Some(path) = traces.pid_file {
+        clean_up_pid_file(&path, id.as_str(), traces.init.filter(|_| force).map(|init| init.pid));
     }
-    // Each of the two is enough alone, and both are only believed as far as the kernel agrees.
-    let init = record.as_ref().map(|record| record.init).or_else(|| intent.as_ref()?.init);
-    let named = record.as_ref().and_then(|record| record.cgroup.clone()).or_else(|| intent.as_ref()?.cgroup.clone());
-    let lost = record.is_none() && intent.is_none();
-    let leaf = if lost { default_leaf(&locked.id) } else { named };
-    end(&locked, init, leaf.as_deref())?;
-    if let Some(path) = intent.and_then(|intent| intent.pid_file) {
-        drop(fs::remove_file(temporary_pid_file(&path, locked.id.as_str())));
-    }
-    locked.remove()
+    Ok(())
 }
 
-/// The lock, even from a pura that hangs: it is killed, after the check that it still is the one.
-fn lock_by_force(entry: Entry) -> Result<Locked> {
-    let entry = match entry.try_lock(5000) {
-        Ok(locked) => return Ok(locked),
-        Err(entry) => entry,
+/// Refuses what only `--force` may delete.
+fn check(entry: &Locked) -> Result<()> {
+    let status = entry.status();
+    let (code, why) = match status {
+        Status::Creating | Status::Running | Status::Paused => {
+            (Code::StillRunning, format!("container is {status}, not stopped"))
+        }
+        Status::Stopped if entry.is_damaged() => (Code::StateDamaged, "its state is damaged".to_owned()),
+        Status::Stopped if entry.intent().is_none() && entry.record().is_none() => {
+            (Code::IdLeftOver, "its creation was never finished".to_owned())
+        }
+        Status::Created | Status::Stopped => return Ok(()),
     };
-    if let Some(creator) = entry.intent().and_then(|intent| intent.creator.open()) {
-        let _ = sys::pidfd::send(creator.as_fd(), libc::SIGKILL);
-        sys::pidfd::wait(&creator, LIMIT);
+    let error = Error::new(code, format!("delete {:?}", entry.id.as_str()), why);
+    Err(error.fix(format!("pura delete --force {}", entry.id)))
+}
+
+/// The lock, even from a pura that hangs: the creator is killed, or the init that a `start` waits for, after the check
+/// that it still is the one.
+fn lock_by_force(entry: Entry) -> Result<Locked> {
+    let id = entry.id.clone();
+    let entry = match entry.try_lock(LOCK_LIMIT) {
+        Attempt::Locked(locked) => return Ok(locked),
+        Attempt::Busy(entry) => entry,
+        Attempt::Gone => return Err(missing(&id, "delete")),
+    };
+    let traces = entry.traces().unwrap_or_default();
+    let holder = if entry.record().is_some() { traces.init } else { traces.creator };
+    let refuse = |errno| Error::new(Code::Locked, format!("delete {:?}", id.as_str()), plain(errno));
+    if let Some(process) = holder.map_or(Ok(None), Identity::open).map_err(refuse)? {
+        let _ = sys::pidfd::send(process.as_fd(), libc::SIGKILL);
+        sys::pidfd::wait(&process, teardown::LIMIT);
     }
     entry.lock("delete")
 }
 
-/// The cgroup that `create` would have used, for a container of which nothing is written any more.
-fn default_leaf(id: &Id) -> Option<PathBuf> {
-    let cgroup = probe::cgroup();
-    let directory = cgroup.mount?.join(cgroup.own.trim_start_matches('/')).join(format!("pura-{id}"));
-    directory.is_dir().then_some(directory)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cli::Globals,
+        log::Log,
+        store::testing::{Sleeper, Store},
+    };
 
-/// Ends every process of the container and removes its cgroup.
-fn end(entry: &Locked, init: Option<Identity>, leaf: Option<&std::path::Path>) -> Result<()> {
-    let what = || format!("delete {:?}", entry.id.as_str());
-    let process = init.and_then(Identity::open);
-    if let Some(leaf) = leaf {
-        cgroup::kill(leaf);
+    fn delete_in(store: &Store, id: &str, force: bool, regex: bool) -> Result<u8> {
+        let (globals, log): (Globals, _) = (store.globals(), Log::default());
+        delete(Call { globals: &globals, log: &log, preserved: &[] }, id.as_ref(), force, regex)
     }
-    if let Some(process) = &process {
-        // Process 1 takes its PID namespace along.
-        let _ = sys::pidfd::send(process.as_fd(), libc::SIGKILL);
-        if !sys::pidfd::wait(process, LIMIT) {
-            return Err(Error::new(
-                Code::Survivors,
-                what(),
-                format!("process {} survives", init.unwrap_or_default().pid),
-            ));
-        }
+
+    #[test]
+    fn a_running_container_is_deleted_by_force_only() {
+        let (store, sleeper) = (Store::new(), Sleeper::new());
+        store.running("c1", sleeper.identity());
+        let error = delete_in(&store, "c1", false, false).unwrap_err();
+        assert!(
+            error.to_string().contains("container is running, not stopped; fix: pura delete --force c1"),
+            "{error}"
+        );
+        assert!(sleeper.identity().is_alive());
+        assert_eq!(delete_in(&store, "c1", true, false), Ok(0));
+        assert!(!sleeper.identity().is_alive() && store.names().is_empty());
     }
-    let Some(leaf) = leaf else { return Ok(()) };
-    if !cgroup::wait_empty(leaf, LIMIT) {
-        let alive = fs::read_to_string(leaf.join("cgroup.procs")).unwrap_or_default();
-        let pids: Vec<_> = alive.lines().collect();
-        return Err(Error::new(
-            Code::Survivors,
-            what(),
-            format!("processes survive in its cgroup: {}", pids.join(" ")),
-        ));
+
+    #[test]
+    fn a_missing_container_is_an_error_but_by_force() {
+        let store = Store::new();
+        drop(store.root());
+        let error = delete_in(&store, "c1", false, false).unwrap_err();
+        assert!(error.to_string().contains("container \"c1\" does not exist"), "{error}");
+        assert_eq!(delete_in(&store, "c1", true, false), Ok(0));
+        assert_eq!(delete_in(&store, "..", true, false).unwrap_err().code(), Code::BadId);
     }
-    cgroup::remove(leaf).map_err(|error| {
-        let why = format!("its cgroup {} cannot be removed: {}", leaf.display(), error.to_string().to_lowercase());
-        Error::new(Code::Survivors, what(), why)
-    })
+
+    #[test]
+    fn a_damaged_state_needs_force() {
+        let (store, sleeper) = (Store::new(), Sleeper::new());
+        store.running("c1", sleeper.identity());
+        std::fs::write(store.path("c1").join("state.json"), "").unwrap();
+        assert_eq!(delete_in(&store, "c1", false, false).unwrap_err().code(), Code::StateDamaged);
+        assert_eq!(delete_in(&store, "c1", true, false), Ok(0));
+        assert!(!sleeper.identity().is_alive());
+    }
+
+    #[test]
+    fn an_unfinished_creation_can_be_deleted() {
+        let store = Store::new();
+        store.claim("c1").unwrap().keep();
+        assert_eq!(delete_in(&store, "c1", false, false), Ok(0));
+        assert!(store.names().is_empty());
+    }
+
+    #[test]
+    fn of_several_the_failing_one_does_not_spare_the_others() {
+        let (store, sleeper) = (Store::new(), Sleeper::new());
+        store.running("a-runs", sleeper.identity());
+        store.claim("a-stopped").unwrap().keep();
+        store.claim("b").unwrap().keep();
+        assert_eq!(delete_in(&store, "a-.*", false, true).unwrap_err().code(), Code::StillRunning);
+        let mut names = store.names();
+        names.sort_unstable();
+        assert_eq!(names, ["a-runs", "b"]);
+        assert_eq!(delete_in(&store, "(", false, true).unwrap_err().code(), Code::Usage);
+    }
 }

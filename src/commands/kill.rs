@@ -1,13 +1,16 @@
 //! `pura kill`: signals to a container.
 
-use std::{ffi::OsStr, os::fd::AsFd as _};
+use std::{ffi::OsStr, os::fd::AsFd as _, path::Path};
+
+use nix::errno::Errno;
 
 use super::Call;
 use crate::{
-    error::{Code, Error, Result, plain},
+    cgroup,
+    error::{Code, Context as _, Error, Result, plain},
     signal,
     state::Status,
-    store::{Entry, Id, Roots},
+    store::{Entry, Id, Identity, Roots},
     sys,
 };
 
@@ -28,25 +31,39 @@ pub(super) fn kill(call: Call<'_>, id: &OsStr, typed: Option<&OsStr>, reach: Rea
         send(&roots.open(&Id::parse(id)?, "signal")?, number, reach.all)?;
         return Ok(0);
     }
-    for entry in matching(&roots, id)? {
-        if entry.status() != Status::Stopped {
-            send(&entry, number, reach.all)?;
+    each(matching(&roots, id)?.into_iter().filter(|entry| entry.status() != Status::Stopped), call, |entry| {
+        send(&entry, number, reach.all)
+    })
+}
+
+/// Does the same to each container: a failure does not spare the others. The first is returned, the rest is logged.
+pub(super) fn each(
+    entries: impl IntoIterator<Item = Entry>,
+    call: Call<'_>,
+    mut act: impl FnMut(Entry) -> Result<()>,
+) -> Result<u8> {
+    let mut first = None;
+    for error in entries.into_iter().filter_map(|entry| act(entry).err()) {
+        match first {
+            None => first = Some(error),
+            Some(_) => call.log.error(&error),
         }
     }
-    Ok(0)
+    first.map_or(Ok(0), Err)
 }
 
 /// The containers whose whole id a regular expression matches.
 pub(super) fn matching(roots: &Roots, pattern: &OsStr) -> Result<Vec<Entry>> {
     let text = pattern.to_string_lossy();
     let compiled = regex_lite::Regex::new(&format!("^(?:{text})$"));
-    let matcher = compiled.map_err(|_error| {
+    let compiled = compiled.map_err(|_error| {
         Error::new(Code::Usage, "read the command line", format!("{text:?} is no regular expression"))
     })?;
     let mut found = Vec::new();
-    for root in roots.existing() {
-        for id in root.ids().into_iter().filter(|id| matcher.is_match(id.as_str())) {
-            found.extend(root.again().and_then(|root| Entry::open(root, &id)));
+    for root in roots.existing()? {
+        for id in root.ids().into_iter().filter(|id| compiled.is_match(id.as_str())) {
+            let entry = root.again().map_or(Ok(None), |root| Entry::open(root, &id));
+            found.extend(entry.doing(Code::StateDamaged, || format!("open {:?}", id.as_str()))?);
         }
     }
     Ok(found)
@@ -54,37 +71,66 @@ pub(super) fn matching(roots: &Roots, pattern: &OsStr) -> Result<Vec<Entry>> {
 
 fn send(entry: &Entry, number: i32, all: bool) -> Result<()> {
     let what = || format!("signal {:?}", entry.id.as_str());
-    let record = entry.record();
-    if all {
-        send_to_all(entry, number);
+    let refuse = |errno| Error::new(Code::NotRunning, what(), plain(errno));
+    let traces = entry.traces().unwrap_or_default();
+    if let Some(cgroup) = traces.cgroup.as_deref().filter(|_| all) {
+        send_to_all(cgroup, number);
         return Ok(());
     }
-    let stopped = || Error::new(Code::NotRunning, what(), "container not running: no such process");
-    let record = record.ok_or_else(stopped)?;
-    if entry.status_of(&record) == Status::Stopped {
-        return Err(stopped());
-    }
     // Opened first, then compared: never a process that has taken over the id.
-    let init = record.init.open().ok_or_else(stopped)?;
-    match sys::pidfd::send(init.as_fd(), number) {
-        Err(nix::errno::Errno::ESRCH) => Err(stopped()),
-        sent => sent.map_err(|errno| Error::new(Code::NotRunning, what(), plain(errno))),
+    let init = traces.init.map_or(Ok(None), Identity::open).map_err(refuse)?;
+    match init.map_or(Err(Errno::ESRCH), |init| sys::pidfd::send(init.as_fd(), number)) {
+        // Nothing left to signal is no failure for one who wants all gone.
+        Err(Errno::ESRCH) if all => Ok(()),
+        Err(Errno::ESRCH) => Err(Error::new(Code::NotRunning, what(), "container not running: no such process")),
+        sent => sent.map_err(refuse),
     }
 }
 
-/// Every process of the cgroup; without one of its own, process 1. Nothing left to signal is no failure.
-fn send_to_all(entry: &Entry, number: i32) {
-    let record = entry.record();
-    let cgroup = record.as_ref().and_then(|record| record.cgroup.clone()).or_else(|| entry.intent()?.cgroup);
-    if let Some(cgroup) = cgroup {
-        if number == libc::SIGKILL {
-            crate::cgroup::kill(&cgroup);
-        } else {
-            crate::cgroup::signal_all(&cgroup, number);
-        }
-        return;
+/// Every process of the cgroup and of those below it.
+fn send_to_all(cgroup: &Path, number: i32) {
+    if number == libc::SIGKILL {
+        cgroup::kill(cgroup);
+    } else {
+        cgroup::signal_all(cgroup, number);
     }
-    if let Some(init) = record.and_then(|record| record.init.open()) {
-        let _ = sys::pidfd::send(init.as_fd(), number);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        log::Log,
+        store::testing::{Sleeper, Store},
+    };
+
+    fn kill_in(store: &Store, id: &str, signal: &str, reach: Reach) -> Result<u8> {
+        let (globals, log) = (store.globals(), Log::default());
+        kill(Call { globals: &globals, log: &log, preserved: &[] }, id.as_ref(), Some(signal.as_ref()), reach)
+    }
+
+    const ONE: Reach = Reach { all: false, regex: false };
+
+    #[test]
+    fn a_stopped_container_has_no_such_process_but_all_of_it_is_gone() {
+        let (store, mut sleeper) = (Store::new(), Sleeper::new());
+        store.running("c1", sleeper.identity());
+        assert_eq!(kill_in(&store, "c1", "0", ONE), Ok(0));
+        sleeper.end();
+        let error = kill_in(&store, "c1", "KILL", ONE).unwrap_err();
+        assert!(error.to_string().contains("container not running: no such process"), "{error}");
+        assert_eq!(kill_in(&store, "c1", "KILL", Reach { all: true, ..ONE }), Ok(0));
+        assert_eq!(kill_in(&store, "c1", "KILL", Reach { regex: true, ..ONE }), Ok(0));
+    }
+
+    #[test]
+    fn a_damaged_state_does_not_protect_a_process_and_an_unknown_signal_sends_nothing() {
+        let (store, sleeper) = (Store::new(), Sleeper::new());
+        store.running("c1", sleeper.identity());
+        assert_eq!(kill_in(&store, "c1", "BOGUS", ONE).unwrap_err().code(), Code::Signal);
+        std::fs::write(store.path("c1").join("state.json"), "{").unwrap();
+        assert_eq!(kill_in(&store, "c1", "KILL", ONE), Ok(0));
+        let process = sleeper.identity().open().unwrap();
+        assert!(process.is_none_or(|process| sys::pidfd::wait(&process, 5000)));
     }
 }

@@ -13,9 +13,9 @@ use crate::{
 /// The containers of every state directory of the caller's; damaged entries, and those of others, are left out.
 pub(super) fn list(call: Call<'_>, format: ListFormat, quiet: bool) -> Result<String> {
     let mut states = Vec::new();
-    for root in Roots::find(call.globals)?.existing() {
+    for root in Roots::find(call.globals)?.existing()? {
         for id in root.ids() {
-            let entry = root.again().and_then(|root| Entry::open(root, &id));
+            let entry = root.again().and_then(|root| Entry::open(root, &id).ok().flatten());
             states.extend(entry.and_then(|entry| State::of(&entry)));
         }
     }

@@ -40,7 +40,8 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.identity();
     draft.program()?;
     draft.step(Op::Sweep { kept: Slot::LISTENER.0 + 1 });
-    // Before the release, not after: the parent may end right after it. Until then end-of-file on the link is enough.
+    // Before the meeting: the parent of `create` ends as soon as it has released init, which must not die of that. Until
+    // then, end-of-file on the link is what init dies of.
     draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
     // Last of all that can fail for a reason of the config: create has to report it.
     draft.step(Op::Meet(Meeting::Created));
@@ -56,4 +57,28 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
 /// Until `Created`, init dies with the parent. To be repeated after each change of ids, which clears it: `prctl(2)`.
 pub(super) fn die_with_parent(draft: &mut Draft<'_>) {
     draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: libc::SIGKILL.unsigned_abs().into() });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{Caller, Kind, Named};
+    use std::path::Path;
+
+    #[test]
+    fn init_no_longer_dies_with_its_parent_when_it_waits_to_be_released() {
+        let spec = Spec::default();
+        let mounts = spec.mounts().iter().flatten().count();
+        let named = Named { root: Some(Kind::Directory), sources: vec![None; mounts], ..Named::default() };
+        let caller = Caller { uid: 1000, gid: 1000, ..Caller::default() };
+        let host = Host { caller, initial_userns: true, named, ..Host::default() };
+        let (bundle, state) = (Path::new("/b"), Path::new("/s"));
+        let order = Order { bundle, state, waits: true, no_pivot: false, new_keyring: false, assembly: None };
+        let plan = container(&spec, &host, UsernsMode::Single, &order).unwrap();
+        let last = |wanted: fn(&Op) -> bool| plan.ops().iter().rposition(wanted).unwrap();
+        let cleared = last(|op| matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 0 }));
+        let set = last(|op| matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 1.. }));
+        let created = last(|op| matches!(op, Op::Meet(Meeting::Created)));
+        assert!(set < cleared && cleared < created, "{set} {cleared} {created}");
+    }
 }

@@ -5,19 +5,25 @@ use std::{
     fs::File,
     io::Write as _,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg, OFlag, openat, renameat},
+    fcntl::{Flock, OFlag, openat, renameat},
     sys::{
         socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
         stat::{Mode, mkdirat},
     },
+    unistd::{UnlinkatFlags, unlinkat},
 };
 
-use super::{CONFIG, Entry, INTENT, Id, Identity, Intent, NEW_STATE, Record, Root, SOCKET, STATE, root::PRIVATE};
+use super::{
+    ALL, Attempt, CONFIG, Entry, INTENT, Id, Identity, Intent, LOCK_LIMIT, NEW_STATE, Record, Root, SOCKET, STATE,
+    entry,
+    files::{self, Files},
+    root::PRIVATE,
+};
 use crate::{
     error::{Code, Context as _, Error, Result},
     state::Status,
@@ -32,6 +38,8 @@ pub struct Claim {
     /// Locked from the claim until it is committed: `flock(2)` on the directory itself, which needs no file for it.
     directory: Option<Directory>,
     intent: Option<File>,
+    /// A cgroup that the entry alone names: while it is there, the entry stays too.
+    cgroup: Option<PathBuf>,
     kept: bool,
 }
 
@@ -66,7 +74,8 @@ impl Claim {
             Err(Errno::EEXIST) => return Err(taken(root, id)),
             Err(errno) => return Err(refused(errno, id)),
         }
-        let mut claim = Self { root: Some(root), id: id.clone(), directory: None, intent: None, kept: false };
+        let mut claim =
+            Self { root: Some(root), id: id.clone(), directory: None, intent: None, cgroup: None, kept: false };
         claim.write(intent, config)?;
         Ok(claim)
     }
@@ -74,11 +83,9 @@ impl Claim {
     fn write(&mut self, intent: &Intent, config: &[u8]) -> Result<()> {
         let id = self.id.clone();
         let Some(root) = &self.root else { return Err(refused(Errno::EBADF, &id)) };
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let directory =
-            openat(&root.directory, id.as_str(), flags, Mode::empty()).map_err(|errno| refused(errno, &id))?;
-        let directory =
-            Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| refused(errno, &id))?;
+        let directory = files::directory(root.directory.as_fd(), id.as_str()).map_err(|errno| refused(errno, &id))?;
+        // Free, but for the moment in which another `create` of this id finds out that it is too late.
+        let directory = entry::lock(directory, LOCK_LIMIT).map_err(|(_, errno)| refused(errno, &id))?;
         self.directory = Some(Directory::Locked(directory));
         let mut file = self.file(INTENT)?;
         file.write_all(intent.line()?.as_bytes()).map_err(|error| refused(errno_of(&error), &id))?;
@@ -129,39 +136,56 @@ impl Claim {
         Ok(())
     }
 
+    /// Says that the intent's cgroup has been made: as long as it cannot be removed, the entry is not either, because
+    /// nothing else would lead to it.
+    pub fn guard(&mut self, cgroup: &Path) {
+        self.cgroup = Some(cgroup.to_path_buf());
+    }
+
     /// Leaves the container to those who come after.
     pub fn keep(mut self) {
         self.kept = true;
     }
 
-    /// Removes the container's files, when its program has ended. Another verb may be at the same: whoever comes second
-    /// finds nothing left, and a new container of the same id is not touched, because its directory is not empty.
+    /// Removes the container's files, when its program has ended and its cgroup is gone. Another verb may be at the same:
+    /// whoever comes second finds nothing left, and a new container of the same id is not touched.
     pub fn remove(mut self) -> Result<()> {
         self.kept = true;
-        let (Some(root), Some(directory)) = (self.root.take(), self.directory.take()) else { return Ok(()) };
-        let directory = match directory {
-            Directory::Locked(directory) => directory,
-            Directory::Free(directory) => {
-                Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| refused(errno, &self.id))?
-            }
-        };
+        if let Some(cgroup) = self.cgroup.as_deref().filter(|cgroup| cgroup.exists()) {
+            let why = format!("its cgroup {} cannot be removed", cgroup.display());
+            return Err(Error::new(Code::Survivors, format!("remove {:?}", self.id.as_str()), why)
+                .fix(format!("pura delete --force {}", self.id)));
+        }
         // Those that a container has whose program ran; whatever else is there belongs to another.
-        match Entry::remove_files(&root, &self.id, directory.as_fd(), &[STATE, CONFIG, INTENT]) {
+        match self.undo(&[STATE, CONFIG, INTENT]) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
             Err(errno) => Err(refused(errno, &self.id)),
         }
+    }
+
+    fn undo(&mut self, files: &[&str]) -> nix::Result<()> {
+        let (Some(root), Some(directory)) = (self.root.take(), self.directory.take()) else { return Ok(()) };
+        let directory = match directory {
+            Directory::Locked(directory) => directory,
+            Directory::Free(directory) => entry::lock(directory, LOCK_LIMIT).map_err(|(_, errno)| errno)?,
+        };
+        if !files::is_current(&root, self.id.as_str(), directory.as_fd())? {
+            return Ok(());
+        }
+        Files(directory.as_fd()).remove(files)?;
+        unlinkat(&root.directory, self.id.as_str(), UnlinkatFlags::RemoveDir)
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.kept {
+        if self.kept || self.cgroup.as_deref().is_some_and(Path::exists) {
             return;
         }
-        if let (Some(root), Some(directory)) = (self.root.take(), self.directory.take()) {
-            let _ = Entry::remove_files(&root, &self.id, directory.as_fd(), &super::ALL);
+        if self.directory.is_some() {
+            let _ = self.undo(&ALL);
         } else if let Some(root) = self.root.take() {
-            let _ = nix::unistd::unlinkat(&root.directory, self.id.as_str(), nix::unistd::UnlinkatFlags::RemoveDir);
+            let _ = unlinkat(&root.directory, self.id.as_str(), UnlinkatFlags::RemoveDir);
         }
     }
 }
@@ -171,12 +195,13 @@ pub(super) fn socket_address(directory: i32) -> nix::Result<UnixAddr> {
     UnixAddr::new(format!("/proc/self/fd/{directory}/{SOCKET}").as_str())
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
 fn refused(errno: Errno, id: &Id) -> Error {
-    let why = match errno {
-        Errno::ENOSPC | Errno::EDQUOT => "the state directory is full".to_owned(),
-        Errno::EROFS => "the state directory is read-only".to_owned(),
-        errno => crate::error::plain(errno),
+    let why = if errno == Errno::ENOSPC || errno == Errno::EDQUOT {
+        "the state directory is full".to_owned()
+    } else if errno == Errno::EROFS {
+        "the state directory is read-only".to_owned()
+    } else {
+        crate::error::plain(errno)
     };
     Error::new(Code::StateRefused, format!("keep the state of {:?}", id.as_str()), why).fix("--root DIR")
 }
@@ -188,7 +213,15 @@ fn errno_of(error: &std::io::Error) -> Errno {
 /// The id exists: in use, or left over.
 fn taken(root: Root, id: &Id) -> Error {
     let what = format!("create {:?}", id.as_str());
-    let status = Entry::open(root, id).map_or(Status::Stopped, |entry| entry.status());
+    // A lock that is held says that a creator is at work, before its intent does.
+    let status = match Entry::open(root, id).map(|entry| entry.map(|entry| entry.try_lock(0))) {
+        Ok(Some(Attempt::Locked(entry))) => entry.status(),
+        Ok(Some(Attempt::Busy(entry))) => {
+            let status = entry.status();
+            if status == Status::Stopped { Status::Creating } else { status }
+        }
+        Ok(None | Some(Attempt::Gone)) | Err(_) => Status::Creating,
+    };
     if status == Status::Stopped {
         let why = "that id already exists: a stopped or unfinished container has it";
         return Error::new(Code::IdLeftOver, what, why).fix(format!("pura delete --force {id}"));
@@ -202,4 +235,75 @@ pub(super) fn connect(directory: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let address = socket_address(directory.as_raw_fd())?;
     sys::retry(|| nix::sys::socket::connect(stream.as_raw_fd(), &address))?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Sleeper, Store, intent, record};
+
+    #[test]
+    fn a_claim_that_is_not_kept_leaves_nothing() {
+        let store = Store::new();
+        let mut claim = store.claim("c1").unwrap();
+        drop(claim.listen().unwrap());
+        claim.commit(&record("c1", Identity::default())).unwrap();
+        drop(claim);
+        assert_eq!(store.names(), Vec::<String>::new());
+        store.claim("c1").unwrap().keep();
+        assert_eq!(store.names(), ["c1"]);
+    }
+
+    #[test]
+    fn an_id_in_use_is_told_from_one_that_is_left_over() {
+        let (store, mut sleeper) = (Store::new(), Sleeper::new());
+        let claim = store.claim("new").unwrap();
+        assert_eq!(store.claim("new").unwrap_err().code(), Code::IdInUse);
+        drop(claim);
+        store.running("c1", sleeper.identity());
+        let error = store.claim("c1").unwrap_err();
+        assert_eq!(error.code(), Code::IdInUse);
+        assert!(error.to_string().contains("already exists, and is running"), "{error}");
+        sleeper.end();
+        assert_eq!(store.claim("c1").unwrap_err().code(), Code::IdLeftOver);
+        assert!(store.entry("c1").record().is_some());
+    }
+
+    #[test]
+    fn the_entry_stays_while_the_cgroup_that_it_names_does() {
+        let (store, cgroup) = (Store::new(), tempfile::tempdir().unwrap());
+        let mut claim = store.claim("c1").unwrap();
+        claim.guard(cgroup.path());
+        assert_eq!(claim.remove().unwrap_err().code(), Code::Survivors);
+        assert_eq!(store.names(), ["c1"]);
+        let mut other = store.claim("c2").unwrap();
+        other.guard(&cgroup.path().join("gone"));
+        other.remove().unwrap();
+        assert_eq!(store.names(), ["c1"]);
+    }
+
+    #[test]
+    fn a_container_of_the_same_id_survives_the_end_of_the_one_before() {
+        let (store, sleeper) = (Store::new(), Sleeper::new());
+        let mut before = store.claim("c1").unwrap();
+        before.commit(&record("c1", Identity::default())).unwrap();
+        store.entry("c1").lock("delete").unwrap().remove().unwrap();
+        std::fs::create_dir(store.path("c1")).unwrap();
+        before.remove().unwrap();
+        assert_eq!(store.names(), ["c1"]);
+        std::fs::remove_dir(store.path("c1")).unwrap();
+        store.running("c1", sleeper.identity());
+    }
+
+    #[test]
+    fn a_socket_is_reached_however_long_its_path_is() {
+        let store = Store::new();
+        let id = Id::parse("x".repeat(240).as_ref()).unwrap();
+        let claim = Claim::new(store.root(), &id, &intent(), b"{}").unwrap();
+        let listener = claim.listen().unwrap();
+        let directory = files::directory(store.root().directory.as_fd(), id.as_str()).unwrap();
+        assert!(connect(directory.as_fd()).is_ok());
+        drop(listener);
+        assert_eq!(connect(directory.as_fd()).unwrap_err(), Errno::ECONNREFUSED);
+    }
 }

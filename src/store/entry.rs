@@ -1,76 +1,25 @@
-//! A container as it stands in the state directory, whatever of it survives.
+//! A container as it stands in the state directory, found by its id, and the lock against all others who change it.
 
-use std::{
-    fs::File,
-    io::Read as _,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat},
-    sys::stat::Mode,
-    unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat},
+    fcntl::{Flock, FlockArg, renameat},
+    unistd::{UnlinkatFlags, unlinkat},
 };
-use serde::{Deserialize, Serialize};
 
-use super::{ALL, CONFIG, INTENT, Id, Intent, LARGEST, NEW_STATE, Record, Root, SOCKET, STATE, claim};
+use super::{
+    ALL, Id, Intent, Record, Root, SOCKET, claim,
+    files::{Files, Traces, directory, is_current},
+};
 use crate::{
     error::{Code, Context as _, Error, Result},
     state::Status,
-    sys,
 };
 
-/// A process for longer than its id: a recycled id has another start time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Identity {
-    /// The id, in the caller's PID namespace.
-    pub pid: i32,
-    /// When it was started, in clock ticks since boot: field 22 of `proc_pid_stat(5)`.
-    pub start_time: u64,
-}
-
-impl Identity {
-    /// The process that has the id now; nothing when there is none, or only a zombie.
-    pub fn of(pid: i32) -> Option<Self> {
-        let path = std::ffi::CString::new(format!("/proc/{pid}/stat")).ok()?;
-        let stat = String::from_utf8_lossy(&sys::path::read::<2048>(&path).ok()?).into_owned();
-        // The name, in parentheses, may hold anything.
-        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-        let state = fields.next()?;
-        let start_time = fields.nth(18)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then_some(Self { pid, start_time })
-    }
-
-    /// Whether this very process is alive.
-    pub fn is_alive(self) -> bool {
-        self.pid > 0 && Self::of(self.pid) == Some(self)
-    }
-
-    /// A descriptor for this very process, if it is alive: opened first, then compared.
-    pub fn open(self) -> Option<OwnedFd> {
-        let process = sys::pidfd::open(self.pid).ok()?;
-        self.is_alive().then_some(process)
-    }
-
-    /// The line of the intent.
-    pub fn line(self) -> String {
-        format!("{} {}\n", self.pid, self.start_time)
-    }
-
-    /// Reads such a line.
-    pub fn parse(line: &str) -> Option<Self> {
-        let (pid, start_time) = line.split_once(' ')?;
-        Some(Self { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
-    }
-}
-
-/// The boot that is running: ids of another mean nothing.
-pub fn boot_id() -> String {
-    let id = sys::path::read::<64>(c"/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    String::from_utf8_lossy(&id).trim_end().to_owned()
-}
+/// How long a verb waits for another one, in milliseconds.
+pub const LOCK_LIMIT: u16 = 5000;
+const LOCK_STEP: u8 = 10;
 
 /// A container's directory, open.
 #[derive(Debug)]
@@ -92,109 +41,142 @@ pub struct Locked {
     directory: Flock<OwnedFd>,
 }
 
+/// What came of an attempt to lock.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is ours.
+    Locked(Locked),
+    /// Another pura holds it.
+    Busy(Entry),
+    /// Another pura has removed the container meanwhile.
+    Gone,
+}
+
 impl Entry {
-    /// Opens the entry, if there is a directory of that name.
-    pub fn open(root: Root, id: &Id) -> Option<Self> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let directory = openat(&root.directory, id.as_str(), flags, Mode::empty()).ok()?;
-        Some(Self { root, id: id.clone(), directory })
+    /// Opens the entry, if there is a directory of that name. Any failure but absence is an error: `delete --force` must
+    /// not take it for success.
+    pub fn open(root: Root, id: &Id) -> nix::Result<Option<Self>> {
+        match directory(root.directory.as_fd(), id.as_str()) {
+            Ok(directory) => Ok(Some(Self { root, id: id.clone(), directory })),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn files(&self) -> Files<'_> {
+        Files(self.directory.as_fd())
     }
 
     /// What was recorded when it was created: nothing while it is being created, or when the file is damaged.
     pub fn record(&self) -> Option<Record> {
-        record(self.directory.as_fd())
+        self.files().record()
     }
 
     /// What was about to be made.
     pub fn intent(&self) -> Option<Intent> {
-        intent(self.directory.as_fd())
+        self.files().intent()
+    }
+
+    /// What may be alive, as record or intent name it; nothing when neither can be read.
+    pub fn traces(&self) -> Option<Traces> {
+        self.files().traces()
+    }
+
+    /// Whether the record is lost, and the status with it.
+    pub fn is_damaged(&self) -> bool {
+        self.files().is_damaged()
     }
 
     /// The kernel's answer to what the files say.
     pub fn status(&self) -> Status {
-        status(self.directory.as_fd(), self.record().as_ref())
+        self.files().status(self.record().as_ref())
     }
 
     /// The status, for one who has the record.
     pub fn status_of(&self, record: &Record) -> Status {
-        status(self.directory.as_fd(), Some(record))
-    }
-
-    /// The config as it was at `create`.
-    pub fn config(&self) -> Result<Vec<u8>> {
-        read(self.directory.as_fd(), CONFIG, u64::MAX)
-            .doing(Code::StateDamaged, || format!("read the config of {:?}", self.id.as_str()))
+        self.files().status(Some(record))
     }
 
     /// Locks the entry against all other verbs that change it; waits for them, but not for ever.
     pub fn lock(self, verb: &str) -> Result<Locked> {
+        let id = self.id.clone();
         match self.try_lock(LOCK_LIMIT) {
-            Ok(locked) => Ok(locked),
-            Err(entry) => {
+            Attempt::Locked(locked) => Ok(locked),
+            Attempt::Gone => Err(super::missing(&id, verb)),
+            Attempt::Busy(entry) => {
                 let creator = entry.intent().map(|intent| intent.creator.pid);
                 let who = creator.map_or_else(String::new, |pid| format!(" (perhaps process {pid})"));
-                Err(Error::new(
-                    Code::Locked,
-                    format!("{verb} {:?}", entry.id.as_str()),
-                    format!("another pura is at work on it{who}"),
-                ))
+                let why = format!("another pura is at work on it{who}");
+                Err(Error::new(Code::Locked, format!("{verb} {:?}", id.as_str()), why))
             }
         }
     }
 
-    /// The same; gives the entry back when the lock is not free within `limit` milliseconds.
-    pub fn try_lock(self, limit: u16) -> std::result::Result<Locked, Self> {
-        let Self { root, id, mut directory } = self;
-        let mut waited = 0;
-        loop {
-            match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-                Ok(directory) => return Ok(Locked { root, id, directory }),
-                Err((back, errno)) if errno == Errno::EWOULDBLOCK && waited < limit => {
-                    directory = back;
-                    // flock(2) has no time limit of its own, and its release no descriptor to wait for.
-                    let _ = nix::poll::poll(&mut [], nix::poll::PollTimeout::from(LOCK_STEP));
-                    waited += u16::from(LOCK_STEP);
-                }
-                Err((directory, _)) => return Err(Self { root, id, directory }),
-            }
+    /// The same, within `limit` milliseconds.
+    pub fn try_lock(self, limit: u16) -> Attempt {
+        let Self { root, id, directory } = self;
+        let directory = match lock(directory, limit) {
+            Ok(directory) => directory,
+            Err((directory, _)) => return Attempt::Busy(Self { root, id, directory }),
+        };
+        // It may have been removed between open and lock, and the name be another container's by now.
+        match is_current(&root, id.as_str(), directory.as_fd()) {
+            Ok(false) => Attempt::Gone,
+            Ok(true) | Err(_) => Attempt::Locked(Locked { root, id, directory }),
         }
-    }
-
-    /// Removes an entry's files, the intent last, and the directory.
-    pub(super) fn remove_files(root: &Root, id: &Id, directory: BorrowedFd<'_>, files: &[&str]) -> nix::Result<()> {
-        for name in files.iter().copied() {
-            match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        unlinkat(&root.directory, id.as_str(), UnlinkatFlags::RemoveDir)
     }
 }
 
-const LOCK_LIMIT: u16 = 5000;
-const LOCK_STEP: u8 = 10;
+/// Locks a container's directory itself, with `flock(2)`: no file is needed for it. Gives the descriptor back when the
+/// lock is not free within `limit` milliseconds.
+pub(super) fn lock(mut directory: OwnedFd, limit: u16) -> std::result::Result<Flock<OwnedFd>, (OwnedFd, Errno)> {
+    let mut waited = 0;
+    loop {
+        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Err((back, Errno::EWOULDBLOCK)) if waited < limit => {
+                directory = back;
+                // flock(2) has no time limit of its own, and its release no descriptor to wait for.
+                let _ = nix::poll::poll(&mut [], nix::poll::PollTimeout::from(LOCK_STEP));
+                waited += u16::from(LOCK_STEP);
+            }
+            done => return done,
+        }
+    }
+}
 
 impl Locked {
+    fn files(&self) -> Files<'_> {
+        Files(self.directory.as_fd())
+    }
+
     /// As [`Entry::record`].
     pub fn record(&self) -> Option<Record> {
-        record(self.directory.as_fd())
+        self.files().record()
     }
 
     /// As [`Entry::intent`].
     pub fn intent(&self) -> Option<Intent> {
-        intent(self.directory.as_fd())
+        self.files().intent()
+    }
+
+    /// As [`Entry::traces`].
+    pub fn traces(&self) -> Option<Traces> {
+        self.files().traces()
+    }
+
+    /// As [`Entry::is_damaged`].
+    pub fn is_damaged(&self) -> bool {
+        self.files().is_damaged()
     }
 
     /// As [`Entry::status`].
     pub fn status(&self) -> Status {
-        status(self.directory.as_fd(), self.record().as_ref())
+        self.files().status(self.record().as_ref())
     }
 
-    /// As [`Entry::config`].
+    /// The config as it was at `create`.
     pub fn config(&self) -> Result<Vec<u8>> {
-        read(self.directory.as_fd(), CONFIG, u64::MAX)
-            .doing(Code::StateDamaged, || format!("read the config of {:?}", self.id.as_str()))
+        self.files().config().doing(Code::StateDamaged, || format!("read the config of {:?}", self.id.as_str()))
     }
 
     /// Connects to the init that waits for `start`.
@@ -207,96 +189,121 @@ impl Locked {
         let _ = unlinkat(self.directory.as_fd(), SOCKET, UnlinkatFlags::NoRemoveDir);
     }
 
-    /// Whether there is a file that no pura of this version has made.
-    pub fn has_foreign_files(&self) -> bool {
-        let known = [INTENT, CONFIG, SOCKET, STATE, NEW_STATE, ".", ".."];
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let again = openat(self.directory.as_fd(), ".", flags, Mode::empty());
-        let Ok(mut names) = again.and_then(nix::dir::Dir::from_fd) else { return true };
-        names.iter().flatten().any(|entry| !known.iter().any(|name| entry.file_name().to_bytes() == name.as_bytes()))
+    /// Whether anything but the intent is there.
+    pub fn has_more_than_intent(&self) -> bool {
+        self.files().has_more_than_intent()
     }
 
     /// Removes the entry: first out of sight, so that the id is free or whole, then file by file.
     pub fn remove(self) -> Result<()> {
-        let what = || format!("remove the state of {:?}", self.id.as_str());
         let aside = format!(".rm-{}-{}", self.id, std::process::id());
+        let what = || format!("remove the state of {:?}", self.id.as_str());
         renameat(&self.root.directory, self.id.as_str(), &self.root.directory, aside.as_str())
             .doing(Code::StateRefused, what)?;
-        for name in ALL {
-            let _ = unlinkat(self.directory.as_fd(), name, UnlinkatFlags::NoRemoveDir);
+        let removed = self.files().remove(&ALL);
+        let removed = removed.and_then(|()| unlinkat(&self.root.directory, aside.as_str(), UnlinkatFlags::RemoveDir));
+        match removed {
+            // Another pura finishes removals too.
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::ENOTEMPTY) => {
+                let left = self.root.path.join(aside);
+                Err(Error::new(
+                    Code::StateDamaged,
+                    what(),
+                    format!("{} has files that pura did not make", left.display()),
+                ))
+            }
+            Err(errno) => Err(errno).doing(Code::StateRefused, what),
         }
-        unlinkat(&self.root.directory, aside.as_str(), UnlinkatFlags::RemoveDir).doing(Code::StateRefused, what)
     }
 }
 
-/// Finishes what a killed `delete` has left: entries that are out of sight already.
+/// Finishes what a killed `delete` has left: entries that are out of sight already, and that nobody works on.
 pub fn finish_removals(root: &Root) {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let Ok(mut names) = openat(&root.directory, ".", flags, Mode::empty()).and_then(nix::dir::Dir::from_fd) else {
-        return;
-    };
+    let names = directory(root.directory.as_fd(), ".").and_then(nix::dir::Dir::from_fd);
+    let Ok(mut names) = names else { return };
     for entry in names.iter().flatten() {
         let name = entry.file_name();
-        if name.to_bytes().starts_with(b".rm-")
-            && let Ok(directory) = openat(&root.directory, name, flags, Mode::empty())
-        {
-            for file in ALL {
-                let _ = unlinkat(&directory, file, UnlinkatFlags::NoRemoveDir);
-            }
+        if !name.to_bytes().starts_with(b".rm-") {
+            continue;
+        }
+        if let Ok(Ok(left)) = directory(root.directory.as_fd(), name).map(|left| lock(left, 0)) {
+            let _ = Files(left.as_fd()).remove(&ALL);
             let _ = unlinkat(&root.directory, name, UnlinkatFlags::RemoveDir);
         }
     }
 }
 
-fn read(directory: BorrowedFd<'_>, name: &str, most: u64) -> std::io::Result<Vec<u8>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = File::from(openat(directory, name, flags, Mode::empty())?);
-    let mut bytes = Vec::with_capacity(4096);
-    file.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn record(directory: BorrowedFd<'_>) -> Option<Record> {
-    let record: Record = serde_json::from_slice(&read(directory, STATE, LARGEST).ok()?).ok()?;
-    (record.version == super::record::VERSION).then_some(record)
-}
-
-fn intent(directory: BorrowedFd<'_>) -> Option<Intent> {
-    let bytes = read(directory, INTENT, LARGEST).ok()?;
-    Intent::parse(&String::from_utf8_lossy(&bytes)).filter(|intent| intent.version == super::record::VERSION)
-}
-
-fn status(directory: BorrowedFd<'_>, record: Option<&Record>) -> Status {
-    let Some(record) = record else {
-        let creator = intent(directory).filter(|intent| intent.creator.is_alive() && intent.boot_id == boot_id());
-        return if creator.is_some() { Status::Creating } else { Status::Stopped };
-    };
-    // The cheap test first; the boot only matters when it says alive.
-    if !record.init.is_alive() || record.boot_id != boot_id() {
-        return Status::Stopped;
-    }
-    if faccessat(directory, SOCKET, AccessFlags::F_OK, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
-        return Status::Created;
-    }
-    if record.cgroup.as_deref().is_some_and(crate::cgroup::is_frozen) { Status::Paused } else { Status::Running }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing::{Sleeper, Store};
+    use std::{fs, os::unix::fs::symlink};
 
     #[test]
-    fn a_recycled_id_is_another_process() {
-        let own = Identity::of(std::process::id().cast_signed()).unwrap();
-        assert!(own.is_alive() && own.open().is_some());
-        let other = Identity { start_time: own.start_time + 1, ..own };
-        assert!(!other.is_alive() && other.open().is_none());
+    fn the_status_is_what_the_kernel_says() {
+        let (store, mut sleeper) = (Store::new(), Sleeper::new());
+        let claim = store.claim("c0").unwrap();
+        assert_eq!(store.entry("c0").status(), Status::Stopped);
+        claim.keep();
+        store.running("c1", sleeper.identity());
+        assert_eq!(store.entry("c1").status(), Status::Running);
+        fs::write(store.path("c1").join(SOCKET), "").unwrap();
+        assert_eq!(store.entry("c1").status(), Status::Created);
+        sleeper.end();
+        assert_eq!(store.entry("c1").status(), Status::Stopped);
     }
 
     #[test]
-    fn the_identity_survives_its_line() {
-        let identity = Identity { pid: 12, start_time: 34 };
-        assert_eq!(Identity::parse(identity.line().trim_end()), Some(identity));
-        assert_eq!(Identity::parse("12"), None);
+    fn a_lost_record_is_damage_and_an_absent_one_is_not() {
+        let (store, mut sleeper) = (Store::new(), Sleeper::new());
+        store.claim("c0").unwrap().keep();
+        assert!(!store.entry("c0").is_damaged());
+        store.running("c1", sleeper.identity());
+        assert!(!store.entry("c1").is_damaged());
+        for content in ["", "{}", "{\"version\":1", "not JSON"] {
+            fs::write(store.path("c1").join("state.json"), content).unwrap();
+            assert!(store.entry("c1").is_damaged(), "{content:?}");
+            assert_eq!(store.entry("c1").traces().unwrap().init, Some(sleeper.identity()));
+        }
+        fs::remove_file(store.path("c1").join("state.json")).unwrap();
+        assert!(store.entry("c1").is_damaged(), "init is alive, its creator is not");
+        sleeper.end();
+        assert!(!store.entry("c1").is_damaged());
+    }
+
+    #[test]
+    fn a_lock_that_another_holds_is_waited_for_and_no_longer_than_said() {
+        let store = Store::new();
+        store.claim("c1").unwrap().keep();
+        let Attempt::Locked(held) = store.entry("c1").try_lock(0) else { panic!("not locked") };
+        assert!(matches!(store.entry("c1").try_lock(20), Attempt::Busy(_)));
+        drop(held);
+        assert!(matches!(store.entry("c1").try_lock(0), Attempt::Locked(_)));
+    }
+
+    #[test]
+    fn a_removal_that_was_killed_is_finished_and_one_at_work_left_alone() {
+        let store = Store::new();
+        for name in ["killed", "at-work"] {
+            store.claim(name).unwrap().keep();
+        }
+        let Attempt::Locked(_at_work) = store.entry("at-work").try_lock(0) else { panic!("not locked") };
+        for name in ["killed", "at-work"] {
+            fs::rename(store.path(name), store.path(&format!(".rm-{name}-1"))).unwrap();
+        }
+        finish_removals(&store.root());
+        assert_eq!(store.names(), [".rm-at-work-1"]);
+    }
+
+    #[test]
+    fn a_link_or_a_file_is_no_container() {
+        let store = Store::new();
+        symlink("/", store.path("link")).unwrap();
+        fs::write(store.path("file"), "").unwrap();
+        for name in ["link", "file", "none"] {
+            let id = Id::parse(name.as_ref()).unwrap();
+            assert!(Entry::open(store.root(), &id).unwrap().is_none(), "{name}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write as _,
+    io::{Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -41,9 +41,26 @@ impl PidFile {
 }
 
 /// Where the file is before it is complete.
-pub fn temporary(path: &Path, id: &str) -> PathBuf {
+fn temporary(path: &Path, id: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{id}"))
+}
+
+/// Removes what a `create` that was killed has left: the file under its temporary name, and the complete one if it still
+/// names that very init.
+pub fn clean_up(path: &Path, id: &str, init: Option<i32>) {
+    drop(fs::remove_file(temporary(path, id)));
+    if init.is_some_and(|pid| names(path, pid)) {
+        drop(fs::remove_file(path));
+    }
+}
+
+/// Whether the file holds the number and nothing else. What is there now may be anything, a FIFO too.
+fn names(path: &Path, pid: i32) -> bool {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let mut text = String::new();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    file.is_ok_and(|file| file.take(16).read_to_string(&mut text).is_ok()) && text == pid.to_string()
 }
 
 impl Drop for PidFile {
@@ -75,5 +92,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         drop(PidFile::write(&directory.path().join("pid"), "c1", 1).unwrap());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_clean_up_takes_the_temporary_file_and_only_the_inits_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        for (content, gone) in [("12", true), ("123", false), ("12\n", false)] {
+            fs::write(&path, content).unwrap();
+            fs::write(temporary(&path, "c1"), "1").unwrap();
+            clean_up(&path, "c1", Some(12));
+            assert_eq!((path.exists(), temporary(&path, "c1").exists()), (!gone, false), "{content:?}");
+        }
+        clean_up(&path, "c1", None);
+        assert!(path.exists());
     }
 }

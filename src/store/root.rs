@@ -2,6 +2,7 @@
 //! verbs of one container.
 
 use std::{
+    fmt,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -19,7 +20,7 @@ use nix::{
 use super::{Entry, Id};
 use crate::{
     cli::Globals,
-    error::{Code, Error, Result, Warning, plain},
+    error::{Code, Context as _, Error, Result, Warning, plain},
     host::{ids, probe},
     sys,
 };
@@ -52,6 +53,39 @@ struct Candidate {
     instead_of: Option<String>,
     /// The parent must belong to us and to nobody else.
     private_parent: bool,
+}
+
+/// Why a candidate cannot be used.
+#[derive(Debug)]
+enum Refusal {
+    /// There is none.
+    Absent,
+    /// It is not ours, or not ours alone.
+    Unfit(String),
+    /// It could not even be looked at.
+    Failed(Errno),
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        if errno == Errno::ENOENT {
+            Self::Absent
+        } else if [Errno::EACCES, Errno::EPERM, Errno::ENOTDIR, Errno::ELOOP].contains(&errno) {
+            Self::Unfit(plain(errno))
+        } else {
+            Self::Failed(errno)
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str(&plain(Errno::ENOENT)),
+            Self::Unfit(why) => f.write_str(why),
+            Self::Failed(errno) => f.write_str(&plain(*errno)),
+        }
+    }
 }
 
 impl Roots {
@@ -104,22 +138,33 @@ impl Roots {
         Err(Error::new(Code::NoStateDir, "keep the container's state", reasons.join("; ")).fix("--root DIR"))
     }
 
-    /// Every directory that is there and ours, in order.
-    pub fn existing(&self) -> impl Iterator<Item = Root> + '_ {
-        self.candidates.iter().filter_map(|candidate| candidate.open().ok())
+    /// Every directory that is there and ours, in order. One that the user named, or that cannot even be looked at, is no
+    /// silent absence: its containers would be.
+    pub fn existing(&self) -> Result<Vec<Root>> {
+        let mut found = Vec::with_capacity(self.candidates.len());
+        for candidate in &self.candidates {
+            match candidate.open() {
+                Ok(root) => found.push(root),
+                Err(Refusal::Absent) => {}
+                Err(Refusal::Unfit(_)) if !candidate.explicit => {}
+                Err(refusal) => {
+                    let what = format!("read the state in {}", candidate.path.display());
+                    return Err(Error::new(Code::NoStateDir, what, refusal.to_string()));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The container of an id, wherever it is; `verb` is for the error.
     pub fn open(&self, id: &Id, verb: &str) -> Result<Entry> {
-        let found = self.existing().find_map(|root| Entry::open(root, id));
-        found.ok_or_else(|| {
-            Error::new(
-                Code::NoContainer,
-                format!("{verb} {:?}", id.as_str()),
-                format!("container {:?} does not exist", id.as_str()),
-            )
-            .fix("pura list")
-        })
+        for root in self.existing()? {
+            let found = Entry::open(root, id).doing(Code::StateDamaged, || format!("{verb} {:?}", id.as_str()))?;
+            if let Some(entry) = found {
+                return Ok(entry);
+            }
+        }
+        Err(super::missing(id, verb))
     }
 }
 
@@ -135,29 +180,31 @@ fn outer_uid() -> u32 {
 
 impl Candidate {
     /// Opens the directory; makes it first.
-    fn make(&self) -> std::result::Result<Root, String> {
+    fn make(&self) -> std::result::Result<Root, Refusal> {
         if self.explicit {
-            make_all(&self.path).map_err(plain)?;
-            return self.open().map(writable)?;
+            make_all(&self.path)?;
+            return self.open().and_then(writable);
         }
         let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
-            return Err("it is no path".to_owned());
+            return Err(Refusal::Unfit("it is no path".to_owned()));
         };
-        let parent = open_directory(parent).map_err(plain)?;
+        let parent = open_directory(parent)?;
         if self.private_parent {
             check(parent.as_fd(), 0o077)?;
         }
         match mkdirat(&parent, name, PRIVATE) {
             Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(plain(errno)),
+            Err(errno) => return Err(errno.into()),
         }
-        self.open().map(writable)?
+        self.open().and_then(writable)
     }
 
-    /// Opens the directory if it is there, ours, and nobody else's to write.
-    fn open(&self) -> std::result::Result<Root, String> {
-        let directory = open_directory(&self.path).map_err(plain)?;
-        check(directory.as_fd(), 0o022)?;
+    /// Opens the directory if it is there, ours, and nobody else's to write. Where everybody may make directories, it
+    /// must be as we make it.
+    fn open(&self) -> std::result::Result<Root, Refusal> {
+        let directory = open_directory(&self.path)?;
+        let shared = !self.explicit && !self.private_parent;
+        check(directory.as_fd(), if shared { 0o077 } else { 0o022 })?;
         Ok(Root { directory, path: self.path.clone() })
     }
 }
@@ -167,28 +214,31 @@ fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
 }
 
 /// Refuses a directory of another owner, or one in which others may do what `forbidden` says.
-fn check(directory: BorrowedFd<'_>, forbidden: u32) -> std::result::Result<(), String> {
-    let stat = sys::path::stat(directory).map_err(plain)?;
+fn check(directory: BorrowedFd<'_>, forbidden: u32) -> std::result::Result<(), Refusal> {
+    let stat = sys::path::stat(directory)?;
     if stat.st_uid != geteuid().as_raw() {
-        return Err(format!("it belongs to uid {}", stat.st_uid));
+        return Err(Refusal::Unfit(format!("it belongs to uid {}", stat.st_uid)));
     }
     if stat.st_mode & forbidden != 0 {
-        return Err(format!("others may use it (mode {:o})", stat.st_mode & 0o7777));
+        return Err(Refusal::Unfit(format!("others may use it (mode {:o})", stat.st_mode & 0o7777)));
     }
     Ok(())
 }
 
-fn writable(root: Root) -> std::result::Result<Root, String> {
-    faccessat(&root.directory, ".", AccessFlags::W_OK, AtFlags::empty()).map_err(plain)?;
+fn writable(root: Root) -> std::result::Result<Root, Refusal> {
+    faccessat(&root.directory, ".", AccessFlags::W_OK, AtFlags::empty())?;
     Ok(root)
 }
 
-/// Makes a directory and its missing parents, 0700.
+/// Makes a directory and its missing parents, 0700. Another pura may be at the same.
 fn make_all(path: &Path) -> nix::Result<()> {
     match nix::unistd::mkdir(path, PRIVATE) {
         Err(Errno::ENOENT) => {
             make_all(path.parent().ok_or(Errno::ENOENT)?)?;
-            nix::unistd::mkdir(path, PRIVATE)
+            match nix::unistd::mkdir(path, PRIVATE) {
+                Err(Errno::EEXIST) => Ok(()),
+                done => done,
+            }
         }
         Err(Errno::EEXIST) => Ok(()),
         done => done,
@@ -233,7 +283,7 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o1700);
         drop(root);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(candidate(&path, true).open().unwrap_err().contains("others may use it"));
+        assert!(candidate(&path, true).open().unwrap_err().to_string().contains("others may use it"));
     }
 
     #[test]
@@ -253,5 +303,15 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("a/b");
         assert_eq!(candidate(&path, false).make().unwrap().path, path);
+    }
+
+    #[test]
+    fn a_named_directory_that_is_refused_is_no_empty_one() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(parent.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let named =
+            |path: &Path| Roots::find(&Globals { root: Some(path.to_path_buf()), ..Globals::default() }).unwrap();
+        assert_eq!(named(parent.path()).existing().unwrap_err().code(), Code::NoStateDir);
+        assert!(named(&parent.path().join("absent")).existing().unwrap().is_empty());
     }
 }

@@ -1,0 +1,145 @@
+//! What the files of one container say, whatever of them survives, and what the kernel says to that.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, openat},
+    sys::stat::Mode,
+    unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat},
+};
+
+use super::{
+    CONFIG, INTENT, Identity, Intent, LARGEST, Record, Root, SOCKET, STATE, identity::is_this_boot, record::VERSION,
+};
+use crate::state::Status;
+
+/// The directory of a container, for reading.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Files<'a>(pub(super) BorrowedFd<'a>);
+
+/// What of a container may be alive. Nothing after a reboot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// Process 1.
+    pub init: Option<Identity>,
+    /// The cgroup's directory.
+    pub cgroup: Option<PathBuf>,
+    /// The pura that made it, or makes it.
+    pub creator: Option<Identity>,
+    /// Where its pid-file was to be.
+    pub pid_file: Option<PathBuf>,
+}
+
+impl Files<'_> {
+    pub(super) fn record(self) -> Option<Record> {
+        let record: Record = serde_json::from_slice(&self.read(STATE, LARGEST).ok()?).ok()?;
+        (record.version == VERSION).then_some(record)
+    }
+
+    pub(super) fn intent(self) -> Option<Intent> {
+        let bytes = self.read(INTENT, LARGEST).ok()?;
+        Intent::parse(&String::from_utf8_lossy(&bytes)).filter(|intent| intent.version == VERSION)
+    }
+
+    pub(super) fn config(self) -> std::io::Result<Vec<u8>> {
+        self.read(CONFIG, u64::MAX)
+    }
+
+    /// From the record or the intent: each is enough alone. Nothing when neither can be read.
+    pub(super) fn traces(self) -> Option<Traces> {
+        let (record, intent) = (self.record(), self.intent());
+        let boot = record.as_ref().map(|record| &record.boot_id).or(intent.as_ref().map(|intent| &intent.boot_id))?;
+        let pid_file = intent.as_ref().and_then(|intent| intent.pid_file.clone());
+        if !is_this_boot(boot) {
+            return Some(Traces { pid_file, ..Traces::default() });
+        }
+        let creator = intent.as_ref().map(|intent| intent.creator);
+        let (late, early) = intent.map_or((None, None), |intent| (intent.init, intent.cgroup));
+        let (init, cgroup) = record.map_or((None, None), |record| (Some(record.init), record.cgroup));
+        Some(Traces { init: init.or(late), cgroup: cgroup.or(early), creator, pid_file })
+    }
+
+    /// The kernel's answer to what the files say.
+    pub(super) fn status(self, record: Option<&Record>) -> Status {
+        let Some(record) = record else {
+            let creator = self.intent().filter(|intent| intent.creator.is_alive() && is_this_boot(&intent.boot_id));
+            return if creator.is_some() { Status::Creating } else { Status::Stopped };
+        };
+        // The cheap test first; the boot only matters when it says alive.
+        if !record.init.is_alive() || !is_this_boot(&record.boot_id) {
+            return Status::Stopped;
+        }
+        if self.has(SOCKET) {
+            return Status::Created;
+        }
+        if record.cgroup.as_deref().is_some_and(crate::cgroup::is_frozen) { Status::Paused } else { Status::Running }
+    }
+
+    /// Whether the record is lost, so that the status cannot be told: its file cannot be read, or there is none although
+    /// init outlives its creator.
+    pub(super) fn is_damaged(self) -> bool {
+        if self.record().is_some() {
+            return false;
+        }
+        let orphan = || {
+            let intent = self.intent().filter(|intent| is_this_boot(&intent.boot_id) && !intent.creator.is_alive());
+            intent.and_then(|intent| intent.init).is_some_and(Identity::is_alive)
+        };
+        self.has(STATE) || orphan()
+    }
+
+    /// Whether anything but the intent is there: with that alone, nothing has been made.
+    pub(super) fn has_more_than_intent(self) -> bool {
+        let Ok(mut names) = directory(self.0, ".").and_then(nix::dir::Dir::from_fd) else { return true };
+        let known = [".", "..", INTENT];
+        names.iter().any(|entry| {
+            entry.map_or(true, |entry| !known.iter().any(|name| entry.file_name().to_bytes() == name.as_bytes()))
+        })
+    }
+
+    /// Removes files that pura has made, in the order given. Another's file stays, and then the directory does too.
+    pub(super) fn remove(self, files: &[&str]) -> nix::Result<()> {
+        for name in files {
+            match unlinkat(self.0, *name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    fn has(self, name: &str) -> bool {
+        faccessat(self.0, name, AccessFlags::F_OK, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    fn read(self, name: &str, most: u64) -> std::io::Result<Vec<u8>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = File::from(openat(self.0, name, flags, Mode::empty())?);
+        let mut bytes = Vec::with_capacity(4096);
+        file.take(most).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// Opens a directory below another one, for reading.
+pub(super) fn directory<P: ?Sized + nix::NixPath>(parent: BorrowedFd<'_>, name: &P) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+/// Whether a name still leads to the open directory: another verb may have moved it away meanwhile, and a new container
+/// may have taken the name.
+pub(super) fn is_current(root: &Root, name: &str, open: BorrowedFd<'_>) -> nix::Result<bool> {
+    let ours = crate::sys::path::stat(open)?;
+    match nix::sys::stat::fstatat(root.directory.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,131 @@
+//! Processes for longer than their ids, and the boot in which both mean something.
+
+use std::{
+    ffi::{CStr, CString},
+    os::fd::OwnedFd,
+    sync::OnceLock,
+};
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+/// A process for longer than its id: a recycled id has another start time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// The id, in the caller's PID namespace.
+    pub pid: i32,
+    /// When it was started, in clock ticks since boot: field 22 of `proc_pid_stat(5)`.
+    pub start_time: u64,
+}
+
+impl Identity {
+    /// The process that has the id now; nothing when there is none, or only a zombie.
+    pub fn of(pid: i32) -> Option<Self> {
+        Self::find(pid).ok().flatten()
+    }
+
+    /// The same, for one who must not take "cannot tell" for "has ended".
+    fn find(pid: i32) -> nix::Result<Option<Self>> {
+        let path = CString::new(format!("/proc/{pid}/stat")).unwrap_or_default();
+        match small_file(&path) {
+            Ok(stat) => Ok(alive(&stat).map(|start_time| Self { pid, start_time })),
+            Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Whether this very process is alive.
+    pub fn is_alive(self) -> bool {
+        self.pid > 0 && Self::of(self.pid) == Some(self)
+    }
+
+    /// A descriptor for this very process: opened first, then compared. Nothing when it has ended; any other failure is
+    /// an error, because whoever deletes must not take a process for dead that only could not be looked at.
+    pub fn open(self) -> nix::Result<Option<OwnedFd>> {
+        if self.pid <= 0 {
+            return Ok(None);
+        }
+        let process = match sys::pidfd::open(self.pid) {
+            Ok(process) => process,
+            Err(Errno::ESRCH) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        Ok((Self::find(self.pid)? == Some(self)).then_some(process))
+    }
+
+    /// The line of the intent.
+    pub fn line(self) -> String {
+        format!("{} {}\n", self.pid, self.start_time)
+    }
+
+    /// Reads such a line.
+    pub fn parse(line: &str) -> Option<Self> {
+        let (pid, start_time) = line.split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
+    }
+}
+
+/// The start time in a line of `proc_pid_stat(5)`; nothing for a zombie.
+fn alive(stat: &str) -> Option<u64> {
+    // The name, in parentheses, may hold anything.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    let start_time = fields.nth(18)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(start_time)
+}
+
+/// The boot that is running: ids of another mean nothing. Empty when the kernel does not tell.
+pub fn boot_id() -> String {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    let read = || small_file(c"/proc/sys/kernel/random/boot_id").unwrap_or_default().trim_end().to_owned();
+    BOOT.get_or_init(read).clone()
+}
+
+/// Whether a boot is the one that is running. One that is not known may be: start times still tell processes apart.
+pub fn is_this_boot(recorded: &str) -> bool {
+    let running = boot_id();
+    running == recorded || running.is_empty() || recorded.is_empty()
+}
+
+/// A file of /proc that one read gives whole.
+fn small_file(path: &CStr) -> nix::Result<String> {
+    sys::path::read::<2048>(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recycled_id_is_another_process() {
+        let own = Identity::of(std::process::id().cast_signed()).unwrap();
+        assert!(own.is_alive() && own.open().unwrap().is_some());
+        let other = Identity { start_time: own.start_time + 1, ..own };
+        assert!(!other.is_alive() && other.open().unwrap().is_none());
+        assert!(Identity::default().open().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_zombie_has_ended_whatever_its_name() {
+        let rest = "1 1 1 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
+        assert_eq!(alive(&format!("7 (a) Z 1) S {rest}")), Some(4711));
+        assert_eq!(alive(&format!("7 (a) S 1) Z {rest}")), None);
+        assert_eq!(alive("7 (a"), None);
+    }
+
+    #[test]
+    fn the_identity_survives_its_line() {
+        let identity = Identity { pid: 12, start_time: 34 };
+        assert_eq!(Identity::parse(identity.line().trim_end()), Some(identity));
+        assert_eq!(Identity::parse("12"), None);
+    }
+
+    #[test]
+    fn only_another_known_boot_is_another() {
+        assert!(is_this_boot(&boot_id()) && is_this_boot(""));
+        assert!(!is_this_boot("00000000-0000-0000-0000-000000000000"));
+    }
+}

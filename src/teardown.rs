@@ -1,0 +1,216 @@
+//! Teardown: ends all that a container may still have alive, and removes what was made for it.
+//!
+//! Success is said only when all is gone. Files are believed as far as the kernel agrees, and no process is signalled
+//! that is not known to be the container's.
+
+use std::{
+    fs,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    cgroup,
+    error::{Code, Error, Result, Warning, plain},
+    host::probe,
+    log::Log,
+    store::{Id, Identity, Locked, Traces},
+    sys,
+};
+
+/// How long a killed process is waited for, in milliseconds.
+pub const LIMIT: u16 = 10_000;
+
+/// How long a half-made init is waited for, in milliseconds: it ends by itself when its creator has.
+const UNCOMMITTED_LIMIT: u16 = 2000;
+
+/// Ends and removes a container, whatever of its files survives.
+pub fn destroy(entry: Locked, log: &Log) -> Result<()> {
+    let traces = match entry.traces() {
+        Some(traces) => traces,
+        None => lost(&entry, log)?,
+    };
+    end(&entry.id, &traces)?;
+    entry.remove()
+}
+
+/// Neither record nor intent can be read. With nothing beside the intent, nothing was made; else only the cgroup that
+/// `create` chooses by itself can still be found, by its name.
+fn lost(entry: &Locked, log: &Log) -> Result<Traces> {
+    let host = probe::cgroup();
+    let leaf = host.mount.map(|mount| default_leaf(&mount.join(host.own.trim_start_matches('/')), &entry.id));
+    if let Some(leaf) = leaf.filter(|leaf| leaf.is_dir()) {
+        let what = format!("the state of {:?} is lost: what runs in {} is killed", entry.id.as_str(), leaf.display());
+        // Not what --strict is about: nobody asked for less.
+        drop(log.warn(&[Warning::new(Code::StateLost, what)], false));
+        return Ok(Traces { cgroup: Some(leaf), ..Traces::default() });
+    }
+    if entry.has_more_than_intent() {
+        let directory = entry.root.path.join(entry.id.as_str());
+        let why = "its files are damaged, or not pura's, and name neither a process nor a cgroup";
+        return Err(Error::new(Code::StateDamaged, format!("delete {:?}", entry.id.as_str()), why)
+            .fix(format!("end its processes, then rm -r {}", directory.display())));
+    }
+    Ok(Traces::default())
+}
+
+fn default_leaf(own: &Path, id: &Id) -> PathBuf {
+    own.join(format!("pura-{id}"))
+}
+
+/// Ends every process of the container and removes its cgroup.
+pub fn end(id: &Id, traces: &Traces) -> Result<()> {
+    let what = || format!("delete {:?}", id.as_str());
+    let survives = |why| Error::new(Code::Survivors, what(), why);
+    let opened = traces.init.map_or(Ok(None), Identity::open);
+    let init = opened.map_err(|errno| survives(format!("init cannot be looked at: {}", plain(errno))))?;
+    let leaf = traces.cgroup.as_deref();
+    // An intent names its cgroup before anything shows that it is free: without an init, who lives there may be others,
+    // unless the name is one that only pura chooses.
+    let is_ours =
+        traces.init.is_some() || leaf.is_some_and(|leaf| leaf.file_name() == default_leaf(leaf, id).file_name());
+    if let Some(leaf) = leaf.filter(|_| is_ours) {
+        cgroup::kill(leaf);
+    }
+    if let Some(init) = &init {
+        // Process 1 takes its PID namespace along. ESRCH: it has just ended.
+        let _ = sys::pidfd::send(init.as_fd(), libc::SIGKILL);
+        if !sys::pidfd::wait(init, LIMIT) {
+            return Err(survives(survivors(&[traces.init.unwrap_or_default().pid])));
+        }
+    }
+    let Some(leaf) = leaf else { return Ok(()) };
+    if !cgroup::wait_empty(leaf, if is_ours { LIMIT } else { UNCOMMITTED_LIMIT }) {
+        return Err(survives(survivors(&members(leaf))));
+    }
+    cgroup::remove(leaf).map_err(|error| {
+        let why = error.to_string().to_lowercase();
+        survives(format!("its cgroup {} cannot be removed: {why}", leaf.display()))
+    })
+}
+
+fn members(leaf: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(leaf.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Names processes with their states: a D says why it cannot be killed.
+fn survivors(pids: &[i32]) -> String {
+    let state = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next()).unwrap_or('?')
+    };
+    let named: Vec<_> = pids.iter().map(|pid| format!("{pid} (state {})", state(pid))).collect();
+    format!("processes survive: {}", named.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{
+        Entry,
+        testing::{Sleeper, Store},
+    };
+
+    fn destroy_all(store: &Store, id: &str) -> Result<()> {
+        destroy(store.entry(id).lock("delete")?, &Log::default())
+    }
+
+    #[test]
+    fn whatever_of_the_files_survives_init_is_ended_and_all_is_gone() {
+        for (name, content) in [
+            ("state.json", Some("")),
+            ("state.json", Some("{\"ver")),
+            ("state.json", None),
+            ("intent", Some("")),
+            ("intent", None),
+        ] {
+            let (store, sleeper) = (Store::new(), Sleeper::new());
+            store.running("c1", sleeper.identity());
+            let path = store.path("c1").join(name);
+            match content {
+                Some(content) => fs::write(path, content).unwrap(),
+                None => fs::remove_file(path).unwrap(),
+            }
+            destroy_all(&store, "c1").unwrap();
+            assert!(!sleeper.identity().is_alive(), "{name} {content:?}");
+            assert_eq!(store.names(), Vec::<String>::new(), "{name} {content:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_reboot_the_process_and_the_cgroup_are_others() {
+        let (store, sleeper) = (Store::new(), Sleeper::new());
+        store.running("c1", sleeper.identity());
+        for name in ["state.json", "intent"] {
+            let path = store.path("c1").join(name);
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(&path, text.replace(&crate::store::boot_id(), "another-boot")).unwrap();
+        }
+        destroy_all(&store, "c1").unwrap();
+        assert!(sleeper.identity().is_alive());
+        assert_eq!(store.names(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_process_that_has_taken_over_the_id_is_not_signalled() {
+        let (store, sleeper) = (Store::new(), Sleeper::new());
+        let identity = sleeper.identity();
+        store.running("c1", Identity { start_time: identity.start_time + 1, ..identity });
+        destroy_all(&store, "c1").unwrap();
+        assert!(identity.is_alive());
+    }
+
+    #[test]
+    fn what_nothing_is_known_about_stays() {
+        let store = Store::new();
+        for (id, files, removed) in [
+            ("empty", &[][..], true),
+            ("torn", &["intent"][..], true),
+            ("foreign", &["status"][..], false),
+            ("lost", &["intent", "state.json"][..], false),
+        ] {
+            fs::create_dir(store.path(id)).unwrap();
+            for name in files {
+                fs::write(store.path(id).join(name), "{").unwrap();
+            }
+            let destroyed = destroy_all(&store, id);
+            assert_eq!((destroyed.is_ok(), store.path(id).exists()), (removed, !removed), "{id}: {destroyed:?}");
+        }
+    }
+
+    #[test]
+    fn who_lives_in_a_cgroup_that_was_only_intended_is_not_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let cgroup = directory.path().join("shared");
+        fs::create_dir(&cgroup).unwrap();
+        fs::write(cgroup.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        let traces = Traces { cgroup: Some(cgroup.clone()), ..Traces::default() };
+        let id = Id::parse("c1".as_ref()).unwrap();
+        assert_eq!(end(&id, &traces).unwrap_err().code(), Code::Survivors);
+        assert!(!cgroup.join("cgroup.kill").exists());
+    }
+
+    #[test]
+    fn a_file_of_another_is_named_and_stays() {
+        let (store, sleeper) = (Store::new(), Sleeper::new());
+        store.running("c1", sleeper.identity());
+        fs::write(store.path("c1").join("precious"), "").unwrap();
+        let error = destroy_all(&store, "c1").unwrap_err();
+        assert!(error.why().contains("files that pura did not make"), "{error}");
+        let left = store.names().pop().unwrap();
+        assert!(store.path(&left).join("precious").exists());
+    }
+
+    #[test]
+    fn two_who_delete_the_same_do_not_touch_the_next_container() {
+        let (store, sleeper) = (Store::new(), Sleeper::new());
+        store.running("c1", sleeper.identity());
+        let late: Entry = store.entry("c1");
+        destroy_all(&store, "c1").unwrap();
+        let next = Sleeper::new();
+        store.running("c1", next.identity());
+        assert_eq!(late.lock("delete").unwrap_err().code(), Code::NoContainer);
+        assert!(next.identity().is_alive() && store.entry("c1").record().is_some());
+    }
+}
