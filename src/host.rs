@@ -121,6 +121,9 @@ pub struct Joined {
     pub owner: u64,
     /// Inode of the namespace itself.
     pub inode: u64,
-    /// For a user namespace: its maps, as a process of it shows them, when the path is `/proc/PID/ns/user`.
+    /// When the path is `/proc/PID/ns/…`, and that process is in the user namespace which this is, or which owns it: the
+    /// maps that hold there.
     pub maps: Option<Maps>,
+    /// `setgroups(2)` is denied there.
+    pub setgroups_denied: bool,
 }

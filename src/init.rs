@@ -4,6 +4,7 @@
 //! no decision of its own: a step branches only on an errno that its description in [`crate::plan::Op`] names.
 
 mod apply;
+mod home;
 mod path;
 
 use std::ffi::CStr;

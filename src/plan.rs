@@ -294,6 +294,8 @@ pub enum Op {
     MakeCwd(Text),
     /// Enter the working directory with the final ids, and check that it lies below the root (CVE-2024-21626).
     EnterCwd(Text),
+    /// Look up the home of a user in the image's `/etc/passwd`, for HOME.
+    FindHome(u32),
     /// Choose the first of the plan's candidates that may be executed.
     FindProgram,
     /// Set the file mode creation mask.

@@ -16,18 +16,31 @@ use crate::{
 pub(super) fn bundle(call: Call<'_>, run: &Run) -> Result<u8> {
     let id = Id::parse(&run.create.id)?;
     let bundle = bundle::open(&run.create.bundle, run.create.config.as_deref())?;
-    live(call, run, &id, &bundle, None)
+    live(call, run, &id, &bundle, Source::Bundle)
 }
 
 /// Runs a command without a bundle.
 pub(super) fn command(call: Call<'_>, zero: &ZeroConfig) -> Result<u8> {
     let id = zero_config::id(zero)?;
     let (bundle, assembly) = zero_config::bundle(zero, call.globals.userns)?;
-    live(call, &zero.run, &id, &bundle, assembly.as_ref())
+    live(call, &zero.run, &id, &bundle, Source::Command(assembly.as_ref()))
 }
 
-fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, assembly: Option<&Assembly>) -> Result<u8> {
+/// Where a config comes from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// An engine, or a person who wrote it.
+    Bundle,
+    /// The command line of a person.
+    Command(Option<&'a Assembly>),
+}
+
+fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, source: Source<'_>) -> Result<u8> {
     spec::require_program(&bundle.spec)?;
+    let (assembly, loud) = match source {
+        Source::Bundle => (None, false),
+        Source::Command(assembly) => (assembly, true),
+    };
     let making = Making {
         globals: call.globals,
         create: &run.create,
@@ -35,7 +48,7 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, assembly: Option<&A
         bundle,
         waits: false,
         assembly,
-        loud: assembly.is_some(),
+        loud,
         log: call.log,
         preserved: call.preserved,
     };

@@ -163,23 +163,34 @@ fn kind(path: &Path) -> super::Kind {
 
 /// Examines a namespace by path. Never blocks: other runtimes hang when the path is a FIFO.
 fn joined(path: &Path) -> Joined {
-    let refused = |errno: Errno| Joined { kind: -(errno as i32), owner: 0, inode: 0, maps: None };
+    let refused =
+        |errno: Errno| Joined { kind: -(errno as i32), owner: 0, inode: 0, maps: None, setgroups_denied: false };
     let opened = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty());
     let namespace = match opened {
         Ok(namespace) => namespace,
         Err(errno) => return refused(errno),
     };
-    let none = Joined { kind: 0, owner: 0, inode: 0, maps: None };
+    let none = Joined { kind: 0, owner: 0, inode: 0, maps: None, setgroups_denied: false };
     if !nix::sys::statfs::fstatfs(&namespace).is_ok_and(|fs| fs.filesystem_type().0 == NSFS_MAGIC) {
         return none;
     }
     let Ok(kind) = sys::namespace::kind(namespace.as_fd()) else { return none };
     let inode = |descriptor: &std::os::fd::OwnedFd| nix::sys::stat::fstat(descriptor).map_or(0, |stat| stat.st_ino);
     let owner = sys::namespace::owner(namespace.as_fd()).map_or(0, |owner| inode(&owner));
-    // /proc/PID/ns/user: that process shows the maps.
+    let own = inode(&namespace);
+    // /proc/PID/ns/KIND: that process can show what holds in its user namespace, if that is the one in question.
+    let process = path.parent().filter(|parent| parent.ends_with("ns")).and_then(Path::parent);
+    let wanted = if kind == libc::CLONE_NEWUSER { own } else { owner };
     let process =
-        path.parent().and_then(Path::parent).filter(|_| kind == libc::CLONE_NEWUSER && path.ends_with("ns/user"));
-    Joined { kind, owner, inode: inode(&namespace), maps: process.and_then(|process| maps(process).ok()) }
+        process.filter(|process| fs::metadata(process.join("ns/user")).is_ok_and(|user| user.ino() == wanted));
+    let denied = |process: &Path| fs::read(process.join("setgroups")).is_ok_and(|text| text.starts_with(b"deny"));
+    Joined {
+        kind,
+        owner,
+        inode: own,
+        maps: process.and_then(|process| maps(process).ok()),
+        setgroups_denied: process.is_some_and(denied),
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use nix::{
     unistd::{fchdir, setsid, symlinkat},
 };
 
-use super::{Init, path};
+use super::{Init, home, path};
 use crate::{
     launch::link::{self, Report},
     plan::{Op, Slot, Target, arena::Text},
@@ -48,6 +48,7 @@ impl Init<'_> {
             Op::Capabilities { effective, permitted, inheritable } => sys::caps::set(effective, permitted, inheritable),
             Op::Ambient(mask) => sys::caps::raise_ambient(mask),
             Op::Umask(mask) => sys::process::set_umask(mask),
+            Op::FindHome(uid) => self.find_home(uid),
             Op::FindProgram => self.find_program(),
             Op::AwaitStart => self.await_start(),
             Op::DefaultSignal(signal) => sys::signal::set_default(signal),
@@ -318,6 +319,12 @@ impl Init<'_> {
         self.fill(Slot::TARGET, directory);
         self.enter(Slot::TARGET)?;
         if sys::path::inside_root()? { Ok(()) } else { Err(Errno::EXDEV) }
+    }
+
+    fn find_home(&self, uid: u32) -> nix::Result<()> {
+        let mut variable = [0; home::LONGEST];
+        let length = home::find(self.slots.get(Slot::ROOT.index())?, uid, &mut variable);
+        self.vectors.add_late(variable.get(..length).unwrap_or_default())
     }
 
     /// ENOENT only when no candidate exists; a candidate that may not be executed decides, as in `execvp(3)`.

@@ -35,6 +35,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.working_directory()?;
     // After mount points and the working directory have been made.
     draft.readonly_root();
+    draft.home();
     // Before the capabilities that they need are dropped.
     draft.limits()?;
     draft.identity();
@@ -73,7 +74,8 @@ mod tests {
         let caller = Caller { uid: 1000, gid: 1000, ..Caller::default() };
         let host = Host { caller, initial_userns: true, named, ..Host::default() };
         let (bundle, state) = (Path::new("/b"), Path::new("/s"));
-        let order = Order { bundle, state, waits: true, no_pivot: false, new_keyring: false, assembly: None };
+        let order =
+            Order { bundle, state, waits: true, clamps: false, no_pivot: false, new_keyring: false, assembly: None };
         let plan = container(&spec, &host, UsernsMode::Single, &order).unwrap();
         let last = |wanted: fn(&Op) -> bool| plan.ops().iter().rposition(wanted).unwrap();
         let cleared = last(|op| matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 0 }));

@@ -81,6 +81,7 @@ impl Plan {
             Op::Ambient(mask) => format!("raise ambient capabilities: {}", capabilities(mask)),
             // The words that engines know.
             Op::MakeCwd(path) | Op::EnterCwd(path) => format!("chdir to cwd {}", text(path)),
+            Op::FindHome(uid) => format!("set HOME from the /etc/passwd of the image, for user {uid}"),
             Op::FindProgram | Op::Execute => {
                 format!("run {}", self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word)))
             }
@@ -148,13 +149,14 @@ impl Plan {
     /// What was attempted, with the destination when the step itself knows only a slot.
     #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
     fn what(&self, index: usize, op: Op) -> String {
+        // Of the same place in the config: a bind has its attributes set before its target is found.
+        let place = self.places.get(index).filter(|place| !place.is_empty());
         let target = || {
-            let found = self
-                .ops
-                .get(..index)?
-                .iter()
-                .rev()
-                .find_map(|before| if let Op::FindTarget { path, .. } = before { Some(*path) } else { None });
+            let steps = self.ops.iter().zip(&self.places).enumerate();
+            let same = steps.filter(|(at, (_, of))| if place.is_some() { Some(*of) == place } else { *at < index });
+            let found = same
+                .filter_map(|(_, (step, _))| if let Op::FindTarget { path, .. } = step { Some(*path) } else { None })
+                .last();
             found.map(|path| format!(" on {:?}", lossy(self.text(path))))
         };
         match op {

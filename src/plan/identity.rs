@@ -104,6 +104,14 @@ impl Draft<'_> {
         Sets { bounding, effective, permitted, inheritable, ambient: ambient & permitted & inheritable }
     }
 
+    /// HOME, when the config leaves it to the image. With the ids of the set-up: an image may hide its file from users.
+    pub(super) fn home(&mut self) {
+        let Some(process) = self.spec.process() else { return };
+        if !process.env().iter().flatten().any(|variable| variable.starts_with("HOME=")) {
+            self.step_for(Op::FindHome(process.user().uid()), "process.env");
+        }
+    }
+
     /// The program, its arguments, its environment and its directory. Looked up here, so that `create` fails without it.
     pub(super) fn program(&mut self) -> Result<()> {
         let Some(process) = self.spec.process() else { return Ok(()) };

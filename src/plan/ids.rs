@@ -106,7 +106,7 @@ fn choose(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning
     let known = |user_namespace, maps: Option<Maps>| Ids { user_namespace, maps, setgroups_denied: false };
     let caller = &host.caller;
     match entry(spec, Kind::User) {
-        Some((index, true)) => return Ok(known(UserNamespace::Join { index }, joined_maps(host, index))),
+        Some((index, true)) => return Ok(joined(host, index, UserNamespace::Join { index })),
         Some((_, false)) => return create(spec, host, mode, warnings),
         None => {}
     }
@@ -118,7 +118,7 @@ fn choose(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning
         return Ok(known(UserNamespace::Inherit, Some(host.own_maps.clone()).filter(|maps| !maps.uids.is_empty())));
     }
     if let Some(index) = foreign_owner(spec, host) {
-        return Ok(known(UserNamespace::JoinOwner { index }, None));
+        return Ok(joined(host, index, UserNamespace::JoinOwner { index }));
     }
     if caller.has(CAP_SYS_ADMIN) && !host.initial_userns {
         return Ok(known(UserNamespace::Reuse, Some(host.own_maps.clone())));
@@ -134,8 +134,13 @@ fn entry(spec: &Spec, kind: Kind) -> Option<(usize, bool)> {
     Some((index, path.is_some_and(|path| !path.as_os_str().is_empty())))
 }
 
-fn joined_maps(host: &Host, index: usize) -> Option<Maps> {
-    host.named.namespaces.get(index)?.as_ref()?.maps.clone()
+fn joined(host: &Host, index: usize, user_namespace: UserNamespace) -> Ids {
+    let found = host.named.namespaces.get(index).and_then(Option::as_ref);
+    Ids {
+        user_namespace,
+        maps: found.and_then(|found| found.maps.clone()),
+        setgroups_denied: found.is_some_and(|found| found.setgroups_denied),
+    }
 }
 
 /// A joined namespace that another user namespace than the caller's owns.

@@ -135,7 +135,11 @@ impl Roots {
                 Err(why) => reasons.push(format!("{}: {why}", candidate.path.display())),
             }
         }
-        Err(Error::new(Code::NoStateDir, "keep the container's state", reasons.join("; ")).fix("--root DIR"))
+        // One that the user named is simply read-only, not one of several that will not do.
+        let read_only = self.candidates.iter().all(|candidate| candidate.explicit)
+            && reasons.iter().all(|reason| reason.ends_with(&plain(Errno::EROFS)));
+        let code = if read_only { Code::StateRefused } else { Code::NoStateDir };
+        Err(Error::new(code, "keep the container's state", reasons.join("; ")).fix("--root DIR"))
     }
 
     /// Every directory that is there and ours, in order. One that the user named, or that cannot even be looked at, is no

@@ -1,6 +1,7 @@
 //! `execve(2)` with vectors prepared in advance: nix builds them in the call, which allocates.
 
 use std::{
+    cell::Cell,
     ffi::{CStr, c_char},
     marker::PhantomData,
     ptr,
@@ -11,27 +12,46 @@ use nix::errno::Errno;
 /// The NULL-terminated vectors of `execve(2)`; they borrow the plan's strings.
 #[derive(Debug)]
 pub struct Vectors<'plan> {
-    argv: Vec<*const c_char>,
-    env: Vec<*const c_char>,
+    argv: Vec<Cell<*const c_char>>,
+    env: Vec<Cell<*const c_char>>,
+    /// A variable that is known late, in memory that is there early.
+    late: Vec<Cell<u8>>,
     strings: PhantomData<&'plan CStr>,
 }
 
 impl<'plan> Vectors<'plan> {
     /// Prepares both vectors; the last allocation before clone.
     pub fn new(argv: impl Iterator<Item = &'plan CStr>, env: impl Iterator<Item = &'plan CStr>) -> Self {
-        Self { argv: terminated(argv), env: terminated(env), strings: PhantomData }
+        let late = vec![Cell::new(0); LATE];
+        Self { argv: terminated(argv), env: terminated(env), late, strings: PhantomData }
+    }
+
+    /// Adds a variable to the environment, once, without allocating. E2BIG when it is too long, or the second one.
+    pub fn add_late(&self, variable: &[u8]) -> nix::Result<()> {
+        let place = self.env.iter().rev().nth(1).filter(|place| place.get().is_null()).ok_or(Errno::E2BIG)?;
+        // The last byte stays 0.
+        let room = self.late.get(..variable.len()).filter(|room| room.len() < LATE).ok_or(Errno::E2BIG)?;
+        room.iter().zip(variable).for_each(|(to, from)| to.set(*from));
+        let first = self.env.iter().find(|place| place.get().is_null()).unwrap_or(place);
+        first.set(self.late.as_ptr().cast());
+        Ok(())
     }
 }
 
-fn terminated<'a>(words: impl Iterator<Item = &'a CStr>) -> Vec<*const c_char> {
-    words.map(CStr::as_ptr).chain([ptr::null()]).collect()
+/// The words, room for one more, and the NULL.
+fn terminated<'a>(words: impl Iterator<Item = &'a CStr>) -> Vec<Cell<*const c_char>> {
+    words.map(CStr::as_ptr).chain([ptr::null(), ptr::null()]).map(Cell::new).collect()
 }
+
+/// Bytes of a late variable, with its NUL.
+const LATE: usize = 1025;
 
 /// Becomes the program; returns only on failure. `program` is a path: PATH is not searched.
 ///
 /// ENOENT also means that the interpreter of a script or of a dynamic program is missing: `execve(2)`.
 pub fn exec(program: &CStr, vectors: &Vectors<'_>) -> Errno {
-    // SAFETY: both arrays end with NULL (`terminated`) and point to strings that `Vectors` keeps borrowed.
-    unsafe { libc::execve(program.as_ptr(), vectors.argv.as_ptr(), vectors.env.as_ptr()) };
+    // SAFETY: both arrays end with NULL (`terminated`), have the layout of pointers because `Cell` is transparent, and
+    // point to strings that `Vectors` keeps borrowed or owns.
+    unsafe { libc::execve(program.as_ptr(), vectors.argv.as_ptr().cast(), vectors.env.as_ptr().cast()) };
     Errno::last()
 }

@@ -102,7 +102,7 @@ fn kill_all_ends_every_process_of_a_container() -> Result<()> {
     let script = "for i in 1 2 3 4 5; do sleep 1000 & done; echo ready; wait";
     let bundle = Bundle::with_args(&["/bin/sh", "-c", script])?;
     let _running = bundle.started()?;
-    assert!(processes(bundle.dir())?.len() >= 6, "{:?}", processes(bundle.dir())?);
+    crate::harness::eventually("all six run", || Ok(processes(bundle.dir())?.len() >= 6))?;
     bundle.pura(&["kill", "--all", "c1", "KILL"]).output()?.succeeds_silently()?;
     bundle.becomes("stopped")?;
     bundle.verb("delete")?.succeeds_silently()?;
