@@ -108,8 +108,8 @@ mod tests {
         assert_eq!((globals.log_format, create.preserve_fds, create.no_new_keyring), (LogFormat::Json, 1, true));
         assert_eq!((create.id, create.bundle.as_path()), ("abc".into(), Path::new("/b")));
         let conmon_rs = "pura --root=/a --systemd-cgroup --root=/b --systemd-cgroup create --bundle /b --pid-file /p c";
-        let Request { globals, .. } = of(conmon_rs).unwrap();
-        assert_eq!((globals.root.unwrap(), globals.cgroup_driver), (PathBuf::from("/b"), CgroupDriver::Systemd));
+        let shared = of(conmon_rs).unwrap().globals;
+        assert_eq!((shared.root.unwrap(), shared.cgroup_driver), (PathBuf::from("/b"), CgroupDriver::Systemd));
         for line in [
             "pura --root /r --log /l --log-format json kill --all c 9",
             "pura delete --force c",
@@ -137,8 +137,8 @@ mod tests {
             ("pura run --rootfs /r -d", &[]),
             ("pura run -w -- -- ls", &["ls"]),
         ] {
-            let Ok(Request { verb: Verb::ZeroConfig(run), .. }) = of(line) else { panic!("{line}: {:?}", of(line)) };
-            assert_eq!(run.command, command, "{line}");
+            let Ok(Request { verb: Verb::ZeroConfig(zero), .. }) = of(line) else { panic!("{line}: {:?}", of(line)) };
+            assert_eq!(zero.command, command, "{line}");
         }
     }
 
@@ -171,12 +171,23 @@ mod tests {
 
     #[test]
     fn a_plan_is_of_the_run_that_would_follow() {
-        let of = |line: &str| if let Verb::Plan(of) = of(line).unwrap().verb { *of } else { panic!("{line}") };
-        assert!(matches!(of("pura plan"), Verb::Run(run) if run.create.bundle == Path::new(".")));
-        assert!(matches!(of("pura plan -b /b c"), Verb::Run(run) if run.create.id == "c"));
-        assert!(matches!(of("pura plan -- ls"), Verb::ZeroConfig(run) if run.command == ["ls"]));
-        assert!(matches!(of("pura run --dry-run -- ls"), Verb::ZeroConfig(run) if run.command == ["ls"]));
-        assert!(matches!(of("pura run --dry-run c"), Verb::Run(run) if run.create.id == "c"));
+        for (line, id, command) in [
+            ("pura plan", "plan", ""),
+            ("pura plan -b /b c", "c", ""),
+            ("pura run --dry-run c", "c", ""),
+            ("pura plan -- ls", "", "ls"),
+            ("pura run --dry-run -- ls", "", "ls"),
+        ] {
+            let Ok(Request { verb: Verb::Plan(of), .. }) = of(line) else { panic!("{line}: {:?}", of(line)) };
+            let planned = if let Verb::Run(run) = &*of {
+                (run.create.id.clone(), OsString::new())
+            } else if let Verb::ZeroConfig(zero) = &*of {
+                (zero.run.create.id.clone(), zero.command.join(OsStr::new(" ")))
+            } else {
+                panic!("{line}: {of:?}")
+            };
+            assert_eq!(planned, (id.into(), command.into()), "{line}");
+        }
     }
 
     #[test]
@@ -232,7 +243,7 @@ mod tests {
     fn help_lists_every_verb() {
         let Verb::Say(text) = of("pura --help").unwrap().verb else { panic!("no help") };
         assert!(VERBS.iter().all(|verb| text.contains(verb.about)), "{text}");
-        let Verb::Say(text) = of("pura run --help").unwrap().verb else { panic!("no help") };
-        assert!(text.contains("--rootfs") && !text.contains("no-subreaper"), "{text}");
+        let Verb::Say(run) = of("pura run --help").unwrap().verb else { panic!("no help") };
+        assert!(run.contains("--rootfs") && !run.contains("no-subreaper"), "{run}");
     }
 }
