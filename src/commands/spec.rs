@@ -118,6 +118,12 @@ mod tests {
     }
 
     #[test]
+    fn two_configs_are_the_same_to_the_byte() {
+        let first = text().unwrap();
+        assert!((0..20).all(|_| text().unwrap() == first));
+    }
+
+    #[test]
     fn the_config_has_a_user_namespace_without_maps_and_nothing_inheritable() {
         let json = serde_json::to_value(config()).unwrap();
         let namespaces = json["linux"]["namespaces"].as_array().unwrap();
