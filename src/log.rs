@@ -27,7 +27,7 @@ impl Log {
         let open = |path: &std::path::PathBuf| {
             let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
             let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
-            file.doing(Code::FileRefused, || format!("write the log {}", path.display()))
+            file.doing(Code::FileRefused, || format!("write the log {path:?}"))
         };
         let file = globals.log.as_ref().map(open).transpose()?;
         Ok(Self { file, format: globals.log_format, level: globals.log_level, strict: globals.strict })
@@ -76,6 +76,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn the_log_is_appended_json_and_only_the_error_by_default() {
@@ -92,6 +93,31 @@ mod tests {
         let entry: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
         assert_eq!((&entry["level"], &entry["code"]), (&"error".into(), &"PURA-999".into()));
         assert_eq!(entry["msg"], "cannot a\n\"b\": c [PURA-999]");
+    }
+
+    #[test]
+    fn a_line_of_text_stays_one_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let globals = Globals { log: Some(path.clone()), log_level: LogLevel::Warning, ..Globals::default() };
+        let log = Log::open(&globals).unwrap();
+        log.warn(&[Warning::new(Code::SingleId, "a\n\"b\"")], false).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("time=\"2") && text.lines().count() == 1, "{text}");
+        assert!(text.ends_with(" level=warning msg=\"a\\n\\\"b\\\" [PURA-110]\"\n"), "{text}");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_is_an_error_and_a_link_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+        for path in [link, directory.path().join("absent/log"), directory.path().to_owned()] {
+            let error = Log::open(&Globals { log: Some(path), ..Globals::default() }).unwrap_err();
+            assert!(error.code() == Code::FileRefused && !error.to_string().contains("no such file"), "{error}");
+        }
+        assert!(!directory.path().join("elsewhere").exists());
     }
 
     #[test]

@@ -17,11 +17,12 @@ const USERNS: [(&str, UsernsMode); 4] = [
     ("inherit", UsernsMode::Inherit),
 ];
 
-/// What stands before the verb; flags win over the environment.
-pub(super) fn globals(matches: &ArgMatches) -> Result<Globals> {
+/// What stands before the verb, and the user namespace of a `run` behind it; flags win over the environment.
+pub(super) fn globals(matches: &ArgMatches, own: &ArgMatches) -> Result<Globals> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let userns = match userns(matches)? {
-        Some(mode) => mode,
+    let behind = own.try_get_one::<OsString>("userns").ok().flatten().cloned();
+    let userns = match behind.or_else(|| value(matches, "userns")) {
+        Some(typed) => choice("--userns", &typed, &USERNS)?,
         None => {
             variable("PURA_USERNS").map_or(Ok(UsernsMode::Unset), |typed| choice("PURA_USERNS", &typed, &USERNS))?
         }
@@ -49,11 +50,6 @@ pub(super) fn globals(matches: &ArgMatches) -> Result<Globals> {
     })
 }
 
-/// `--userns`, which stands before the verb or after `run`.
-pub(super) fn userns(matches: &ArgMatches) -> Result<Option<UsernsMode>> {
-    chosen(matches, "userns", &USERNS)
-}
-
 /// Engines know more levels than there are differences.
 fn level(matches: &ArgMatches) -> Result<Option<LogLevel>> {
     let levels = [
@@ -78,13 +74,13 @@ fn log(destination: &OsString) -> Option<PathBuf> {
     Some(text.strip_prefix("file:").map_or_else(|| PathBuf::from(destination), PathBuf::from))
 }
 
-/// The verb with its flags and operands; `command` is what followed `--`.
-pub(super) fn verb(name: &str, matches: &ArgMatches, command: Option<Vec<OsString>>) -> Result<Verb> {
+/// The verb with its flags and operands; `tail` is what clap has not read of a `run`.
+pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Result<Verb> {
     let id = || value(matches, "ID").unwrap_or_default();
     Ok(match name {
-        "run" if matches.get_flag("dry-run") => Verb::Plan(Box::new(run(matches, command, false)?)),
-        "run" => run(matches, command, false)?,
-        "plan" => Verb::Plan(Box::new(run(matches, command, true)?)),
+        "run" if matches.get_flag("dry-run") => Verb::Plan(Box::new(run(matches, tail, false)?)),
+        "run" => run(matches, tail, false)?,
+        "plan" => Verb::Plan(Box::new(run(matches, tail, true)?)),
         "create" => Verb::Create(Create { id: id(), ..create(matches)? }),
         "start" => Verb::Start { id: id() },
         "state" => Verb::State { id: id() },
@@ -124,43 +120,42 @@ fn create(matches: &ArgMatches) -> Result<Create> {
 }
 
 /// `run`: of a bundle, or of a command.
-fn run(matches: &ArgMatches, command: Option<Vec<OsString>>, plans: bool) -> Result<Verb> {
-    let refuse = |why: String| {
-        Err(Error::new(Code::Usage, "read the command line", why).fix("pura run -- CMD, or pura run -b BUNDLE ID"))
-    };
-    let words = all(matches, "WORDS");
+fn run(matches: &ArgMatches, tail: &[OsString], plans: bool) -> Result<Verb> {
     let run = Run { create: create(matches)?, detach: matches.get_flag("detach"), keep: matches.get_flag("keep") };
     let rootfs = path(matches, "rootfs");
-    if rootfs.is_some() || command.is_some() {
-        if rootfs.is_none() && !words.is_empty() {
-            return refuse(format!(
-                "there are both an id and a command: {:?} stands before --",
-                words.first().cloned().unwrap_or_default()
-            ));
-        }
-        if let Some(flag) =
-            ["bundle", "config", "console-socket"].into_iter().find(|flag| value(matches, flag).is_some())
-        {
+    let (dashed, words) = match tail {
+        [dashes, words @ ..] if dashes == "--" => (true, words),
+        words => (false, words),
+    };
+    if rootfs.is_some() || (dashed && !words.is_empty()) {
+        let bundles = ["bundle", "config", "console-socket"];
+        if let Some(flag) = bundles.into_iter().find(|flag| matches.contains_id(flag)) {
             return refuse(format!("--{flag} is for a bundle, and this is a command"));
         }
-        return Ok(zero_config(matches, run, rootfs, words.into_iter().chain(command.unwrap_or_default()).collect()));
+        return Ok(zero_config(matches, run, rootfs, words.to_vec()));
     }
+    let id = match words {
+        [] if !plans => return refuse("there is neither the id of a bundle's container nor a command".to_owned()),
+        [] => OsString::from("plan"),
+        [id] => id.clone(),
+        [id, next, ..] if next == "--" => {
+            return refuse(format!("there are both an id and a command: {id:?} stands before --"));
+        }
+        [_, extra, ..] => return refuse(format!("{extra:?} follows the id")),
+    };
     if let Some(flag) = zero_config_flag(matches) {
         return refuse(format!("--{flag} is for a command, and this is a bundle"));
     }
-    match words.as_slice() {
-        [] if !plans => refuse("there is neither the id of a bundle's container nor a command".to_owned()),
-        [] => Ok(Verb::Run(Run { create: Create { id: "plan".into(), ..run.create }, ..run })),
-        [id] => Ok(Verb::Run(Run { create: Create { id: id.clone(), ..run.create }, ..run })),
-        [_, extra, ..] => refuse(format!("{extra:?} follows the id")),
-    }
+    Ok(Verb::Run(Run { create: Create { id, ..run.create }, ..run }))
+}
+
+fn refuse(why: String) -> Result<Verb> {
+    Err(Error::new(Code::Usage, "read the command line", why).fix("pura run -- CMD, or pura run -b BUNDLE ID"))
 }
 
 /// A flag that only the form without a bundle has, and that was given.
 fn zero_config_flag(matches: &ArgMatches) -> Option<&'static str> {
-    let own = table::ZERO_CONFIG.iter().filter(|flag| flag.long != "userns");
-    let mut own = own;
-    let flags = own.find(|flag| match flag.value {
+    let flags = table::ZERO_CONFIG.iter().find(|flag| match flag.value {
         Value::None => matches.get_flag(flag.long),
         Value::One(_) | Value::Many(_) | Value::Optional(_) => matches.contains_id(flag.long),
     });

@@ -52,7 +52,7 @@ pub struct Operand {
     pub name: &'static str,
     /// Whether it has to be there.
     pub required: bool,
-    /// Whether it takes all words that follow, as they are.
+    /// Whether it is all words that follow, as they are: the parser ends here.
     pub rest: bool,
     /// One line of help.
     pub help: &'static str,
@@ -97,6 +97,7 @@ const RUN: &[Flag] = &[
     flag("detach", Some('d'), Value::None, "Return as soon as the program runs"),
     flag("keep", None, Value::None, "Keep the state after the program has ended"),
     flag("dry-run", None, Value::None, "Print the plan and create nothing"),
+    flag("userns", None, Value::One("MODE"), "As before the verb: auto, keep-id, single or inherit"),
 ];
 
 /// Flags of the form of `run` that has no bundle.
@@ -110,7 +111,6 @@ pub const ZERO_CONFIG: &[Flag] = &[
     flag("hostname", None, Value::One("NAME"), "Host name inside"),
     flag("read-only", None, Value::None, "Make the root read-only, without a throw-away layer"),
     flag("net", None, Value::None, "Use the caller's network"),
-    flag("userns", None, Value::One("MODE"), "auto, keep-id, single or inherit"),
 ];
 
 /// Every verb, in the order of the manual.
@@ -195,6 +195,11 @@ pub const VERBS: &[Verb] = &[
 ];
 
 impl Verb {
+    /// Whether its last operand is all words that follow.
+    pub fn has_tail(&self) -> bool {
+        self.operands.iter().any(|operand| operand.rest)
+    }
+
     /// This verb as clap wants it.
     pub fn command(&self) -> Command {
         let mut command = Command::new(self.name).about(self.about).args_override_self(true);
@@ -211,7 +216,9 @@ impl Flag {
     pub fn arg(&self) -> Arg {
         let arg = Arg::new(self.long).long(self.long).help(self.help).hide(self.help.is_empty());
         let arg = if let Some(short) = self.short { arg.short(short) } else { arg };
-        let valued = |plain: Arg, name| plain.value_name(name).value_parser(value_parser!(OsString));
+        // The word behind is the value, whatever it looks like: that is where the verb is looked for, too.
+        let valued =
+            |plain: Arg, name| plain.value_name(name).value_parser(value_parser!(OsString)).allow_hyphen_values(true);
         match self.value {
             Value::None => arg.action(ArgAction::SetTrue),
             Value::One(name) => valued(arg, name).action(ArgAction::Set),
@@ -229,6 +236,6 @@ impl Flag {
 impl Operand {
     fn arg(&self) -> Arg {
         let arg = Arg::new(self.name).required(self.required).value_parser(value_parser!(OsString)).help(self.help);
-        if self.rest { arg.num_args(0..).trailing_var_arg(true) } else { arg }
+        if self.rest { arg.num_args(0..) } else { arg }
     }
 }

@@ -39,3 +39,26 @@ pub(super) fn features() -> Result<String> {
     let text = serde_json::to_string_pretty(&document);
     text.map(|text| text + "\n").map_err(|error| Error::new(Code::Bug, "print the features", error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_options_that_a_config_may_use_are_listed_each_once() {
+        let document: serde_json::Value = serde_json::from_str(&features().unwrap()).unwrap();
+        let words: Vec<_> =
+            document["mountOptions"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        assert!(words.is_sorted_by(|one, next| one < next), "{words:?}");
+        assert!(["rro", "bind", "nosymfollow", "rslave", "lazytime"].iter().all(|word| words.contains(word)));
+        assert!(words.iter().all(|word| !word.is_empty() && !word.contains('=') && *word != "idmap"));
+    }
+
+    #[test]
+    fn a_list_that_is_empty_is_there() {
+        let document: serde_json::Value = serde_json::from_str(&features().unwrap()).unwrap();
+        assert_eq!((&document["hooks"], &document["ociVersionMin"]), (&json!([]), &json!("1.0.0")));
+        assert_eq!(document["linux"]["capabilities"].as_array().unwrap().len(), 41);
+        assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], json!(false));
+    }
+}

@@ -1,7 +1,9 @@
 //! `pura spec`: a config.json that runs for the caller as it is.
 
 use std::{
+    fs::OpenOptions,
     io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -30,12 +32,12 @@ pub(super) fn spec(bundle: &Path, file: Option<&Path>) -> Result<u8> {
         return say(&json);
     }
     let path: PathBuf = bundle.join(file.unwrap_or(Path::new("config.json")));
-    let what = || format!("write {}", path.display());
+    let what = || format!("write {path:?}");
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut complete = tempfile::NamedTempFile::new_in(directory).doing(Code::FileRefused, what)?;
-    complete.write_all(json.as_bytes()).doing(Code::FileRefused, what)?;
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    complete.as_file().set_permissions(readable).doing(Code::FileRefused, what)?;
+    // Made by hand, because what tempfile opens is 0600, and its errors name its own file.
+    let create = |beside: &Path| OpenOptions::new().write(true).create_new(true).mode(0o644).open(beside);
+    let mut complete = tempfile::Builder::new().make_in(directory, create).doing(Code::FileRefused, what)?;
+    complete.as_file_mut().write_all(json.as_bytes()).doing(Code::FileRefused, what)?;
     match complete.persist_noclobber(&path) {
         Ok(_) => Ok(0),
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -90,4 +92,50 @@ fn process() -> Process {
     process.set_env(Some(vec![defaults::PATH.to_owned(), "TERM=xterm".to_owned()])).set_cwd(PathBuf::from("/"));
     process.set_capabilities(Some(sets)).set_rlimits(limit.map(|limit| vec![limit])).set_no_new_privileges(Some(true));
     process
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_written_once_and_never_over_another() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(spec(directory.path(), None).unwrap(), 0);
+        let written = std::fs::read(directory.path().join("config.json")).unwrap();
+        let error = spec(directory.path(), None).unwrap_err();
+        assert!(error.code() == Code::FileRefused && error.why().contains("already exists"), "{error}");
+        assert_eq!(std::fs::read(directory.path().join("config.json")).unwrap(), written);
+        assert_eq!(spec(directory.path(), Some(Path::new("other.json"))).unwrap(), 0);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn an_absent_directory_is_named_and_no_temporary_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = spec(&directory.path().join("absent"), None).unwrap_err().to_string();
+        assert!(error.ends_with("/absent/config.json\": does not exist [PURA-716]"), "{error}");
+    }
+
+    #[test]
+    fn two_configs_are_the_same_to_the_byte() {
+        let first = text().unwrap();
+        assert!((0..20).all(|_| text().unwrap() == first));
+    }
+
+    #[test]
+    fn the_config_has_a_user_namespace_without_maps_and_nothing_inheritable() {
+        let json = serde_json::to_value(config()).unwrap();
+        let namespaces = json["linux"]["namespaces"].as_array().unwrap();
+        assert!(namespaces.contains(&serde_json::json!({ "type": "user" })), "{json}");
+        for absent in ["/linux/uidMappings", "/linux/resources", "/process/capabilities/inheritable"] {
+            assert!(json.pointer(absent).is_none_or(|value| value.as_array().is_some_and(Vec::is_empty)), "{absent}");
+        }
+        let limit = &json["process"]["rlimits"][0];
+        assert!(limit["hard"].as_u64().unwrap() <= 1024 && limit["soft"] == limit["hard"]);
+        for mount in json["mounts"].as_array().unwrap() {
+            let options = mount["options"].as_array().unwrap().iter().filter_map(serde_json::Value::as_str);
+            assert!(!options.into_iter().any(|word| word.starts_with("gid=") || word.starts_with("uid=")), "{mount}");
+        }
+    }
 }

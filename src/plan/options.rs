@@ -237,6 +237,65 @@ mod tests {
     }
 
     #[test]
+    fn every_attribute_has_its_word_its_opposite_and_both_recursive() {
+        for (word, opposite, set, clear) in [
+            ("ro", "rw", RDONLY, 0),
+            ("nosuid", "suid", NOSUID, 0),
+            ("nodev", "dev", NODEV, 0),
+            ("noexec", "exec", NOEXEC, 0),
+            ("nosymfollow", "symfollow", NOSYMFOLLOW, 0),
+            ("nodiratime", "diratime", NODIRATIME, 0),
+            ("noatime", "atime", NOATIME, ATIME),
+            ("norelatime", "relatime", STRICTATIME, ATIME),
+            ("strictatime", "nostrictatime", STRICTATIME, ATIME),
+        ] {
+            let set_it = Options { set, clear, ..Options::default() };
+            let clear_it = Options { clear: set | clear, ..Options::default() };
+            let all = |one: &Options| Options { set_all: one.set, clear_all: one.clear, ..Options::default() };
+            assert_eq!((of(&[word]), of(&[&format!("r{word}")])), (set_it.clone(), all(&set_it)), "{word}");
+            assert_eq!(
+                (of(&[opposite]), of(&[&format!("r{opposite}")])),
+                (clear_it.clone(), all(&clear_it)),
+                "{opposite}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_flag_of_the_filesystem_has_its_word_and_its_opposite() {
+        for (word, opposite, flag) in [
+            ("sync", "async", MS_SYNCHRONOUS),
+            ("lazytime", "nolazytime", MS_LAZYTIME),
+            ("iversion", "noiversion", MS_I_VERSION),
+            ("mand", "nomand", MS_MANDLOCK),
+            ("silent", "loud", MS_SILENT),
+            ("dirsync", "defaults", MS_DIRSYNC),
+        ] {
+            assert_eq!(of(&[word]), Options { super_flags: flag, ..Options::default() }, "{word}");
+            assert_eq!(of(&[opposite]), Options::default(), "{opposite}");
+        }
+        assert_eq!(of(&["sync", "async", ""]), Options::default());
+    }
+
+    #[test]
+    fn every_propagation_has_its_word_and_the_recursive_one() {
+        for (word, flag) in
+            [("private", MS_PRIVATE), ("shared", MS_SHARED), ("slave", MS_SLAVE), ("unbindable", MS_UNBINDABLE)]
+        {
+            assert_eq!(of(&[word]).propagation, Some(flag), "{word}");
+            assert_eq!(of(&[&format!("r{word}")]).propagation, Some(flag | MS_REC), "{word}");
+        }
+    }
+
+    #[test]
+    fn what_this_version_cannot_do_is_kept_to_be_named() {
+        for word in ["idmap", "ridmap", "idmap=uids=0-1-1", "copy-symlink", "src-nofollow", "dest-nofollow"] {
+            assert_eq!(of(&["ro", word]).refused.as_deref(), Some(word));
+        }
+        assert!(of(&["tmpcopyup"]).copy_up && of(&["remount"]).remount);
+    }
+
+    #[test]
     fn recursive_words_are_kept_apart() {
         let options = of(&["rro", "nosuid"]);
         assert_eq!((options.set, options.set_all), (NOSUID, RDONLY));
