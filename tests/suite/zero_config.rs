@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::Result;
 
-use crate::harness::{Bundle, Outcome, own_uid, probe_binary};
+use crate::harness::{Bundle, Facts, Outcome, own_uid, probe_binary};
 
 /// `pura run FLAGS -- COMMAND`
 fn run(bundle: &Bundle, flags: &[&str], command: &[&str]) -> Result<Outcome> {
@@ -112,7 +112,8 @@ fn flags_set_environment_directory_name_and_network() -> Result<()> {
     let outcome = probe(&bundle, &flags, &["env", "cwd", "hostname", "ns"])?;
     // A person is told that /sys is not the container's own.
     assert!(outcome.stderr.contains("[PURA-311]"), "{outcome:#?}");
-    let facts = crate::harness::Facts::parse(outcome.ends(0)?);
+    assert_eq!(outcome.code(), 0);
+    let facts = Facts::parse(&outcome.stdout);
     assert_eq!((facts.get("env.A")?, facts.get("cwd")?, facts.get("hostname")?), ("b c", "/tmp", "inside"));
     assert_eq!(facts.get("ns.net")?, fs::read_link("/proc/self/ns/net")?.to_string_lossy());
     Ok(())
