@@ -50,7 +50,7 @@ pub(super) fn misplaced_array(json: &[u8]) -> Option<(usize, String)> {
             b'[' => {
                 let is_value = open.last() == Some(&false) && !OBJECTS.iter().any(|object| object.as_bytes() == key);
                 if !is_value {
-                    let line = json.get(..at).unwrap_or_default().split(|byte| *byte == b'\n').count();
+                    let line = json.get(..at).unwrap_or_default().split(|other| *other == b'\n').count();
                     let named = format!("{:?}", String::from_utf8_lossy(key));
                     return Some((line, if key.is_empty() { "the config".to_owned() } else { named }));
                 }

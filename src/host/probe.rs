@@ -183,7 +183,7 @@ fn joined(path: &Path) -> Joined {
     let wanted = if kind == libc::CLONE_NEWUSER { own } else { owner };
     let process =
         process.filter(|process| fs::metadata(process.join("ns/user")).is_ok_and(|user| user.ino() == wanted));
-    let denied = |process: &Path| fs::read(process.join("setgroups")).is_ok_and(|text| text.starts_with(b"deny"));
+    let denied = |shown: &Path| fs::read(shown.join("setgroups")).is_ok_and(|text| text.starts_with(b"deny"));
     Joined {
         kind,
         owner,

@@ -39,7 +39,7 @@ pub(super) fn find(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Re
         match make(root, path, target)? {
             Made::Whole(opened) => return Ok(opened),
             Made::Link { link, start, end } if target != Target::RealDirectory => {
-                let length = follow(link, path, (start, end), &mut other)?;
+                let length = follow(link.as_fd(), path, (start, end), &mut other)?;
                 buffer = [0; LONGEST];
                 path = terminated(&mut buffer, other.get(..length).unwrap_or_default())?;
             }
@@ -87,9 +87,9 @@ fn make(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<Made> 
 /// Writes the path anew, with what the link says in the place of the link; how long it has become.
 ///
 /// Only text: whatever comes out is looked up below the root again.
-fn follow(link: OwnedFd, path: &CStr, part: (usize, usize), into: &mut [u8; LONGEST]) -> nix::Result<usize> {
+fn follow(link: BorrowedFd<'_>, path: &CStr, part: (usize, usize), into: &mut [u8; LONGEST]) -> nix::Result<usize> {
     let mut said = [0_u8; LONGEST];
-    let length = crate::sys::path::read_link(link.as_fd(), &mut said)?;
+    let length = crate::sys::path::read_link(link, &mut said)?;
     let said = said.get(..length).ok_or(Errno::ENAMETOOLONG)?;
     let bytes = path.to_bytes();
     let before = if said.first() == Some(&b'/') { 0 } else { part.0 };

@@ -16,6 +16,7 @@ use crate::{
 
 /// What the command, not the config, asks for.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Order<'a> {
     /// The bundle's directory, absolute: where relative paths start.
     pub bundle: &'a Path,

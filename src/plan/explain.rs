@@ -156,7 +156,7 @@ impl Plan {
             let same = steps.filter(|(at, (_, of))| if place.is_some() { Some(*of) == place } else { *at < index });
             let found = same
                 .filter_map(|(_, (step, _))| if let Op::FindTarget { path, .. } = step { Some(*path) } else { None })
-                .last();
+                .next_back();
             found.map(|path| format!(" on {:?}", lossy(self.text(path))))
         };
         match op {
