@@ -32,8 +32,7 @@ impl<'plan> Vectors<'plan> {
         // The last byte stays 0.
         let room = self.late.get(..variable.len()).filter(|room| room.len() < LATE).ok_or(Errno::E2BIG)?;
         room.iter().zip(variable).for_each(|(to, from)| to.set(*from));
-        let first = self.env.iter().find(|place| place.get().is_null()).unwrap_or(place);
-        first.set(self.late.as_ptr().cast());
+        place.set(self.late.as_ptr().cast());
         Ok(())
     }
 }
