@@ -31,7 +31,12 @@ pub struct Leaf {
 
 /// Chooses the leaf, or none; nothing is made. A cgroup that is asked for and cannot be had is a warning, a limit an
 /// error, because it would be silently absent.
-pub fn choose(spec: &Spec, host: &Host, driver: CgroupDriver, id: &str) -> Result<(Option<Leaf>, Vec<Warning>)> {
+pub fn choose(
+    spec: &Spec,
+    host: &Host,
+    driver: CgroupDriver,
+    default_name: &str,
+) -> Result<(Option<Leaf>, Vec<Warning>)> {
     let linux = spec.linux().as_ref();
     if let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) {
         refuse_limits(resources, host)?;
@@ -51,7 +56,7 @@ pub fn choose(spec: &Spec, host: &Host, driver: CgroupDriver, id: &str) -> Resul
     {
         return Ok((Some(Leaf { directory: asked.clone() }), Vec::new()));
     }
-    let fallback = own.join(format!("pura-{id}"));
+    let fallback = own.join(default_name);
     if may_make(&fallback) {
         return Ok((Some(Leaf { directory: fallback }), Vec::new()));
     }
@@ -59,6 +64,11 @@ pub fn choose(spec: &Spec, host: &Host, driver: CgroupDriver, id: &str) -> Resul
     let warning =
         asked.map(|asked| Warning::new(Code::NoCgroup, format!("{what}, because {asked:?} cannot be made by you")));
     Ok((None, warning.into_iter().collect()))
+}
+
+/// The name of the leaf when the config names none. Ids are unique only in one state directory, hence its inode.
+pub fn default_name(id: &str, state_inode: u64) -> String {
+    format!("pura-{id}.{state_inode:x}")
 }
 
 /// The directory that linux.cgroupsPath means: from the hierarchy's root, or from the caller's cgroup.
@@ -107,7 +117,7 @@ fn refuse_populated(directory: &Path) -> Result<()> {
     let events = fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
     if events.lines().any(|line| line == "populated 1") {
         let why = "the cgroup is not empty";
-        return Err(Error::new(Code::CgroupBusy, format!("use the cgroup {directory:?}"), why).at("linux.cgroupsPath"));
+        return Err(Error::new(Code::CgroupBusy, format!("use the cgroup {directory:?}"), why));
     }
     Ok(())
 }

@@ -72,8 +72,9 @@ impl Making<'_> {
         crate::spec::validate(spec)?;
         let caller = probe::caller()?;
         let host = probe::host(spec, &self.bundle.directory, caller, self.globals.userns)?;
-        let (leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, self.id.as_str())?;
         let (root, fallback) = Roots::find(self.globals)?.create()?;
+        let name = cgroup::default_name(self.id.as_str(), root.inode);
+        let (leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
         let order = Order {
             bundle: &self.bundle.directory,
             state: &root.path.join(self.id.as_str()),

@@ -19,8 +19,9 @@ fn run(argv: &[OsString]) -> u8 {
         Ok(status) => status,
         Err(error) => {
             log.error(&error);
-            // The only place that prints an error. Nothing can be done if standard error is closed.
-            drop(writeln!(std::io::stderr(), "pura: {error}"));
+            // The only place that prints an error; in one write, so that lines of several processes do not mix. Nothing
+            // can be done if standard error is closed.
+            drop(std::io::stderr().write_all(format!("pura: {error}\n").as_bytes()));
             status(&error, cli::is_foreground(argv))
         }
     }

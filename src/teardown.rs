@@ -3,11 +3,7 @@
 //! Success is said only when all is gone. Files are believed as far as the kernel agrees, and no process is signalled
 //! that is not known to be the container's.
 
-use std::{
-    fs,
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::fd::AsFd as _, path::Path};
 
 use crate::{
     cgroup,
@@ -38,7 +34,10 @@ pub fn destroy(entry: Locked, log: &Log) -> Result<()> {
 /// `create` chooses by itself can still be found, by its name.
 fn lost(entry: &Locked, log: &Log) -> Result<Traces> {
     let host = probe::cgroup();
-    let leaf = host.mount.map(|mount| default_leaf(&mount.join(host.own.trim_start_matches('/')), &entry.id));
+    let leaf = host.mount.map(|mount| {
+        let own = mount.join(host.own.trim_start_matches('/'));
+        own.join(cgroup::default_name(entry.id.as_str(), entry.root.inode))
+    });
     if let Some(leaf) = leaf.filter(|leaf| leaf.is_dir()) {
         let what = format!("the state of {:?} is lost: what runs in {} is killed", entry.id.as_str(), leaf.display());
         // Not what --strict is about: nobody asked for less.
@@ -54,10 +53,6 @@ fn lost(entry: &Locked, log: &Log) -> Result<Traces> {
     Ok(Traces::default())
 }
 
-fn default_leaf(own: &Path, id: &Id) -> PathBuf {
-    own.join(format!("pura-{id}"))
-}
-
 /// Ends every process of the container and removes its cgroup.
 pub fn end(id: &Id, traces: &Traces) -> Result<()> {
     let what = || format!("delete {:?}", id.as_str());
@@ -67,8 +62,10 @@ pub fn end(id: &Id, traces: &Traces) -> Result<()> {
     let leaf = traces.cgroup.as_deref();
     // An intent names its cgroup before anything shows that it is free: without an init, who lives there may be others,
     // unless the name is one that only pura chooses.
-    let is_ours =
-        traces.init.is_some() || leaf.is_some_and(|leaf| leaf.file_name() == default_leaf(leaf, id).file_name());
+    let is_ours = traces.init.is_some()
+        || leaf.is_some_and(|leaf| {
+            leaf.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("pura-{id}.")))
+        });
     if let Some(leaf) = leaf.filter(|_| is_ours) {
         cgroup::kill(leaf);
     }

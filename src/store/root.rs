@@ -36,6 +36,8 @@ pub struct Root {
     pub(super) directory: OwnedFd,
     /// Its path, absolute.
     pub path: PathBuf,
+    /// Its inode: ids are unique only within one directory.
+    pub inode: u64,
 }
 
 /// The directories in which containers may be: one with `--root`, else all that are acceptable.
@@ -208,8 +210,8 @@ impl Candidate {
     fn open(&self) -> std::result::Result<Root, Refusal> {
         let directory = open_directory(&self.path)?;
         let shared = !self.explicit && !self.private_parent;
-        check(directory.as_fd(), if shared { 0o077 } else { 0o022 })?;
-        Ok(Root { directory, path: self.path.clone() })
+        let inode = check(directory.as_fd(), if shared { 0o077 } else { 0o022 })?;
+        Ok(Root { directory, path: self.path.clone(), inode })
     }
 }
 
@@ -217,8 +219,8 @@ fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
     sys::retry(|| nix::fcntl::open(path, DIRECTORY, Mode::empty()))
 }
 
-/// Refuses a directory of another owner, or one in which others may do what `forbidden` says.
-fn check(directory: BorrowedFd<'_>, forbidden: u32) -> std::result::Result<(), Refusal> {
+/// Refuses a directory of another owner, or one in which others may do what `forbidden` says; its inode.
+fn check(directory: BorrowedFd<'_>, forbidden: u32) -> std::result::Result<u64, Refusal> {
     let stat = sys::path::stat(directory)?;
     if stat.st_uid != geteuid().as_raw() {
         return Err(Refusal::Unfit(format!("it belongs to uid {}", stat.st_uid)));
@@ -226,7 +228,7 @@ fn check(directory: BorrowedFd<'_>, forbidden: u32) -> std::result::Result<(), R
     if stat.st_mode & forbidden != 0 {
         return Err(Refusal::Unfit(format!("others may use it (mode {:o})", stat.st_mode & 0o7777)));
     }
-    Ok(())
+    Ok(stat.st_ino)
 }
 
 fn writable(root: Root) -> std::result::Result<Root, Refusal> {
@@ -252,7 +254,7 @@ fn make_all(path: &Path) -> nix::Result<()> {
 impl Root {
     /// Another handle of the same directory.
     pub fn again(&self) -> Option<Self> {
-        Some(Self { directory: self.directory.try_clone().ok()?, path: self.path.clone() })
+        Some(Self { directory: self.directory.try_clone().ok()?, path: self.path.clone(), inode: self.inode })
     }
 
     /// The names in the directory that could be containers.
