@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::{fcntl::OFlag, sys::stat::Mode};
-use oci_spec::runtime::{Capability, Spec};
+use oci_spec::runtime::{Capability, Process, Spec};
 use serde::{
     Deserialize as _,
     de::{IntoDeserializer as _, value::StrDeserializer},
@@ -117,6 +117,19 @@ pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
     Ok((spec, vec![Warning::new(Code::Capabilities, what)]))
 }
 
+/// Reads an OCI process object: `exec --process`.
+pub fn process(file: &Path) -> Result<Process> {
+    let refuse = |code, why: String| Error::new(code, format!("read {}", file.display()), why);
+    let json = read(file).map_err(|error| refuse(Code::Signal, error.why().to_owned()))?;
+    if let Some((line, key)) = shape::misplaced_array(&json) {
+        return Err(refuse(Code::Field, format!("line {line}: {key} is an array, and should be an object")));
+    }
+    serde_json::from_slice(&json).map_err(|error| {
+        let why = format!("line {} column {}: {}", error.line(), error.column(), words(&error));
+        refuse(if error.is_data() { Code::Field } else { Code::ConfigSyntax }, why)
+    })
+}
+
 /// serde's message without its own position, and without a line break.
 fn words(error: &serde_json::Error) -> String {
     let text = error.to_string();
@@ -159,7 +172,7 @@ fn without_unknown_capabilities(json: &[u8]) -> Option<(Value, Vec<String>)> {
 }
 
 /// Whether oci-spec knows the name, with whatever it takes for one.
-fn is_capability(name: &str) -> bool {
+pub fn is_capability(name: &str) -> bool {
     let name: StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
     Capability::deserialize(name).is_ok()
 }

@@ -166,6 +166,11 @@ fn first_limit(resources: &LinuxResources) -> Option<&'static str> {
     found.into_iter().find_map(|(asked, name)| asked.then_some(name))
 }
 
+/// Whether a child of the caller's may be born in the cgroup: `cgroups(7)`, delegation.
+pub fn may_enter(directory: &Path) -> bool {
+    access(&directory.join("cgroup.procs"), AccessFlags::W_OK).is_ok()
+}
+
 /// Whether the cgroup is frozen: `cgroup.events`.
 pub fn is_frozen(directory: &Path) -> bool {
     event(directory, "frozen") == Some(true)

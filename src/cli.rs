@@ -100,6 +100,8 @@ pub enum Verb {
     ZeroConfig(ZeroConfig),
     /// `plan`, and `run --dry-run`: the same as `run`, only printed.
     Plan(Box<Self>),
+    /// `exec ID`
+    Exec(Exec),
     /// `start ID`
     Start {
         /// The container.
@@ -191,6 +193,39 @@ pub struct Run {
     pub detach: bool,
     /// `--keep`: leave the state after the program has ended.
     pub keep: bool,
+}
+
+/// `exec ID CMD…`, or with the process in a file.
+#[derive(Debug, Default, Clone)]
+pub struct Exec {
+    /// The container.
+    pub id: OsString,
+    /// `--process FILE`: an OCI process object, instead of a command and the flags that follow.
+    pub process: Option<PathBuf>,
+    /// The program and its arguments.
+    pub command: Vec<OsString>,
+    /// `--detach`
+    pub detach: bool,
+    /// `--pid-file PATH`
+    pub pid_file: Option<PathBuf>,
+    /// `--console-socket PATH`
+    pub console_socket: Option<PathBuf>,
+    /// `--preserve-fds N`
+    pub preserve_fds: u32,
+    /// `--tty`
+    pub tty: bool,
+    /// `--user UID[:GID]`
+    pub user: Option<(u32, Option<u32>)>,
+    /// `--additional-gids GID`
+    pub groups: Vec<u32>,
+    /// `--env NAME=VALUE`
+    pub env: Vec<OsString>,
+    /// `--cwd DIR`
+    pub cwd: Option<PathBuf>,
+    /// `--cap NAME`
+    pub caps: Vec<OsString>,
+    /// `--no-new-privs`
+    pub no_new_privs: bool,
 }
 
 /// `run [--rootfs DIR] -- CMD…`: no bundle, safe defaults.

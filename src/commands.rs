@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod exec;
 mod features;
 mod kill;
 mod list;
@@ -38,6 +39,7 @@ pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8>
         Verb::Run(run) => run::bundle(call, run),
         Verb::ZeroConfig(zero) => run::command(call, zero),
         Verb::Plan(of) => say(&plan::plan(call, of)?),
+        Verb::Exec(exec) => exec::exec(call, exec),
         Verb::Start { id } => start::start(call, id),
         Verb::State { id } => say(&state::state(call, id)?),
         Verb::Kill { id, signal, all, regex } => {

@@ -104,7 +104,7 @@ impl Making<'_> {
         let listener = if self.waits { Some(claim.listen()?) } else { None };
         let cgroup = leaf.as_ref().map(|leaf| leaf.descriptor.as_fd());
         let mut pid_file = None;
-        let launch = Launch { plan: &plan, host: &host, cgroup, listener, preserved: self.preserved };
+        let launch = Launch { plan: &plan, host: &host, cgroup, listener, given: None, preserved: self.preserved };
         let container = launch.run(|container| {
             self.log.warn(&container.warnings, self.loud)?;
             let init = Identity::of(container.init.as_raw());
@@ -114,7 +114,7 @@ impl Making<'_> {
             record.init = init;
             record.degradations.extend(container.warnings.iter().map(ToString::to_string));
             claim.commit(&record)?;
-            let write = |path| PidFile::write(path, self.id.as_str(), init.pid);
+            let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
             pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
             Ok(())
         })?;
@@ -220,7 +220,7 @@ impl Drop for Ours {
 }
 
 /// Makes this process what the steps that follow take for granted.
-fn prepare_process(host: &Host) -> Result<()> {
+pub fn prepare_process(host: &Host) -> Result<()> {
     // What pura makes has the modes that it says; the program gets the caller's mask, or the config's.
     let _ = sys::process::set_umask(host::UMASK);
     // Ignored, it would let the kernel reap our children before we have heard of their end.

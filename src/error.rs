@@ -118,6 +118,8 @@ pub enum Code {
     CgroupBusy = 408,
     /// A controller is not delegated.
     Controller = 461,
+    /// Warning: exec runs outside the container's cgroup.
+    ExecCgroup = 462,
     /// A limit was asked for on a cgroup v1 or hybrid host.
     CgroupV1 = 463,
     /// Warning: capabilities that cannot be had were dropped.

@@ -31,6 +31,8 @@ pub struct Launch<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// On which init waits for `start`.
     pub listener: Option<OwnedFd>,
+    /// A descriptor that the plan wants in a slot and that has no path: the container's init, for `exec`.
+    pub given: Option<(Slot, OwnedFd)>,
     /// Descriptors of the caller that the program inherits.
     pub preserved: &'a [RawFd],
 }
@@ -78,6 +80,9 @@ impl Launch<'_> {
         slots.put(Slot::LINK.index(), link);
         if let Some(listener) = self.listener.take() {
             slots.put(Slot::LISTENER.index(), listener);
+        }
+        if let Some((slot, given)) = self.given.take() {
+            slots.put(slot.index(), given);
         }
         for (slot, input) in &self.plan.inputs {
             slots.put(slot.index(), open(input)?);
@@ -172,6 +177,13 @@ fn hear_exec(plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
 fn join(plan: &Plan, slots: &Slots) -> Result<()> {
     for &(slot, kind) in &plan.joined_first {
         let joined = slots.get(slot.index()).and_then(|namespace| sys::process::set_namespace(namespace, kind));
+        if joined == Err(Errno::ESRCH) {
+            return Err(Error::new(
+                Code::NotRunnable,
+                "join the container",
+                "container not running (it has just stopped)",
+            ));
+        }
         joined.doing(Code::Join, || format!("join the {} namespace", plan.namespace_path(slot)))?;
     }
     Ok(())

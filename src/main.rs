@@ -45,6 +45,9 @@ fn program_descriptors(request: &Request) -> Option<u32> {
     if let Verb::Run(run) = &request.verb {
         return Some(run.create.preserve_fds);
     }
+    if let Verb::Exec(exec) = &request.verb {
+        return Some(exec.preserve_fds);
+    }
     if let Verb::ZeroConfig(zero) = &request.verb { Some(zero.run.create.preserve_fds) } else { None }
 }
 

@@ -10,6 +10,7 @@ mod draft;
 mod explain;
 mod identity;
 pub mod ids;
+pub mod join;
 mod limits;
 mod mounts;
 mod namespaces;

@@ -2,9 +2,16 @@
 
 mod unsupported;
 
-use std::path::{Component, Path};
+use std::{
+    ffi::OsString,
+    path::{Component, Path},
+};
 
-use oci_spec::runtime::{LinuxNamespaceType as Kind, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{Capabilities, Capability, LinuxNamespaceType as Kind, PosixRlimitType, Process, Spec};
+use serde::{
+    Deserialize as _,
+    de::{IntoDeserializer as _, value::StrDeserializer},
+};
 
 use crate::error::{Code, Error, Result};
 
@@ -57,6 +64,26 @@ pub fn require_program(spec: &Spec) -> Result<()> {
     }
     let why = "process.args: there is no program to run";
     Err(Error::new(Code::Field, "use config.json", why))
+}
+
+/// Adds capabilities, by name, to the bounding, effective and permitted sets; never to the inheritable one
+/// (CVE-2022-29162).
+pub fn add_capabilities(process: &mut Process, names: &[OsString]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut sets = process.capabilities().clone().unwrap_or_default();
+    for typed in names {
+        let name: StrDeserializer<'_, serde::de::value::Error> = typed.to_str().unwrap_or_default().into_deserializer();
+        let capability = Capability::deserialize(name).map_err(|_unknown| {
+            Error::new(Code::Usage, "read the command line", format!("--cap {typed:?} is no capability"))
+        })?;
+        let with = |set: &Option<Capabilities>| Some(set.iter().flatten().copied().chain([capability]).collect());
+        let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+        sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    }
+    process.set_capabilities(Some(sets));
+    Ok(())
 }
 
 /// SemVer with major version 1, whatever follows: later minor versions only add what may be ignored.

@@ -15,7 +15,7 @@ pub use claim::Claim;
 pub use entry::{Attempt, Entry, LOCK_LIMIT, Locked, finish_removals};
 pub use files::Traces;
 pub use identity::{Identity, boot_id, is_this_boot};
-pub use pid_file::{PidFile, clean_up as clean_up_pid_file};
+pub use pid_file::{PidFile, Place, clean_up as clean_up_pid_file};
 pub use record::{Intent, Record, VERSION};
 pub use root::{Root, Roots};
 

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::ArgMatches;
 
 use super::{
-    CgroupDriver, Create, Globals, ListFormat, LogFormat, LogLevel, Run, UsernsMode, Verb, ZeroConfig,
+    CgroupDriver, Create, Exec, Globals, ListFormat, LogFormat, LogLevel, Run, UsernsMode, Verb, ZeroConfig,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
@@ -82,6 +82,7 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
         "run" => run(matches, tail, false)?,
         "plan" => Verb::Plan(Box::new(run(matches, tail, true)?)),
         "create" => Verb::Create(Create { id: id(), ..create(matches)? }),
+        "exec" => Verb::Exec(exec(matches, tail)?),
         "start" => Verb::Start { id: id() },
         "state" => Verb::State { id: id() },
         "kill" => Verb::Kill {
@@ -104,6 +105,50 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
         "features" => Verb::Features,
         other => return Err(Error::new(Code::Bug, "read the command line", format!("no code behind {other:?}"))),
     })
+}
+
+/// `exec ID CMD…`: every word after the id is the command's.
+fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
+    let words = tail.strip_prefix(&[OsString::from("--")]).unwrap_or(tail);
+    let refused = |why: String| Error::new(Code::Usage, "read the command line", why).fix("pura exec ID CMD");
+    let Some((id, command)) = words.split_first() else { return Err(refused("there is no id".to_owned())) };
+    let command = command.strip_prefix(&[OsString::from("--")]).unwrap_or(command);
+    let process = path(matches, "process");
+    if let (Some(_), Some(word)) = (&process, command.first()) {
+        return Err(refused(format!("there are both --process and a command, {word:?}")));
+    }
+    let user = value(matches, "user").map(|typed| {
+        let text = typed.to_str().unwrap_or_default();
+        let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
+        let ids = id_number(uid).zip(gid.map_or(Some(None), |gid| id_number(gid).map(Some)));
+        ids.ok_or_else(|| refused(format!("--user {typed:?} is not UID or UID:GID, in numbers")))
+    });
+    let groups = all(matches, "additional-gids").into_iter().map(|typed| {
+        let number = typed.to_str().and_then(id_number);
+        number.ok_or_else(|| refused(format!("--additional-gids {typed:?} is no group id")))
+    });
+    Ok(Exec {
+        id: id.clone(),
+        process,
+        command: command.to_vec(),
+        detach: matches.get_flag("detach"),
+        pid_file: path(matches, "pid-file"),
+        console_socket: path(matches, "console-socket"),
+        preserve_fds: number(matches, "preserve-fds")?,
+        tty: matches.get_flag("tty"),
+        user: user.transpose()?,
+        groups: groups.collect::<Result<_>>()?,
+        env: all(matches, "env"),
+        cwd: path(matches, "cwd"),
+        caps: all(matches, "cap"),
+        no_new_privs: matches.get_flag("no-new-privs"),
+    })
+}
+
+/// An id as people write it: digits, and not the one that means none (CVE-2024-40635).
+fn id_number(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok().filter(|id| *id != u32::MAX) } else { None }
 }
 
 fn create(matches: &ArgMatches) -> Result<Create> {

@@ -46,10 +46,12 @@ impl<'a> Words<'a> {
 
     /// Whether this is a `run` that waits for its program.
     pub(super) fn wait(&self) -> bool {
-        let known = VERBS.iter().find(|known| known.name == "run").map_or(&[][..], |run| run.flags);
+        let waits = |name: &str| matches!(name, "run" | "exec") && self.verb == Some(OsStr::new(name));
+        let Some(verb) = VERBS.iter().find(|known| waits(known.name)) else { return false };
+        let known = verb.flags;
         let returns =
             |flag: &OsStr| flag == "--detach" || flag == "--dry-run" || letters(flag.as_bytes(), known).contains(&b'd');
-        self.verb == Some(OsStr::new("run")) && !self.own.iter().any(|flag| returns(flag))
+        !self.own.iter().any(|flag| returns(flag))
     }
 }
 

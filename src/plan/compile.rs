@@ -39,6 +39,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // Before the capabilities that they need are dropped.
     draft.limits()?;
     draft.identity();
+    draft.stay_visible();
     draft.program()?;
     draft.step(Op::Sweep { kept: Slot::LISTENER.0 + 1 });
     // Before the meeting: the parent of `create` ends as soon as it has released init, which must not die of that. Until

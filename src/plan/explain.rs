@@ -339,6 +339,7 @@ fn attribute_words(attribute: Attribute, value: u64) -> String {
     match (attribute, value) {
         (Attribute::DeathSignal, 0) => "outlive the parent",
         (Attribute::DeathSignal, _) => "die with the parent",
+        (Attribute::Dumpable, 1) => "stay visible to the caller",
         (Attribute::Dumpable, _) => "hide from processes of the same ids",
         (Attribute::KeepCapabilities, 0) => "forget the capabilities at the next change of user",
         (Attribute::KeepCapabilities, _) => "keep the capabilities over the change of user",

@@ -416,7 +416,7 @@ fn foreign_ids(kind: &str, foreign: Extent, owned: &[Range], own: u32, account: 
 }
 
 /// Checks the ids that the config uses against the map.
-fn check(spec: &Spec, ids: &Ids, warnings: &mut Vec<Warning>) -> Result<()> {
+pub(super) fn check(spec: &Spec, ids: &Ids, warnings: &mut Vec<Warning>) -> Result<()> {
     let Some(process) = spec.process() else { return Ok(()) };
     let user = process.user();
     let unmapped = |name: &str, id: u32, map: &[Extent]| {

@@ -159,6 +159,15 @@ impl Draft<'_> {
         }
     }
 
+    /// A change of ids hides a process even from the user who made it, who then could neither `exec` in a created
+    /// container nor give it a network. Alone in its PID namespace it has nobody else to hide from.
+    pub(super) fn stay_visible(&mut self) {
+        let changes = self.plan.ops.iter().any(|op| matches!(op, Op::SetIds { .. }));
+        if changes && self.is_new(Kind::Pid) {
+            self.step(Op::Prctl { attribute: Attribute::Dumpable, value: 1 });
+        }
+    }
+
     /// Sets the host names and brings up the loopback interface of new namespaces.
     pub(super) fn names(&mut self) -> Result<()> {
         if let Some(hostname) = self.spec.hostname() {

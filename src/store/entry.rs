@@ -87,6 +87,11 @@ impl Entry {
         self.files().is_damaged()
     }
 
+    /// The config as it was at `create`.
+    pub fn config(&self) -> Result<Vec<u8>> {
+        self.files().config().doing(Code::StateDamaged, || format!("read the config of {:?}", self.id.as_str()))
+    }
+
     /// The kernel's answer to what the files say.
     pub fn status(&self) -> Status {
         self.files().status(self.record().as_ref())

@@ -1,42 +1,77 @@
 //! The pid-file: decimal, no newline, complete or absent.
 
 use std::{
+    ffi::OsString,
     fs::{self, OpenOptions},
-    io::{Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::Read as _,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, openat, renameat},
+    sys::stat::Mode,
+    unistd::{UnlinkatFlags, unlinkat},
 };
 
 use crate::error::{Code, Context as _, Result};
 
+/// A place for a pid-file: its directory is open, so that it can be written from another mount namespace too.
+#[derive(Debug)]
+pub struct Place {
+    directory: OwnedFd,
+    path: PathBuf,
+    name: OsString,
+    temporary: OsString,
+}
+
 /// A pid-file that is taken back when it is dropped before [`PidFile::keep`].
 #[derive(Debug)]
 pub struct PidFile {
-    path: PathBuf,
+    place: Place,
     kept: bool,
 }
 
 impl PidFile {
-    /// Writes the file beside its place and renames it there: a poller never sees half a number, and a link that waits
-    /// there is replaced, never followed. The temporary name is made of the id, so that it can be found after a kill.
-    pub fn write(path: &Path, id: &str, pid: i32) -> Result<Self> {
-        let what = || format!("write the pid-file {}", path.display());
-        let temporary = temporary(path, id);
-        let written =
-            OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(&temporary);
-        let written = written
-            .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-            .and_then(|()| fs::rename(&temporary, path));
-        if written.is_err() {
-            drop(fs::remove_file(&temporary));
-        }
-        written.doing(Code::FileRefused, what)?;
-        Ok(Self { path: path.to_path_buf(), kept: false })
+    /// Opens the directory. The temporary name is made of the id, so that it can be found after a kill.
+    pub fn prepare(path: &Path, id: &str) -> Result<Place> {
+        let refused = || format!("write the pid-file {}", path.display());
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = nix::fcntl::open(parent, flags, Mode::empty()).doing(Code::FileRefused, refused)?;
+        let temporary = temporary(path, id).file_name().unwrap_or_default().to_owned();
+        let name = path.file_name().unwrap_or_default().to_owned();
+        Ok(Place { directory, path: path.to_path_buf(), name, temporary })
     }
 
     /// Leaves the file.
     pub fn keep(mut self) {
         self.kept = true;
+    }
+}
+
+impl Place {
+    /// Writes the file beside its place and renames it there: a poller never sees half a number, and a link that waits
+    /// there is replaced, never followed.
+    pub fn write(self, pid: i32) -> Result<PidFile> {
+        let written = self.fill(pid);
+        if written.is_err() {
+            let _ = unlinkat(&self.directory, self.temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        written.doing(Code::FileRefused, || format!("write the pid-file {}", self.path.display()))?;
+        Ok(PidFile { place: self, kept: false })
+    }
+
+    fn fill(&self, pid: i32) -> nix::Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o644);
+        let file = openat(&self.directory, self.temporary.as_os_str(), flags, mode)?;
+        let digits = pid.to_string();
+        if crate::sys::retry(|| nix::unistd::write(&file, digits.as_bytes()))? != digits.len() {
+            return Err(Errno::ENOSPC);
+        }
+        renameat(&self.directory, self.temporary.as_os_str(), &self.directory, self.name.as_os_str())
     }
 }
 
@@ -66,7 +101,7 @@ fn names(path: &Path, pid: i32) -> bool {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if !self.kept {
-            drop(fs::remove_file(&self.path));
+            let _ = unlinkat(&self.place.directory, self.place.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
 }
@@ -81,7 +116,7 @@ mod tests {
         let (victim, path) = (directory.path().join("victim"), directory.path().join("pid"));
         fs::write(&victim, "untouched").unwrap();
         std::os::unix::fs::symlink(&victim, &path).unwrap();
-        PidFile::write(&path, "c1", 4711).unwrap().keep();
+        PidFile::prepare(&path, "c1").unwrap().write(4711).unwrap().keep();
         assert_eq!(fs::read_to_string(&path).unwrap(), "4711");
         assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
@@ -90,7 +125,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_kept_is_gone() {
         let directory = tempfile::tempdir().unwrap();
-        drop(PidFile::write(&directory.path().join("pid"), "c1", 1).unwrap());
+        drop(PidFile::prepare(&directory.path().join("pid"), "c1").unwrap().write(1).unwrap());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 

@@ -1,0 +1,187 @@
+//! `pura exec`: a further process in a container.
+
+use std::{
+    ffi::OsString,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
+
+use nix::{fcntl::OFlag, sys::stat::Mode};
+use oci_spec::runtime::{Process, Spec};
+
+use super::Call;
+use crate::{
+    bundle, cgroup,
+    cli::Exec,
+    container,
+    error::{Code, Context as _, Error, Result, Warning},
+    host::{Host, Maps, ids, probe},
+    launch::Launch,
+    plan::{
+        compile::Order,
+        join::{self, Container},
+    },
+    spec,
+    state::Status,
+    store::{Entry, Id, PidFile, Record, Roots},
+    supervise, sys,
+};
+
+/// Runs the program and returns its exit status; with `--detach`, as soon as it runs.
+pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
+    let id = Id::parse(&exec.id)?;
+    let entry = Roots::find(call.globals)?.open(&id, "exec in")?;
+    let (record, init) = running(&entry)?;
+    let (config, _) = bundle::parse(&entry.config()?, Path::new("config.json"))?;
+    let spec = with_process(config, exec)?;
+    let host = host()?;
+    let order = Order {
+        bundle: &record.bundle,
+        state: Path::new("/"),
+        waits: false,
+        clamps: false,
+        no_pivot: false,
+        new_keyring: true,
+        assembly: None,
+    };
+    let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
+    let denied =
+        std::fs::read(format!("/proc/{}/setgroups", record.init.pid)).is_ok_and(|text| text.starts_with(b"deny"));
+    let plan = join::process(&spec, &host, &order, &Container::recorded(&record.user_namespace, maps, denied))?;
+    call.log.warn(plan.warnings(), false)?;
+
+    // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
+    let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
+    let cgroup = record.cgroup.as_deref().map(|directory| enter(directory, call)).transpose()?.flatten();
+    container::prepare_process(&host)?;
+    // Its next child copies its memory, in which there is more of the host than the container may see.
+    sys::process::prctl(sys::process::Attribute::Dumpable, 0)
+        .doing(Code::Bug, || "hide from the container".to_owned())?;
+    let launch = Launch {
+        plan: &plan,
+        host: &host,
+        cgroup: cgroup.as_ref().map(OwnedFd::as_fd),
+        listener: None,
+        given: Some((join::INIT, init)),
+        preserved: call.preserved,
+    };
+    let mut written = None;
+    let container = launch.run(|container| {
+        written = pid_file.map(|prepared| prepared.write(container.init.as_raw())).transpose()?;
+        Ok(())
+    })?;
+    if let Some(written) = written {
+        written.keep();
+    }
+    if exec.detach {
+        container.restore_signals();
+        return Ok(0);
+    }
+    supervise::wait(&container)
+}
+
+/// The record of a container in which a process can be started, and its init.
+fn running(entry: &Entry) -> Result<(Record, OwnedFd)> {
+    let refuse = |code, why: &str| Error::new(code, format!("exec in {:?}", entry.id.as_str()), why.to_owned());
+    let stopped = || refuse(Code::NotRunnable, "container not running (stopped)");
+    let record = entry.record().ok_or_else(stopped)?;
+    match entry.status_of(&record) {
+        Status::Created | Status::Running => {}
+        Status::Paused => {
+            return Err(refuse(Code::NotRunnable, "container is paused").fix(format!("pura resume {}", entry.id)));
+        }
+        Status::Stopped => return Err(stopped()),
+        Status::Creating => return Err(refuse(Code::WrongStatus, "container is still being created")),
+    }
+    let init = record.init.open().doing(Code::NotRunnable, || format!("exec in {:?}", entry.id.as_str()))?;
+    let init = init.ok_or_else(stopped)?;
+    Ok((record, init))
+}
+
+/// The container's config with the process that is to run. What that leaves out is the container's: an exec is never less
+/// confined than init by omission.
+fn with_process(mut config: Spec, exec: &Exec) -> Result<Spec> {
+    let own = config.process().clone().unwrap_or_default();
+    let mut process = match &exec.process {
+        Some(file) => bundle::process(file)?,
+        None => from_flags(own.clone(), exec)?,
+    };
+    if process.capabilities().is_none() {
+        process.set_capabilities(own.capabilities().clone());
+    }
+    if process.no_new_privileges() != Some(true) {
+        process.set_no_new_privileges(own.no_new_privileges());
+    }
+    if process.rlimits().is_none() {
+        process.set_rlimits(own.rlimits().clone());
+    }
+    if process.apparmor_profile().is_none() {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if process.selinux_label().is_none() {
+        process.set_selinux_label(own.selinux_label().clone());
+    }
+    config.set_process(Some(process)).set_hooks(None);
+    spec::validate(&config)?;
+    spec::require_program(&config)?;
+    Ok(config)
+}
+
+/// The container's own process, changed as the flags say.
+fn from_flags(mut process: Process, exec: &Exec) -> Result<Process> {
+    let refuse = |why: String| Error::new(Code::Usage, "read the command line", why);
+    let text = |word: &OsString| {
+        word.clone().into_string().map_err(|word| refuse(format!("{:?} is not UTF-8", word.to_string_lossy())))
+    };
+    let args = exec.command.iter().map(text).collect::<Result<Vec<_>>>()?;
+    if args.is_empty() {
+        return Err(refuse("there is neither a command nor --process".to_owned()));
+    }
+    process.set_args(Some(args)).set_terminal(Some(exec.tty)).set_oom_score_adj(None);
+    if let Some((uid, gid)) = exec.user {
+        let mut user = process.user().clone();
+        user.set_uid(uid).set_additional_gids(Some(exec.groups.clone()));
+        user.set_gid(gid.unwrap_or_else(|| user.gid()));
+        process.set_user(user);
+    } else if !exec.groups.is_empty() {
+        let mut user = process.user().clone();
+        user.set_additional_gids(Some(exec.groups.clone()));
+        process.set_user(user);
+    }
+    let mut variables = process.env().clone().unwrap_or_default();
+    for variable in exec.env.iter().map(text) {
+        let variable = variable?;
+        let name = variable.split('=').next().unwrap_or_default().to_owned() + "=";
+        variables.retain(|known| !known.starts_with(&name));
+        variables.push(variable);
+    }
+    process.set_env(Some(variables));
+    if let Some(cwd) = &exec.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    if exec.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    spec::add_capabilities(&mut process, &exec.caps)?;
+    Ok(process)
+}
+
+/// What the plan of a joining process may depend on: less than that of a container.
+fn host() -> Result<Host> {
+    let own_userns = probe::own_userns();
+    Ok(Host { caller: probe::caller()?, own_userns, initial_userns: probe::is_initial(own_userns), ..Host::default() })
+}
+
+/// Opens the container's cgroup, to be born in it. Where that is refused, the process runs outside of its limits.
+fn enter(directory: &Path, call: Call<'_>) -> Result<Option<OwnedFd>> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let opened = nix::fcntl::open(directory, flags, Mode::empty());
+    if let Ok(cgroup) = opened
+        && cgroup::may_enter(directory)
+    {
+        return Ok(Some(cgroup));
+    }
+    let what = format!("exec runs outside the container's cgroup {}, and its limits", directory.display());
+    call.log.warn(&[Warning::new(Code::ExecCgroup, what)], false)?;
+    Ok(None)
+}

@@ -1,0 +1,132 @@
+//! The plan of `exec`: a further process in a container that exists already. Another list for the same executor.
+
+use oci_spec::runtime::{LinuxNamespaceType as Kind, Spec};
+
+use super::{
+    Meeting, Op, Plan, Slot,
+    compile::{Order, die_with_parent},
+    draft::Draft,
+    ids::{self, Ids, UserNamespace},
+};
+use crate::{
+    error::{Result, Warning},
+    host::Host,
+    sys::process::Attribute,
+};
+
+/// Where the parent puts the descriptor of the container's init.
+pub const INIT: Slot = Slot(Slot::FIRST_FREE);
+
+/// The container that is joined.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Its user namespace is not the caller's.
+    pub has_user_namespace: bool,
+    /// What holds in its user namespace.
+    pub ids: Ids,
+}
+
+/// Compiles the plan of `exec`; `spec` is the container's config, with the process that is to run in place of its own.
+pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Container) -> Result<Plan> {
+    let mut warnings: Vec<Warning> = Vec::new();
+    ids::check(spec, &container.ids, &mut warnings)?;
+    let mut draft = Draft::new(spec, host, order, container.ids.clone());
+    draft.plan.warnings = warnings;
+    // All namespaces in one call, by the parent: its next child is then born inside all of them.
+    let init = draft.slot();
+    draft.plan.joined_first.push((init, namespaces(spec, container)));
+
+    die_with_parent(&mut draft);
+    draft.step(Op::Sweep { kept: u16::MAX });
+    draft.step(Op::NewSession);
+    let root = draft.text("/")?;
+    draft.step(Op::OpenPath { path: root, into: Slot::ROOT });
+    draft.home();
+    draft.limits()?;
+    draft.identity();
+    // Container code runs beside us from the first moment: it must not look inside, where descriptors of the host were
+    // (CVE-2016-9962). The change of ids may have made us open to it again.
+    draft.step(Op::Prctl { attribute: Attribute::Dumpable, value: 0 });
+    draft.program()?;
+    draft.step(Op::Sweep { kept: Slot::LISTENER.0 + 1 });
+    draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
+    draft.step(Op::Meet(Meeting::Created));
+    draft.default_signals();
+    draft.step(Op::Execute);
+    Ok(draft.plan)
+}
+
+/// The kinds in which the container differs from its caller, as `CLONE_NEW*`.
+fn namespaces(spec: &Spec, container: &Container) -> i32 {
+    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten();
+    let flags = listed.map(|namespace| match namespace.typ() {
+        // Whether it is one of its own is for the rule, not for the list.
+        Kind::User => 0,
+        Kind::Mount => libc::CLONE_NEWNS,
+        Kind::Network => libc::CLONE_NEWNET,
+        Kind::Pid => libc::CLONE_NEWPID,
+        Kind::Ipc => libc::CLONE_NEWIPC,
+        Kind::Uts => libc::CLONE_NEWUTS,
+        Kind::Cgroup => libc::CLONE_NEWCGROUP,
+        Kind::Time => libc::CLONE_NEWTIME,
+    });
+    let user = if container.has_user_namespace { libc::CLONE_NEWUSER } else { 0 };
+    flags.fold(libc::CLONE_NEWNS | user, |all, flag| all | flag)
+}
+
+impl Container {
+    /// A container of which the state says how its user namespace came about.
+    pub fn recorded(word: &str, maps: crate::host::Maps, setgroups_denied: bool) -> Self {
+        let has_user_namespace = matches!(word, "new" | "joined");
+        let user_namespace = match word {
+            "reused" => UserNamespace::Reuse,
+            "inherited" => UserNamespace::Inherit,
+            _ => UserNamespace::Join { index: 0 },
+        };
+        let known = !maps.uids.is_empty() && !maps.gids.is_empty();
+        Self { has_user_namespace, ids: Ids { user_namespace, maps: known.then_some(maps), setgroups_denied } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn plan(namespaces: &str, user: &str, word: &str) -> Plan {
+        let json = format!(
+            r#"{{"ociVersion":"1.0.0","process":{{"cwd":"/","user":{user},"args":["true"]}},"linux":{{"namespaces":{namespaces}}}}}"#
+        );
+        let spec: Spec = serde_json::from_str(&json).unwrap();
+        let order = Order {
+            bundle: Path::new("/b"),
+            state: Path::new("/s"),
+            waits: false,
+            clamps: false,
+            no_pivot: false,
+            new_keyring: true,
+            assembly: None,
+        };
+        let container = Container::recorded(word, crate::host::Maps::default(), false);
+        process(&spec, &Host::default(), &order, &container).unwrap()
+    }
+
+    #[test]
+    fn all_namespaces_are_joined_at_once_and_the_users_only_when_it_is_another() {
+        let joined = |word| {
+            plan(r#"[{"type":"pid"},{"type":"network"},{"type":"user"}]"#, r#"{"uid":0,"gid":0}"#, word).joined_first
+        };
+        let all = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
+        assert_eq!(joined("new"), [(INIT, all | libc::CLONE_NEWUSER)]);
+        assert_eq!(joined("reused"), [(INIT, all)]);
+    }
+
+    #[test]
+    fn nobody_may_look_inside_once_the_ids_have_changed() {
+        let plan = plan("[]", r#"{"uid":7,"gid":8}"#, "new");
+        let position = |wanted: fn(&Op) -> bool| plan.ops().iter().rposition(wanted).unwrap();
+        let hidden = position(|op| matches!(op, Op::Prctl { attribute: Attribute::Dumpable, value: 0 }));
+        assert!(position(|op| matches!(op, Op::SetIds { .. })) < hidden);
+        assert!(hidden < position(|op| matches!(op, Op::Execute)));
+    }
+}
