@@ -1,5 +1,6 @@
 //! A bundle: a directory with a config.json, read once.
 
+mod distinct;
 mod shape;
 
 use std::{
@@ -109,6 +110,8 @@ pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
     };
     // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
     let Some((value, unknown)) = without_unknown_capabilities(json) else { return Err(refuse(&strict)) };
+    // The value keeps the last of several equal keys, and so would hide them.
+    serde_json::from_slice::<distinct::Keys>(json).map_err(|error| refuse(&error))?;
     // Through bytes again, because a second deserializer would be a tenth of the whole binary.
     let clean = serde_json::to_vec(&value).map_err(|_second| refuse(&strict))?;
     let spec = serde_json::from_slice(&clean).map_err(|_second| refuse(&strict))?;
@@ -144,13 +147,21 @@ fn check_text(json: &[u8], file: &Path) -> Result<()> {
         let why = format!("line {line}: {key} is an array, and should be an object");
         return Err(Error::new(Code::Field, format!("read {}", file.display()), why));
     }
-    let Some(at) = json.windows(6).position(|window| window == b"\\u0000") else { return Ok(()) };
+    let Some(at) = escaped_nul(json) else { return Ok(()) };
     let line = json.get(..at).unwrap_or_default().split(|byte| *byte == b'\n').count();
     Err(Error::new(
         Code::Field,
         format!("read {}", file.display()),
         format!("line {line}: a string contains a NUL byte"),
     ))
+}
+
+/// Where a NUL is written; a backslash that is itself escaped begins no escape.
+fn escaped_nul(json: &[u8]) -> Option<usize> {
+    let found = json.windows(6).enumerate().filter(|(_, window)| *window == b"\\u0000").map(|(at, _)| at);
+    let slashes = |at: &usize| json.iter().take(*at).rev().take_while(|byte| **byte == b'\\').count();
+    let mut found = found.filter(|at| slashes(at) % 2 == 0);
+    found.next()
 }
 
 /// The config without the capabilities that oci-spec does not know, and their names; nothing when there are none.
@@ -220,6 +231,27 @@ mod tests {
         assert!(warnings[0].to_string().contains("CAP_BOGUS"));
         let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
         assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_capability_hides_no_duplicate() {
+        let error =
+            of(r#"{"process":{"cwd":"/","user":{},"capabilities":{"bounding":["CAP_BOGUS"]}},"hostname":"a","hostname":"b"}"#)
+                .unwrap_err();
+        assert_eq!(error.code(), Code::Field);
+        assert!(error.to_string().contains("duplicate field `hostname`"), "{error}");
+    }
+
+    #[test]
+    fn only_an_escape_that_is_one_writes_a_nul() {
+        for (json, refused) in [
+            (r#"{"hostname":"a\\u0000"}"#, false),
+            (r#"{"hostname":"a\\\u0000"}"#, true),
+            (r#"{"hostname":"\u00001"}"#, true),
+            (r#"{"hostname":"u0000"}"#, false),
+        ] {
+            assert_eq!(of(json).is_err(), refused, "{json}");
+        }
     }
 
     #[test]

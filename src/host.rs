@@ -12,6 +12,9 @@ use crate::host::ids::{Account, Extent};
 /// The umask that pura itself runs with, whatever the caller's is: what it makes has the modes that it says.
 pub const UMASK: u32 = 0o022;
 
+const CAP_SETGID: u8 = 6;
+const CAP_SETUID: u8 = 7;
+
 /// All that a plan may depend on besides the config and the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
@@ -61,6 +64,11 @@ impl Caller {
     /// Whether capability number `capability` is effective.
     pub fn has(&self, capability: u8) -> bool {
         self.effective >> capability & 1 == 1
+    }
+
+    /// Whether it may write any map of ids that its own user namespace has: `user_namespaces(7)`.
+    pub fn may_map(&self) -> bool {
+        self.has(CAP_SETUID) && self.has(CAP_SETGID)
     }
 }
 

@@ -13,7 +13,10 @@ use serde::{
     de::{IntoDeserializer as _, value::StrDeserializer},
 };
 
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    plan::ids,
+};
 
 /// Entries below `/proc` that lxcfs mounts, and that nothing trusts: all others would redirect what the runtime or the
 /// program reads there (CVE-2019-16884, CVE-2025-52881).
@@ -218,6 +221,13 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     if uids != gids {
         faults.add("linux.uidMappings", "uidMappings and gidMappings go together");
     }
+    // Beside a path too, where nobody writes them: what is wrong there is as wrong.
+    for (key, map) in [("uidMappings", linux.uid_mappings()), ("gidMappings", linux.gid_mappings())] {
+        let map: Vec<_> = map.iter().flatten().map(ids::extent).collect();
+        if let Err(why) = if map.is_empty() { Ok(()) } else { ids::check_lines(&map) } {
+            faults.add_as(Code::BadMap, &format!("linux.{key}"), why);
+        }
+    }
     if (uids || gids) && !namespace_in(&seen, Kind::User) {
         faults.add_as(Code::NamespaceNeeded, "linux.uidMappings", "mappings need a user namespace");
     }
@@ -296,6 +306,37 @@ mod tests {
         ] {
             let text = with(fields);
             assert!(text.contains(wanted), "{text} lacks {wanted}");
+        }
+    }
+
+    #[test]
+    fn mapping_lines_are_judged_whether_or_not_somebody_writes_them() {
+        for (line, wanted) in [
+            (r#"{"containerID":0,"hostID":0,"size":0}"#, "size 0"),
+            (r#"{"containerID":4294967295,"hostID":0,"size":2}"#, "32 bits"),
+            (r#"{"containerID":0,"hostID":0,"size":2},{"containerID":1,"hostID":9,"size":2}"#, "overlaps"),
+        ] {
+            for path in ["", "/proc/1/ns/user"] {
+                let text = with(&format!(
+                    r#","linux":{{"namespaces":[{{"type":"user","path":"{path}"}}],"uidMappings":[{line}],"gidMappings":[{line}]}}"#
+                ));
+                assert!(text.contains(wanted) && text.contains("PURA-115"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_is_no_unsupported_field() {
+        for (fields, refused) in [
+            (r#","linux":{"personality":{"domain":"LINUX"}}"#, false),
+            (r#","linux":{"personality":{"domain":"LINUX32"}}"#, true),
+            (r#","linux":{"personality":{"domain":"LINUX","flags":["x"]}}"#, true),
+            (r#","linux":{"mountLabel":""}"#, false),
+            (r#","linux":{"mountLabel":"unconfined"}"#, true),
+            (r#","process":{"cwd":"/","user":{},"selinuxLabel":"unconfined"}"#, true),
+            (r#","process":{"cwd":"/","user":{},"apparmorProfile":"unconfined"}"#, false),
+        ] {
+            assert_eq!(with(fields).contains("PURA-804"), refused, "{fields}");
         }
     }
 

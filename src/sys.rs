@@ -15,6 +15,7 @@ pub mod path;
 pub mod pidfd;
 pub mod process;
 pub mod signal;
+pub mod spawn;
 
 use nix::errno::Errno;
 

@@ -1,17 +1,18 @@
 //! The caller's account and its subordinate ids: `subuid(5)`, `subgid(5)`, `getsubids(1)`.
 
-use std::{ffi::OsStr, fs};
-
-use nix::poll::PollTimeout;
+use std::{
+    ffi::{CStr, OsStr},
+    time::{Duration, Instant},
+};
 
 use super::{
     Caller,
     ids::{Account, Range},
 };
-use crate::launch::helper;
+use crate::{launch::helper, sys};
 
-/// How long getsubids, which may ask a server, is waited for.
-const LIMIT: u16 = 2000;
+/// How long getsubids, which may ask a server, is waited for: both calls together.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// The size of the block that advice names: what useradd(8) gives.
 const BLOCK: u32 = 65536;
@@ -20,34 +21,34 @@ const BLOCK: u32 = 65536;
 ///
 /// libsubid consults the source that the `subid` line of nsswitch.conf names, and the files when there is none. A
 /// process costs a millisecond, so getsubids, which asks libsubid, is only started for another source than the files.
+/// Then its word is final: what only the files list, newuidmap, which asks libsubid too, would refuse.
 pub fn look_up(caller: &Caller) -> Account {
     let (name, primary_gid) = account(caller.uid);
-    let files = [read("/etc/subuid"), read("/etc/subgid")];
+    let files = [read(c"/etc/subuid"), read(c"/etc/subgid")];
     let mut account =
         Account { free: free(&files), no_mapper: !has_mappers(), name, primary_gid, ..Account::default() };
-    if let (true, Some(login)) = (has_other_source(), account.name.clone()) {
-        match (getsubids(&[OsStr::new(&login)]), getsubids(&[OsStr::new("-g"), OsStr::new(&login)])) {
-            (Some(uids), Some(gids)) => (account.uids, account.gids) = (uids, gids),
-            _ => account.getsubids_failed = true,
-        }
+    let asked = account.name.as_deref().filter(|_| has_other_source(&read(c"/etc/nsswitch.conf"))).map(ask);
+    if let Some(Some((uids, gids))) = asked {
+        (account.uids, account.gids) = (uids, gids);
+        return account;
     }
-    let [users, groups] = &files;
-    if account.uids.is_empty() && account.gids.is_empty() {
-        let number = caller.uid.to_string();
-        let own = |text: &str| ranges(text, account.name.as_deref(), &number);
-        (account.uids, account.gids) = (own(users), own(groups));
-    }
+    account.getsubids_failed = asked.is_some();
+    let number = caller.uid.to_string();
+    let [uids, gids] = files.map(|text| ranges(&text, account.name.as_deref(), &number));
+    (account.uids, account.gids) = (uids, gids);
     account
 }
 
-fn read(path: &str) -> String {
-    fs::read(path).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+/// The text of a file; a file that cannot be read lists nothing.
+fn read(path: &CStr) -> String {
+    let bytes = sys::path::read_to_end(path).unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// Name and primary group. The file first: a static binary has no business with NSS modules, but users of a directory
 /// service are nowhere else, so getpwuid(3) is the last resort.
 fn account(uid: u32) -> (Option<String>, Option<u32>) {
-    let passwd = read("/etc/passwd");
+    let passwd = read(c"/etc/passwd");
     let found = passwd.lines().find_map(|line| {
         let fields: Vec<_> = line.split(':').collect();
         let [name, _, id, gid, ..] = fields.as_slice() else { return None };
@@ -60,27 +61,36 @@ fn account(uid: u32) -> (Option<String>, Option<u32>) {
     user.map_or((None, None), |user| (Some(user.name().to_string_lossy().into_owned()), Some(user.primary_group_id())))
 }
 
-/// Whether nsswitch.conf(5) names a source of subordinate ids besides the files.
-fn has_other_source() -> bool {
-    let text = read("/etc/nsswitch.conf");
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("subid:"));
-    line.is_some_and(|sources| sources.split_whitespace().any(|source| source != "files"))
+/// Whether nsswitch.conf(5) names a source of subordinate ids besides the files. The first `subid` line counts.
+fn has_other_source(nsswitch: &str) -> bool {
+    let mut lines = nsswitch.lines().filter_map(|line| line.split_once(':'));
+    let sources = lines.find(|(key, _)| key.eq_ignore_ascii_case("subid")).map(|(_, sources)| sources);
+    sources.is_some_and(|sources| sources.split_whitespace().any(|source| source != "files"))
 }
 
 fn has_mappers() -> bool {
     helper::find("newuidmap").next().is_some() && helper::find("newgidmap").next().is_some()
 }
 
-/// Lines such as `0: alice 100000 65536`.
-fn getsubids(words: &[&OsStr]) -> Option<Vec<Range>> {
+/// What getsubids(1) says: user ids, then group ids. Nothing when it fails or takes too long.
+fn ask(name: &str) -> Option<(Vec<Range>, Vec<Range>)> {
     let program = helper::find("getsubids").next()?;
-    let text = helper::output(&program, words, PollTimeout::from(LIMIT))?;
+    let deadline = Instant::now() + LIMIT;
+    let call = |words: &[&OsStr]| {
+        helper::output(&program, words, deadline.saturating_duration_since(Instant::now())).map(|text| listed(&text))
+    };
+    let uids = call(&[OsStr::new(name)])?;
+    Some((uids, call(&[OsStr::new("-g"), OsStr::new(name)])?))
+}
+
+/// The ranges in lines such as `0: alice 100000 65536`.
+fn listed(text: &str) -> Vec<Range> {
     let lines = text.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().rev();
         let count = fields.next()?.parse().ok()?;
         Some(Range { first: fields.next()?.parse().ok()?, count })
     });
-    Some(lines.collect())
+    lines.filter(|range| range.count > 0).collect()
 }
 
 /// All ranges of a user: the entries by name, then those by number.
@@ -125,6 +135,29 @@ mod tests {
         assert_eq!(ranges(FILE, Some("alice"), "1000"), [range(100_000, 65536), range(400_000, 5), range(300_000, 10)]);
         assert_eq!(ranges(FILE, None, "1000"), [range(300_000, 10)]);
         assert!(ranges(FILE, Some("carol"), "1001").is_empty());
+    }
+
+    #[test]
+    fn getsubids_is_started_only_for_another_source_than_the_files() {
+        for (nsswitch, other) in [
+            ("", false),
+            ("passwd: files sss\n", false),
+            ("subid: files\n", false),
+            ("subid:\n", false),
+            ("#subid: sss\n", false),
+            ("passwd: files\nsubid: sss\n", true),
+            ("SUBID:\tfiles sss\n", true),
+            ("subid: files\nsubid: sss\n", false),
+        ] {
+            assert_eq!(has_other_source(nsswitch), other, "{nsswitch}");
+        }
+    }
+
+    #[test]
+    fn the_list_of_getsubids_is_read() {
+        let range = |first, count| Range { first, count };
+        assert_eq!(listed("0: alice 100000 65536\n1: alice 300000 10\n"), [range(100_000, 65536), range(300_000, 10)]);
+        assert!(listed("No ranges found\n").is_empty());
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! The probing itself: as few system calls as the config asks for.
 
 use std::{
+    ffi::CString,
     fs, io,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
-use oci_spec::runtime::{LinuxNamespaceType as Kind, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
 
 use super::{Caller, Cgroup, Host, Joined, Maps, Named, account, ids};
 use crate::{
@@ -22,15 +26,18 @@ const INITIAL_USERNS: u64 = 0xEFFF_FFFD;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 const CAP_SYS_ADMIN: u8 = 21;
-const CAP_SETUID: u8 = 7;
 
 /// Reads who calls from `/proc/self/status`: one file instead of eight system calls.
 pub fn caller() -> Result<Caller> {
-    let fix = "mount -t proc proc /proc";
-    let status = sys::path::read::<8192>(c"/proc/self/status");
-    let status = status.map_err(|errno| Error::new(Code::Proc, "read /proc/self/status", plain(errno)).fix(fix))?;
-    parse(&String::from_utf8_lossy(&status))
-        .ok_or_else(|| Error::new(Code::Proc, "read /proc/self/status", "it is not in the kernel's form").fix(fix))
+    let path = c"/proc/self/status";
+    let refuse = |why: String| Error::new(Code::Proc, "read /proc/self/status", why).fix("mount -t proc proc /proc");
+    let status = sys::path::read::<4096>(path).map_err(|errno| refuse(plain(errno)))?;
+    if let Some(caller) = std::str::from_utf8(&status).ok().and_then(parse) {
+        return Ok(caller);
+    }
+    // A caller in hundreds of groups, or a name that is not UTF-8.
+    let whole = sys::path::read_to_end(path).map_err(|errno| refuse(plain(errno)))?;
+    parse(&String::from_utf8_lossy(&whole)).ok_or_else(|| refuse("it is not in the kernel's form".to_owned()))
 }
 
 fn parse(status: &str) -> Option<Caller> {
@@ -65,51 +72,52 @@ pub fn is_initial(own_userns: u64) -> bool {
 pub fn host(spec: &Spec, bundle: &Path, caller: Caller, mode: UsernsMode) -> Result<Host> {
     let own_userns = own_userns();
     let initial_userns = is_initial(own_userns);
-    let own_maps = if initial_userns { Maps::default() } else { maps(Path::new("/proc/self"))? };
-    let setgroups_denied =
-        !initial_userns && sys::path::read::<16>(c"/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"));
+    let own = Path::new("/proc/self");
+    let (own_maps, setgroups_denied) =
+        if initial_userns { (Maps::default(), false) } else { (maps(own)?, denies_setgroups(own)) };
     let account = if needs_account(spec, &caller, mode) { Some(account::look_up(&caller)) } else { None };
-    Ok(Host {
-        initial_userns,
-        own_userns,
-        setgroups_denied,
-        own_maps,
-        account,
-        cgroup: cgroup(),
-        named: named(spec, bundle),
-        caller,
-    })
+    let named = named(spec, bundle, own_userns);
+    Ok(Host { initial_userns, own_userns, own_maps, setgroups_denied, account, cgroup: cgroup(), named, caller })
 }
 
 /// Both maps of a process, as the reader sees them.
 fn maps(process: &Path) -> Result<Maps> {
-    let read = |name: &str| {
-        fs::read(process.join(name)).doing(Code::Proc, || format!("read {}", process.join(name).display()))
-    };
+    let read =
+        |name: &str| read(&process.join(name)).doing(Code::Proc, || format!("read {}", process.join(name).display()));
     Ok(Maps { uids: ids::parse(&read("uid_map")?), gids: ids::parse(&read("gid_map")?) })
+}
+
+fn denies_setgroups(process: &Path) -> bool {
+    read(&process.join("setgroups")).is_ok_and(|word| word.starts_with(b"deny"))
+}
+
+fn read(path: &Path) -> nix::Result<Vec<u8>> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_nul| Errno::EINVAL)?;
+    sys::path::read_to_end(&path)
 }
 
 /// Subordinate ids matter only to a new user namespace that the caller cannot map by itself, and not to a single id.
 fn needs_account(spec: &Spec, caller: &Caller, mode: UsernsMode) -> bool {
-    if caller.has(CAP_SETUID) || mode == UsernsMode::Single || mode == UsernsMode::Inherit {
-        return false;
-    }
     let linux = spec.linux().as_ref();
     let user =
         linux.and_then(|linux| linux.namespaces().as_ref()?.iter().find(|namespace| namespace.typ() == Kind::User));
-    if user.is_some_and(|namespace| namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty())) {
+    let is_joined = user.is_some_and(|user| user.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()));
+    // The rule of the plan: no entry, and a caller who needs no new one, or who wants none.
+    let is_none_made = user.is_none() && (caller.has(CAP_SYS_ADMIN) && caller.uid == 0 || mode == UsernsMode::Inherit);
+    if is_joined || is_none_made {
         return false;
     }
-    if user.is_none() && caller.has(CAP_SYS_ADMIN) {
-        return false;
+    let lines =
+        linux.map(|linux| [linux.uid_mappings(), linux.gid_mappings()].map(|map| map.as_deref().unwrap_or_default()));
+    match lines {
+        Some([uids, gids]) if !uids.is_empty() || !gids.is_empty() => {
+            let is_own =
+                |map: &[LinuxIdMapping], own: u32| matches!(map, [line] if line.size() == 1 && line.host_id() == own);
+            !(caller.may_map() || is_own(uids, caller.uid) && is_own(gids, caller.gid))
+        }
+        // Root that may map has all ids of its namespace anyway.
+        _ => mode != UsernsMode::Single && !(caller.may_map() && caller.uid == 0),
     }
-    let lines = |map: Option<&Vec<oci_spec::runtime::LinuxIdMapping>>, own: u32| {
-        map.is_some_and(|map| matches!(map.as_slice(), [line] if line.size() == 1 && line.host_id() == own))
-    };
-    let own = linux.is_some_and(|linux| {
-        lines(linux.uid_mappings().as_ref(), caller.uid) && lines(linux.gid_mappings().as_ref(), caller.gid)
-    });
-    !own
 }
 
 /// Where cgroup2 is mounted, and where the caller is in it.
@@ -127,7 +135,7 @@ pub fn cgroup() -> Cgroup {
 }
 
 /// What the paths of the config lead to.
-fn named(spec: &Spec, bundle: &Path) -> Named {
+fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     let root = spec.root().as_ref().map(|root| kind(&bundle.join(root.path())));
     let sources = spec.mounts().iter().flatten().map(|mount| {
         let words = mount.options().as_deref().unwrap_or_default();
@@ -139,7 +147,7 @@ fn named(spec: &Spec, bundle: &Path) -> Named {
     let namespaces =
         spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten().map(|namespace| {
             let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
-            path.map(joined)
+            path.map(|path| joined(path, own_userns))
         });
     let process = spec.process().as_ref();
     let limits = process.into_iter().flat_map(|process| process.rlimits().iter().flatten());
@@ -162,35 +170,34 @@ fn kind(path: &Path) -> super::Kind {
 }
 
 /// Examines a namespace by path. Never blocks: other runtimes hang when the path is a FIFO.
-fn joined(path: &Path) -> Joined {
-    let refused =
-        |errno: Errno| Joined { kind: -(errno as i32), owner: 0, inode: 0, maps: None, setgroups_denied: false };
-    let opened = nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty());
-    let namespace = match opened {
-        Ok(namespace) => namespace,
-        Err(errno) => return refused(errno),
-    };
+fn joined(path: &Path, own_userns: u64) -> Joined {
     let none = Joined { kind: 0, owner: 0, inode: 0, maps: None, setgroups_denied: false };
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    let namespace = match sys::retry(|| nix::fcntl::open(path, flags, Mode::empty())) {
+        Ok(namespace) => namespace,
+        Err(errno) => return Joined { kind: -(errno as i32), ..none },
+    };
     if !nix::sys::statfs::fstatfs(&namespace).is_ok_and(|fs| fs.filesystem_type().0 == NSFS_MAGIC) {
         return none;
     }
     let Ok(kind) = sys::namespace::kind(namespace.as_fd()) else { return none };
-    let inode = |descriptor: &std::os::fd::OwnedFd| nix::sys::stat::fstat(descriptor).map_or(0, |stat| stat.st_ino);
+    let inode = |descriptor: &OwnedFd| nix::sys::stat::fstat(descriptor).map_or(0, |stat| stat.st_ino);
+    let found = Joined { kind, inode: inode(&namespace), ..none };
     let owner = sys::namespace::owner(namespace.as_fd()).map_or(0, |owner| inode(&owner));
-    let own = inode(&namespace);
-    // /proc/PID/ns/KIND: that process can show what holds in its user namespace, if that is the one in question.
-    let process = path.parent().filter(|parent| parent.ends_with("ns")).and_then(Path::parent);
-    let wanted = if kind == libc::CLONE_NEWUSER { own } else { owner };
+    // Whose maps will hold: those of the user namespace itself, or of the one that a pod's member joins with it.
+    let entered = if kind == libc::CLONE_NEWUSER { found.inode } else { owner };
+    let process = process_of(path).filter(|_| entered != 0 && entered != own_userns);
     let process =
-        process.filter(|process| fs::metadata(process.join("ns/user")).is_ok_and(|user| user.ino() == wanted));
-    let denied = |shown: &Path| fs::read(shown.join("setgroups")).is_ok_and(|text| text.starts_with(b"deny"));
-    Joined {
-        kind,
-        owner,
-        inode: own,
-        maps: process.and_then(|process| maps(process).ok()),
-        setgroups_denied: process.is_some_and(denied),
-    }
+        process.filter(|process| fs::metadata(process.join("ns/user")).is_ok_and(|user| user.ino() == entered));
+    let maps = process.and_then(|process| maps(process).ok());
+    let setgroups_denied = maps.is_some() && process.is_some_and(denies_setgroups);
+    Joined { owner, maps, setgroups_denied, ..found }
+}
+
+/// `/proc/PID` of `/proc/PID/ns/KIND`.
+fn process_of(path: &Path) -> Option<&Path> {
+    let directory = path.parent().filter(|directory| directory.ends_with("ns"))?;
+    directory.parent().filter(|process| process.starts_with("/proc"))
 }
 
 #[cfg(test)]
@@ -210,12 +217,61 @@ mod tests {
     }
 
     #[test]
+    fn the_kernels_status_is_understood() {
+        let caller = caller().unwrap();
+        assert_eq!((caller.uid, caller.gid), (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()));
+        assert!(parse(&STATUS.replace("CapEff", "x")).is_none() && parse("").is_none());
+    }
+
+    #[test]
+    fn subordinate_ids_are_looked_up_only_for_a_map_that_needs_them() {
+        const BOTH: u64 = 1 << 6 | 1 << 7;
+        const ADMIN: u64 = 1 << CAP_SYS_ADMIN;
+        const NONE: &str = r#"{"ociVersion":"1.0.0","linux":{"namespaces":[{"type":"pid"}]}}"#;
+        const USER: &str = r#"{"ociVersion":"1.0.0","linux":{"namespaces":[{"type":"user"}]}}"#;
+        const JOINED: &str =
+            r#"{"ociVersion":"1.0.0","linux":{"namespaces":[{"type":"user","path":"/proc/1/ns/user"}]}}"#;
+        let mapped = |host: u32, size: u32| {
+            let line = format!(r#"[{{"containerID":0,"hostID":{host},"size":{size}}}]"#);
+            format!(
+                r#"{{"ociVersion":"1.0.0","linux":{{"namespaces":[{{"type":"user"}}],"uidMappings":{line},"gidMappings":{line}}}}}"#
+            )
+        };
+        for (json, uid, effective, mode, needed) in [
+            (NONE, 1000, 0, UsernsMode::Unset, true),
+            (NONE, 1000, 0, UsernsMode::KeepId, true),
+            (NONE, 1000, 0, UsernsMode::Single, false),
+            (NONE, 1000, 0, UsernsMode::Inherit, false),
+            (NONE, 0, BOTH | ADMIN, UsernsMode::Unset, false),
+            (USER, 1000, 0, UsernsMode::Unset, true),
+            (USER, 1000, 0, UsernsMode::Inherit, true),
+            (USER, 1000, BOTH, UsernsMode::Unset, true),
+            (USER, 0, BOTH, UsernsMode::Unset, false),
+            (JOINED, 1000, 0, UsernsMode::Unset, false),
+            (&mapped(1000, 1), 1000, 0, UsernsMode::Unset, false),
+            (&mapped(100_000, 10), 1000, 0, UsernsMode::Single, true),
+            (&mapped(100_000, 10), 1000, BOTH, UsernsMode::Unset, false),
+        ] {
+            let caller = Caller { uid, gid: uid, effective, ..Caller::default() };
+            let spec = serde_json::from_str(json).unwrap();
+            assert_eq!(needs_account(&spec, &caller, mode), needed, "{json} {uid} {effective:x} {mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_told_from_the_path_of_its_namespace() {
+        assert_eq!(process_of(Path::new("/proc/1/ns/net")), Some(Path::new("/proc/1")));
+        assert_eq!(process_of(Path::new("/run/netns/a")), None);
+        assert_eq!(process_of(Path::new("/run/ns/net")), None);
+    }
+
+    #[test]
     fn a_fifo_is_no_namespace_and_does_not_block() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-        assert_eq!(joined(&fifo).kind, 0);
-        assert_eq!(joined(&directory.path().join("none")).kind, -libc::ENOENT);
-        assert_eq!(joined(Path::new("/proc/self/ns/uts")).kind, libc::CLONE_NEWUTS);
+        assert_eq!(joined(&fifo, 1).kind, 0);
+        assert_eq!(joined(&directory.path().join("none"), 1).kind, -libc::ENOENT);
+        assert_eq!(joined(Path::new("/proc/self/ns/uts"), own_userns()).kind, libc::CLONE_NEWUTS);
     }
 }

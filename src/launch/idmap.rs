@@ -1,7 +1,6 @@
 //! Id maps: written by the parent, or by newuidmap and newgidmap. See `user_namespaces(7)`, `newuidmap(1)`.
 
 use std::{
-    ffi::OsString,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -53,8 +52,7 @@ pub fn start_mappers(init: Pid, maps: &Maps) -> Result<Mappers> {
 fn start(name: &str, init: Pid, map: &[Extent]) -> Result<(PathBuf, Started)> {
     let program = choose(name)?;
     let numbers = map.iter().flat_map(|extent| [extent.inside, extent.outside, extent.count]);
-    let words: Vec<_> =
-        std::iter::once(init.to_string()).chain(numbers.map(|number| number.to_string())).map(OsString::from).collect();
+    let words: Vec<_> = std::iter::once(init.to_string()).chain(numbers.map(|number| number.to_string())).collect();
     let started =
         helper::spawn(&program, &words).doing(Code::MapperFailed, || format!("start {}", program.display()))?;
     Ok((program, started))

@@ -11,8 +11,6 @@ use crate::{
     },
 };
 
-const CAP_SETGID: u8 = 6;
-const CAP_SETUID: u8 = 7;
 const CAP_SYS_ADMIN: u8 = 21;
 
 /// Lines that the kernel takes: `user_namespaces(7)`, since Linux 4.15.
@@ -164,17 +162,26 @@ fn create(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning
         check_lines(map).map_err(|why| Error::new(Code::BadMap, format!("use linux.{name}"), why))?;
     }
     let writer = writer(&maps, host)?;
-    let deny_setgroups = writer == Writer::Init && !host.caller.has(CAP_SETGID);
+    // Init has no capability over the ids outside, whatever the caller has.
+    let deny_setgroups = writer == Writer::Init;
+    // newgidmap(1) denies it unless a line lies within the subordinate ids: the caller's own group alone is no such line.
+    let mapper_denies = writer == Writer::Mappers
+        && host
+            .account
+            .as_ref()
+            .is_some_and(|account| !maps.gids.iter().any(|extent| is_within(extent, &account.gids)));
+    let setgroups_denied = deny_setgroups || mapper_denies;
     let user_namespace = UserNamespace::Create { maps: maps.clone(), writer, deny_setgroups };
-    Ok(Ids { user_namespace, maps: Some(maps), setgroups_denied: deny_setgroups })
+    Ok(Ids { user_namespace, maps: Some(maps), setgroups_denied })
 }
 
-fn extent(line: &LinuxIdMapping) -> Extent {
+/// A line of config.json as one of the kernel's.
+pub(crate) fn extent(line: &LinuxIdMapping) -> Extent {
     Extent { inside: line.container_id(), outside: line.host_id(), count: line.size() }
 }
 
 /// Refuses what the kernel would refuse with a bare EINVAL.
-fn check_lines(map: &[Extent]) -> std::result::Result<(), String> {
+pub(crate) fn check_lines(map: &[Extent]) -> std::result::Result<(), String> {
     if map.is_empty() {
         return Err("uidMappings and gidMappings go together".to_owned());
     }
@@ -208,15 +215,8 @@ fn crosses(a: u32, a_count: u32, b: u32, b_count: u32) -> bool {
 /// The maps when the config names none.
 fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning>) -> Maps {
     let caller = &host.caller;
-    if host.initial_userns
-        && caller.has(CAP_SETUID)
-        && caller.has(CAP_SETGID)
-        && caller.uid == 0
-        && mode != UsernsMode::Single
-    {
-        // Every id as it is: what engines of real root expect. The last id, -1, is no id.
-        let all = vec![Extent { inside: 0, outside: 0, count: u32::MAX }];
-        return Maps { uids: all.clone(), gids: all };
+    if caller.may_map() && caller.uid == 0 && mode != UsernsMode::Single {
+        return every_id(host);
     }
     let single = |keep: bool| Maps {
         uids: vec![Extent { inside: if keep { caller.uid } else { 0 }, outside: caller.uid, count: 1 }],
@@ -242,6 +242,17 @@ fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warn
     let uids = map(caller.uid, &account.uids);
     let gids = map(caller.gid, &account.gids);
     Maps { uids, gids }
+}
+
+/// Every id of the caller's user namespace as it is: what engines of real root expect. The last id, -1, is no id.
+fn every_id(host: &Host) -> Maps {
+    // A line may not cross a border of the map outside: map_id_range_down() in kernel/user_namespace.c.
+    let as_it_is = |map: &[Extent]| map.iter().map(|extent| Extent { outside: extent.inside, ..*extent }).collect();
+    if host.initial_userns {
+        let all = vec![Extent { inside: 0, outside: 0, count: u32::MAX }];
+        return Maps { uids: all.clone(), gids: all };
+    }
+    Maps { uids: as_it_is(&host.own_maps.uids), gids: as_it_is(&host.own_maps.gids) }
 }
 
 /// Whether the config needs more than the one id that is always there.
@@ -358,7 +369,7 @@ fn keep_id(own: u32, ranges: &[Range]) -> Vec<Extent> {
 fn writer(maps: &Maps, host: &Host) -> Result<Writer> {
     let caller = &host.caller;
     let is_own = |map: &[Extent], own: u32| matches!(map, [extent] if extent.count == 1 && extent.outside == own);
-    if caller.has(CAP_SETUID) && caller.has(CAP_SETGID) {
+    if caller.may_map() {
         return Ok(Writer::Parent);
     }
     if is_own(&maps.uids, caller.uid) && is_own(&maps.gids, caller.gid) {
@@ -383,13 +394,23 @@ fn writer(maps: &Maps, host: &Host) -> Result<Writer> {
     Ok(Writer::Mappers)
 }
 
-/// Whether a mapper will agree: newuidmap(1) takes the caller's own id, and whole lines within its ranges.
+/// Whether a mapper will agree: newuidmap(1) takes the caller's own id, and lines within its ranges.
 fn is_owned(extent: &Extent, owned: &[Range], own: u32) -> bool {
-    (extent.count == 1 && extent.outside == own)
-        || owned.iter().any(|range| {
-            let (first, end) = (u64::from(range.first), u64::from(range.first) + u64::from(range.count));
-            first <= extent.outside.into() && u64::from(extent.outside) + u64::from(extent.count) <= end
-        })
+    (extent.count == 1 && extent.outside == own) || is_within(extent, owned)
+}
+
+/// Whether ranges, which may adjoin, cover the whole line.
+fn is_within(extent: &Extent, owned: &[Range]) -> bool {
+    let bounds = |range: &Range| (u64::from(range.first), u64::from(range.first) + u64::from(range.count));
+    let (mut first, end) = (u64::from(extent.outside), u64::from(extent.outside) + u64::from(extent.count));
+    // Each turn passes the end of one range at least, so there are at most as many.
+    while first < end {
+        let Some((_, last)) = owned.iter().map(bounds).find(|(from, to)| (*from..*to).contains(&first)) else {
+            return false;
+        };
+        first = last;
+    }
+    true
 }
 
 fn foreign_ids(kind: &str, foreign: Extent, owned: &[Range], own: u32, account: &Account) -> Error {
@@ -440,7 +461,7 @@ pub(super) fn check(spec: &Spec, ids: &Ids, warnings: &mut Vec<Warning>) -> Resu
     if ids.setgroups_denied {
         let lost: Vec<_> = additional.iter().filter(|gid| **gid != user.gid()).collect();
         if !lost.is_empty() {
-            let what = format!("additionalGids {lost:?} are not set, because setgroups is denied with a map of one id");
+            let what = format!("additionalGids {lost:?} are not set, because setgroups is denied here");
             warnings.push(Warning::new(Code::GroupsDropped, what));
         }
         return Ok(());
@@ -570,6 +591,57 @@ mod tests {
         let error = decide(&spec(json), &host(1000, 0, true, &[range(100_000, 65536)]), UsernsMode::Unset).unwrap_err();
         assert!(error.to_string().contains("cannot map uids 0-65535 to 1-65536"), "{error}");
         assert!(error.to_string().contains("yours are 1000, 100000-165535"), "{error}");
+    }
+
+    #[test]
+    fn lines_over_adjoining_ranges_are_ones_own() {
+        let ranges = [range(165_536, 10), range(100_000, 65536)];
+        for (outside, count, owned) in [
+            (100_000, 65546, true),
+            (165_530, 10, true),
+            (99_999, 2, false),
+            (165_540, 7, false),
+            (1000, 1, true),
+            (1000, 2, false),
+        ] {
+            assert_eq!(is_owned(&line(0, outside, count), &ranges, 1000), owned, "{outside} {count}");
+        }
+    }
+
+    #[test]
+    fn setgroups_is_known_to_be_denied() {
+        let mapped = |uids: &str, gids: &str| {
+            format!(
+                r#"{{"ociVersion":"1.0.0","linux":{{"namespaces":[{{"type":"user"}}],"uidMappings":[{uids}],"gidMappings":[{gids}]}}}}"#
+            )
+        };
+        let (own, many) =
+            (r#"{"containerID":0,"hostID":1000,"size":1}"#, r#"{"containerID":1,"hostID":100000,"size":65536}"#);
+        let both = format!("{own},{many}");
+        for (json, caps, denied) in [
+            (mapped(own, own), 0, true),
+            (mapped(own, own), 1 << 6, true),
+            (mapped(own, own), ALL, false),
+            (mapped(&both, &both), 0, false),
+            (mapped(&both, own), 0, true),
+            (PLAIN.to_owned(), 0, false),
+        ] {
+            let host = host(1000, caps & !(1 << CAP_SYS_ADMIN), true, &[range(100_000, 65536)]);
+            let (ids, _) = decide(&spec(&json), &host, UsernsMode::Unset).unwrap();
+            assert_eq!(ids.setgroups_denied, denied, "{json} {caps:x}");
+        }
+        let mut nested = host(0, ALL, false, &[]);
+        nested.setgroups_denied = true;
+        for json in [PLAIN, USER] {
+            assert!(decide(&spec(json), &nested, UsernsMode::Unset).unwrap().0.setgroups_denied, "{json}");
+        }
+    }
+
+    #[test]
+    fn root_of_a_nested_namespace_maps_all_that_it_has() {
+        let (ids, warnings) = decide(&spec(USER), &host(0, ALL, false, &[]), UsernsMode::Unset).unwrap();
+        assert_eq!(ids.maps.unwrap().uids, [line(0, 0, 1), line(1, 1, 65536)]);
+        assert!(warnings.is_empty());
     }
 
     #[test]

@@ -98,6 +98,19 @@ pub fn read<const SIZE: usize>(path: &CStr) -> nix::Result<Vec<u8>> {
     }
 }
 
+/// Reads a file of the host to its end, however long: `id_map` files come a page at a time.
+pub fn read_to_end(path: &CStr) -> nix::Result<Vec<u8>> {
+    let file = open_host(path, OFlag::O_RDONLY | OFlag::O_NOCTTY)?;
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 8192];
+    loop {
+        match retry(|| nix::unistd::read(&file, &mut buffer))? {
+            0 => return Ok(bytes),
+            length => bytes.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+        }
+    }
+}
+
 /// Writes a whole short text to a file that exists: one `write(2)`, as `uid_map` demands. Gives the file back, open.
 pub fn write(path: &CStr, text: &[u8]) -> nix::Result<OwnedFd> {
     let file = open_host(path, OFlag::O_WRONLY)?;
