@@ -308,8 +308,7 @@ fn a_full_state_directory_is_said_to_be_full() -> Result<()> {
         bundle.map(&[(0, 0, 1)], &[(0, 0, 1)]);
         let create = bundle.with_bundle("create", &["c1"])?;
         let state = bundle.path("state").display().to_string();
-        let script = "mount -t tmpfs -o \"$1\" none \"$0\" && { { head -c 8k /dev/zero >\"$0/full\"; } 2>/dev/null; shift; \
-                      exec \"$@\"; }";
+        let script = "mount -t tmpfs -o \"$1\" none \"$0\" && { head -c 8k /dev/zero >\"$0/full\"; } 2>/dev/null; shift; exec \"$@\"";
         let words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, &state, options];
         let outcome = bundle.through(&words, &create).output()?;
         outcome.fails(1, 712, &[]).context(options)?;
