@@ -15,6 +15,7 @@ mod devices;
 mod engine_configs;
 mod env;
 mod errors;
+mod exec;
 mod identity;
 mod kill;
 mod lifecycle;

@@ -1,0 +1,176 @@
+//! `pura exec`: a further process in a container.
+
+use std::{fs, os::unix::fs::MetadataExt as _};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, Facts, Outcome, Running, own_uid};
+
+/// A container that runs until it is told to end, and the end of this value.
+fn running() -> Result<(Bundle, Running)> {
+    let bundle = Bundle::probing(&["sleep"])?;
+    let running = bundle.started()?;
+    Ok((bundle, running))
+}
+
+fn exec(bundle: &Bundle, flags: &[&str], program: &[&str]) -> Result<Outcome> {
+    bundle.pura(&["exec"]).args(flags).args(&["c1"]).args(program).output()
+}
+
+fn probe(bundle: &Bundle, flags: &[&str], words: &[&str]) -> Result<Facts> {
+    exec(bundle, flags, &[&["/bin/pura-probe"], words].concat())?.facts()
+}
+
+#[test]
+fn exec_returns_the_status_of_its_program() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    for status in [0, 7, 255] {
+        exec(&bundle, &[], &["/bin/pura-probe", "exit", &status.to_string()])?.ends(status)?;
+    }
+    exec(&bundle, &[], &["/bin/pura-probe", "signal-self", "9"])?.ends(137)?;
+    bundle.delete()
+}
+
+#[test]
+fn exec_is_in_every_namespace_of_the_container() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    let init = bundle.pid()?;
+    let facts = probe(&bundle, &[], &["ns"])?;
+    for kind in ["user", "mnt", "pid", "net", "uts", "ipc", "cgroup"] {
+        let of_init = fs::read_link(format!("/proc/{init}/ns/{kind}"))?;
+        assert_eq!(facts.get(&format!("ns.{kind}"))?, of_init.to_string_lossy(), "{kind}");
+    }
+    bundle.delete()
+}
+
+#[test]
+fn exec_works_in_a_created_container_too() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.created()?;
+    assert_eq!(probe(&bundle, &[], &["ids"])?.get("uid")?, "0");
+    bundle.delete()
+}
+
+#[test]
+fn flags_set_user_groups_environment_and_directory() -> Result<()> {
+    requires!(userns, subids);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    if let Some(linux) = bundle.config["linux"].as_object_mut() {
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+    }
+    let _running = bundle.started()?;
+    let flags = ["-u", "5:6", "-g", "7", "-e", "A=b c", "--cwd", "/tmp"];
+    let facts = probe(&bundle, &flags, &["ids", "env", "cwd"])?;
+    assert_eq!((facts.get("uid")?, facts.get("gid")?, facts.get("groups")?), ("5", "6", "7"));
+    assert_eq!((facts.get("env.A")?, facts.get("cwd")?), ("b c", "/tmp"));
+    bundle.delete()
+}
+
+#[test]
+fn an_exec_is_never_less_confined_than_init() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    bundle.config["process"]["noNewPrivileges"] = true.into();
+    let kept = json!(["CAP_KILL"]);
+    bundle.config["process"]["capabilities"] = json!({"bounding": kept, "effective": kept, "permitted": kept});
+    bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 99, "hard": 100}]);
+    let _running = bundle.started()?;
+    let process = json!({"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["/bin/pura-probe", "caps", "rlimits"]});
+    let file = bundle.path("process.json");
+    fs::write(&file, serde_json::to_vec(&process)?)?;
+    let outcome = bundle.pura(&["exec", "--process"]).args(&[&file]).args(&["c1"]).output()?;
+    let facts = outcome.facts()?;
+    assert_eq!((facts.get("CapBnd")?, facts.get("CapInh")?), ("0000000000000020", "0000000000000000"));
+    assert_eq!((facts.get("NoNewPrivs")?, facts.get("rlimit.nofile")?), ("1", "99:100"));
+    bundle.delete()
+}
+
+#[test]
+fn the_program_has_no_descriptor_but_the_standard_ones() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    let facts = probe(&bundle, &[], &["fds"])?;
+    let open: Vec<_> = facts.below("fd.").into_iter().map(|(name, _)| name.to_owned()).collect();
+    assert!(open.iter().all(|name| ["0", "1", "2"].iter().any(|number| name.ends_with(number))), "{open:?}");
+    bundle.delete()
+}
+
+#[test]
+fn a_detached_exec_leaves_its_pid_and_a_failed_one_does_not() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    let file = bundle.path("exec.pid");
+    let path = file.display().to_string();
+    exec(&bundle, &["--detach", "--pid-file", &path], &["/bin/pura-probe", "sleep"])?.ends(0)?;
+    let pid: u32 = fs::read_to_string(&file)?.parse()?;
+    assert_eq!(fs::metadata(format!("/proc/{pid}"))?.uid(), own_uid());
+    fs::remove_file(&file)?;
+    for program in [&["/bin/nope"][..], &["nope"], &["/etc"]] {
+        let outcome = exec(&bundle, &["--detach", "--pid-file", &path], program)?;
+        assert!(outcome.code() != 0 && !file.exists(), "{outcome:#?}");
+    }
+    bundle.delete()
+}
+
+#[test]
+fn what_cannot_be_run_is_said_in_the_words_of_engines() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    for (program, status, code, words) in [
+        ("nope", 127, 601, "\"nope\": executable file not found in $PATH: no such file or directory"),
+        ("/bin/nope", 127, 602, "\"/bin/nope\": no such file or directory"),
+        ("/etc/passwd", 126, 603, "exec: \"/etc/passwd\": permission denied"),
+        ("/etc", 126, 604, "exec: \"/etc\": is a directory"),
+    ] {
+        exec(&bundle, &[], &[program])?.fails(status, code, &[words])?;
+    }
+    exec(&bundle, &["--cwd", "/nowhere"], &["/bin/pura-probe", "true"])?.fails(125, 611, &["chdir to cwd"])?;
+    bundle.delete()
+}
+
+#[test]
+fn a_container_that_does_not_run_is_refused() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["true"])?;
+    exec(&bundle, &[], &["true"])?.fails(125, 703, &["container \"c1\" does not exist"])?;
+    let _running = bundle.created()?;
+    bundle.verb("start")?.succeeds_silently()?;
+    bundle.becomes("stopped")?;
+    exec(&bundle, &[], &["true"])?.fails(125, 612, &["container not running"])?;
+    bundle.verb("delete")?.succeeds_silently()
+}
+
+#[test]
+fn a_bad_process_file_is_named() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    let file = bundle.path("process.json");
+    let with = |content: &str| -> Result<Outcome> {
+        fs::write(&file, content)?;
+        bundle.pura(&["exec", "--process"]).args(&[&file]).args(&["c1"]).output()
+    };
+    with("{")?.fails(125, 802, &["process.json"])?;
+    with("[]")?.fails(125, 803, &["process.json"])?;
+    let bad: Value = json!({"cwd": "/", "user": {"uid": -1}, "args": ["x"]});
+    with(&bad.to_string())?.fails(125, 803, &["process.json"])?;
+    with(r#"{"cwd":"x","user":{},"args":["true"]}"#)?.fails(125, 803, &["process.cwd"])?;
+    fs::remove_file(&file)?;
+    bundle.pura(&["exec", "--process"]).args(&[&file]).args(&["c1"]).output()?.fails(125, 807, &["does not exist"])?;
+    bundle.delete()
+}
+
+#[test]
+fn a_user_id_is_a_number_of_32_bits_and_nothing_else() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    for user in ["4294967295", "4294967296", "-1", "0x0", "1:", "root", ""] {
+        let outcome = exec(&bundle, &[&format!("--user={user}")], &["/bin/pura-probe", "ids"])?;
+        assert!(outcome.code() == 125 && outcome.stderr.contains("PURA-001"), "{user:?}: {outcome:#?}");
+    }
+    bundle.delete()
+}
