@@ -251,4 +251,6 @@ pub struct ZeroConfig {
     pub read_only: bool,
     /// `--net`: the caller's network.
     pub net: bool,
+    /// `--tty`: a terminal of its own.
+    pub tty: bool,
 }

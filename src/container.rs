@@ -10,6 +10,7 @@ use crate::{
     cgroup::{self, Leaf},
     cli::{Create, Globals},
     clock,
+    console::Console,
     error::{Code, Error, Result},
     host::{self, Host, probe},
     launch::{Container, Launch},
@@ -35,6 +36,8 @@ pub struct Making<'a> {
     pub bundle: &'a Bundle,
     /// `create`: init waits for `start`.
     pub waits: bool,
+    /// Nobody stays to relay a terminal.
+    pub detached: bool,
     /// A root that is put together from the host's, instead of the bundle's.
     pub assembly: Option<&'a crate::plan::Assembly>,
     /// Warnings go to stderr even when it is no terminal: a person asked, not an engine.
@@ -92,6 +95,8 @@ impl Making<'_> {
     /// Makes the container: intent before effect, and an error leaves nothing behind.
     pub fn make(self) -> Result<Made> {
         let Planned { plan, host, leaf, root } = self.plan()?;
+        let terminal = self.bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
+        let console = Console::open(terminal == Some(true), self.create.console_socket.as_deref(), self.detached)?;
         self.log.warn(plan.warnings(), self.loud)?;
         prepare_process(&host)?;
         let intent = self.intent(leaf.as_ref())?;
@@ -104,7 +109,8 @@ impl Making<'_> {
         let listener = if self.waits { Some(claim.listen()?) } else { None };
         let cgroup = leaf.as_ref().map(|leaf| leaf.descriptor.as_fd());
         let mut pid_file = None;
-        let launch = Launch { plan: &plan, host: &host, cgroup, listener, given: None, preserved: self.preserved };
+        let launch =
+            Launch { plan: &plan, host: &host, cgroup, console, listener, given: None, preserved: self.preserved };
         let container = launch.run(|container| {
             self.log.warn(&container.warnings, self.loud)?;
             let init = Identity::of(container.init.as_raw());

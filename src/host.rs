@@ -31,6 +31,8 @@ pub struct Host {
     pub own_maps: Maps,
     /// The caller's account and subordinate ids; asked for only when a map must be made up or explained.
     pub account: Option<Account>,
+    /// Rows and columns of the caller's own terminal, when the program gets one.
+    pub terminal: Option<(u16, u16)>,
     /// cgroup v2, as the caller sees it.
     pub cgroup: Cgroup,
     /// Facts about what config.json names.

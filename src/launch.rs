@@ -9,6 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
 
 use crate::{
+    console::Console,
     error::{Code, Context as _, Error, Result, Warning},
     host::Host,
     init::Init,
@@ -29,6 +30,8 @@ pub struct Launch<'a> {
     pub host: &'a Host,
     /// The container's cgroup, entered at birth.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// What becomes of the program's terminal.
+    pub console: Console,
     /// On which init waits for `start`.
     pub listener: Option<OwnedFd>,
     /// A descriptor that the plan wants in a slot and that has no path: the container's init, for `exec`.
@@ -42,6 +45,10 @@ pub struct Launch<'a> {
 pub struct Container {
     /// Init's id, in the caller's PID namespace.
     pub init: Pid,
+    /// The master of its terminal, when the parent relays.
+    pub master: Option<OwnedFd>,
+    /// What is to become of the master.
+    console: Console,
     /// What init had to do without.
     pub warnings: Vec<Warning>,
     /// The signal mask of before, for what comes after.
@@ -62,7 +69,13 @@ impl Launch<'_> {
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
         let mut container = match sys::process::clone(plan.clone_flags, self.cgroup) {
             Ok(Fork::Child) => Init::new(plan, &vectors, slots).main(),
-            Ok(Fork::Parent(init)) => Container { init, warnings: Vec::new(), mask },
+            Ok(Fork::Parent(init)) => Container {
+                init,
+                master: None,
+                console: std::mem::replace(&mut self.console, Console::None),
+                warnings: Vec::new(),
+                mask,
+            },
             Err(errno) => {
                 let _ = sys::signal::restore(&mask);
                 return Err(refused(plan, self.host, errno));
@@ -107,9 +120,10 @@ impl Container {
             mappers = Some(idmap::start_mappers(self.init, maps)?);
         }
         for meeting in plan.meetings() {
-            self.reach(plan, link, meeting)?;
+            let descriptor = self.reach(plan, link, meeting)?;
             match meeting {
                 Meeting::MapIds => map_ids(plan, host, self.init, mappers.take())?,
+                Meeting::Console => self.take_console(descriptor)?,
                 Meeting::Created => {
                     raise_limits(plan, self.init)?;
                     created.take().map_or(Ok(()), |created| created(self))?;
@@ -120,11 +134,12 @@ impl Container {
         if plan.waits_for_start() { Ok(()) } else { hear_exec(plan, link) }
     }
 
-    /// Hears init out until it has reached the meeting.
-    fn reach(&mut self, plan: &Plan, link: BorrowedFd<'_>, meeting: Meeting) -> Result<()> {
+    /// Hears init out until it has reached the meeting; what it has brought along.
+    fn reach(&mut self, plan: &Plan, link: BorrowedFd<'_>, meeting: Meeting) -> Result<Option<OwnedFd>> {
         loop {
-            match link::receive(link) {
-                Heard::Report(Report::At(at)) if at == meeting as u32 => return Ok(()),
+            let (heard, descriptor) = link::receive_with(link);
+            match heard {
+                Heard::Report(Report::At(at)) if at == meeting as u32 => return Ok(descriptor),
                 Heard::Report(Report::Warned { step, errno }) => self.warnings.push(plan.explain_warning(step, errno)),
                 Heard::Report(Report::Reborn(pid)) if plan.has_rebirth() => self.follow(pid),
                 Heard::Report(Report::Failed { step, errno }) => return Err(plan.explain(step, errno)),
@@ -135,6 +150,12 @@ impl Container {
                 }
             }
         }
+    }
+
+    fn take_console(&mut self, master: Option<OwnedFd>) -> Result<()> {
+        let master = master.ok_or_else(|| Error::new(Code::Bug, "take the terminal", "init brought none"))?;
+        self.master = std::mem::replace(&mut self.console, Console::None).take(master)?;
+        Ok(())
     }
 
     /// Init goes on as another child of ours; the first one has ended.

@@ -19,6 +19,7 @@ pub mod launch;
 
 pub mod init;
 
+pub mod console;
 pub mod supervise;
 
 pub mod teardown;

@@ -17,6 +17,7 @@ mod namespaces;
 pub mod options;
 mod paths;
 mod rootfs;
+mod terminal;
 
 pub use assembly::{Assembly, Layer};
 pub use explain::explain_program;
@@ -33,6 +34,8 @@ use arena::{Arena, Text};
 pub enum Meeting {
     /// The parent, or its mappers, write `uid_map` and `gid_map`.
     MapIds = 1,
+    /// The parent takes the master of the program's terminal.
+    Console = 4,
     /// The parent records the container as created. Released, init no longer depends on it.
     Created = 2,
 }
@@ -257,6 +260,23 @@ pub enum Op {
     PivotRoot(Slot),
     /// Move the root over `/` and enter it, for a host whose root cannot be pivoted.
     MoveRoot(Slot),
+    /// Make a pseudoterminal on the container's devpts.
+    OpenConsole {
+        /// Where its master goes.
+        master: Slot,
+        /// Where the program's end goes.
+        slave: Slot,
+        /// Rows and columns; 0 leaves them.
+        size: (u16, u16),
+        /// The program's user, who gets it.
+        owner: u32,
+    },
+    /// Give the master to the parent, and wait.
+    PassConsole(Slot),
+    /// Bind the program's end on `/dev/console`.
+    BindConsole(Slot),
+    /// Make the program's end the controlling terminal and the standard input, output and error.
+    TakeConsole(Slot),
     /// Cover a path: a file with `/dev/null`, a directory with an empty one. A missing path is left alone.
     Mask(Text),
     /// Make a path, and all mounted below it, read-only. A missing path is left alone.
@@ -376,8 +396,13 @@ impl Plan {
     }
 
     /// Where init and its parent meet, in order: the protocol.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "two kinds of step meet, and no others")]
     pub fn meetings(&self) -> impl Iterator<Item = Meeting> {
-        self.ops.iter().filter_map(|op| if let Op::Meet(meeting) = op { Some(*meeting) } else { None })
+        self.ops.iter().filter_map(|op| match op {
+            Op::Meet(meeting) => Some(*meeting),
+            Op::PassConsole(_) => Some(Meeting::Console),
+            _ => None,
+        })
     }
 
     /// The string behind `text`.

@@ -1,11 +1,19 @@
 //! The foreground wait: signals go to the program, and its status comes back.
 
+use std::os::fd::AsFd as _;
+
 use nix::{
     errno::Errno,
-    sys::wait::{WaitPidFlag, WaitStatus, waitpid},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::SigSet,
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
 };
 
 use crate::{
+    console::{Relay, Woken},
     error::{Code, Context as _, Result},
     launch::Container,
     sys,
@@ -14,19 +22,56 @@ use crate::{
 /// Waits for the program and returns its exit status; 128 + n when signal n ended it.
 ///
 /// All signals are blocked since before clone, so none is lost: each is taken up here, and passed on to process 1.
-pub fn wait(container: &Container) -> Result<u8> {
+pub fn wait(container: &mut Container) -> Result<u8> {
+    if let Some(master) = container.master.take() {
+        return relay(container, Relay::begin(master));
+    }
     loop {
         let signal = sys::retry(sys::signal::wait_any).doing(Code::Bug, || "wait for a signal".to_owned())?;
-        if signal != libc::SIGCHLD {
-            // ESRCH: it has just ended, and SIGCHLD is on its way.
-            let _ = sys::signal::send(container.init, signal);
-            continue;
+        if let Some(status) = take_up(container, signal)? {
+            return Ok(status);
         }
-        match waitpid(container.init, Some(WaitPidFlag::WNOHANG)) {
-            Ok(status @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => return Ok(exit_status(status)),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).doing(Code::Bug, || "wait for the program".to_owned()),
+    }
+}
+
+/// The same, with the program's terminal relayed to the caller's.
+fn relay(container: &Container, mut relay: Relay) -> Result<u8> {
+    let what = || "relay the terminal".to_owned();
+    let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+    let signals = signals.doing(Code::Exhausted, what)?;
+    let mut hung_up = false;
+    loop {
+        // A terminal without a program has nothing more to say, but its program may go on without it.
+        let woken = if hung_up { Woken::Signal } else { relay.turn(signals.as_fd()).doing(Code::Bug, what)? };
+        hung_up |= woken == Woken::HungUp;
+        if hung_up {
+            let mut wanted = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            sys::retry(|| poll(&mut wanted, PollTimeout::NONE)).doing(Code::Bug, what)?;
         }
+        while let Some(signal) = signals.read_signal().doing(Code::Bug, what)? {
+            let signal = i32::try_from(signal.ssi_signo).unwrap_or(0);
+            if signal == libc::SIGWINCH {
+                // Its foreground processes hear of it from the terminal itself.
+                relay.resize();
+            } else if let Some(status) = take_up(container, signal)? {
+                relay.drain();
+                return Ok(status);
+            }
+        }
+    }
+}
+
+/// Passes a signal on; the exit status, when it says that the program has ended.
+fn take_up(container: &Container, signal: i32) -> Result<Option<u8>> {
+    if signal != libc::SIGCHLD {
+        // ESRCH: it has just ended, and SIGCHLD is on its way.
+        let _ = sys::signal::send(container.init, signal);
+        return Ok(None);
+    }
+    match waitpid(container.init, Some(WaitPidFlag::WNOHANG)) {
+        Ok(status @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => Ok(Some(exit_status(status))),
+        Ok(_) | Err(Errno::EINTR) => Ok(None),
+        Err(errno) => Err(errno).doing(Code::Bug, || "wait for the program".to_owned()),
     }
 }
 

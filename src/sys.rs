@@ -8,12 +8,14 @@ pub mod caps;
 pub mod entry;
 pub mod exec;
 pub mod fd;
+pub mod message;
 pub mod mount;
 pub mod namespace;
 pub mod net;
 pub mod path;
 pub mod pidfd;
 pub mod process;
+pub mod pty;
 pub mod signal;
 pub mod spawn;
 

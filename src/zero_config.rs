@@ -131,7 +131,11 @@ fn process(zero: &ZeroConfig, mode: UsernsMode) -> Result<Process> {
     let cwd = zero.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
     let mut process = Process::default();
     process.set_user(ids).set_args(Some(args)).set_env(Some(environment(zero, uid)?)).set_cwd(cwd);
-    process.set_capabilities(Some(sets)).set_no_new_privileges(Some(true)).set_rlimits(None).set_terminal(Some(false));
+    process
+        .set_capabilities(Some(sets))
+        .set_no_new_privileges(Some(true))
+        .set_rlimits(None)
+        .set_terminal(Some(zero.tty));
     Ok(process)
 }
 

@@ -220,6 +220,7 @@ fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command:
         hostname: value(matches, "hostname"),
         read_only: matches.get_flag("read-only"),
         net: matches.get_flag("net"),
+        tty: matches.get_flag("tty"),
     })
 }
 

@@ -111,6 +111,8 @@ pub const ZERO_CONFIG: &[Flag] = &[
     flag("hostname", None, Value::One("NAME"), "Host name inside"),
     flag("read-only", None, Value::None, "Make the root read-only, without a throw-away layer"),
     flag("net", None, Value::None, "Use the caller's network"),
+    flag("tty", Some('t'), Value::None, "Give the program a terminal of its own"),
+    flag("interactive", Some('i'), Value::None, "Keep standard input open, which it always is"),
 ];
 
 /// Every verb, in the order of the manual.

@@ -13,6 +13,7 @@ pub(super) fn create(call: Call<'_>, create: &Create) -> Result<u8> {
         id: &id,
         bundle: &bundle,
         waits: true,
+        detached: true,
         assembly: None,
         loud: false,
         log: call.log,

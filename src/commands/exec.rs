@@ -13,6 +13,7 @@ use super::Call;
 use crate::{
     bundle, cgroup,
     cli::Exec,
+    console::{self, Console},
     container,
     error::{Code, Context as _, Error, Result, Warning},
     host::{Host, Maps, ids, probe},
@@ -50,6 +51,8 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let plan = join::process(&spec, &host, &order, &Container::recorded(&record.user_namespace, maps, denied))?;
     call.log.warn(plan.warnings(), false)?;
 
+    let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
+    let console = Console::open(terminal, exec.console_socket.as_deref(), exec.detach)?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
     let cgroup = record.cgroup.as_deref().map(|directory| enter(directory, call)).transpose()?.flatten();
@@ -61,12 +64,13 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         plan: &plan,
         host: &host,
         cgroup: cgroup.as_ref().map(OwnedFd::as_fd),
+        console,
         listener: None,
         given: Some((join::INIT, init)),
         preserved: call.preserved,
     };
     let mut written = None;
-    let container = launch.run(|container| {
+    let mut container = launch.run(|container| {
         written = pid_file.map(|prepared| prepared.write(container.init.as_raw())).transpose()?;
         Ok(())
     })?;
@@ -77,7 +81,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         container.restore_signals();
         return Ok(0);
     }
-    supervise::wait(&container)
+    supervise::wait(&mut container)
 }
 
 /// The record of a container in which a process can be started, and its init.
@@ -169,7 +173,13 @@ fn from_flags(mut process: Process, exec: &Exec) -> Result<Process> {
 /// What the plan of a joining process may depend on: less than that of a container.
 fn host() -> Result<Host> {
     let own_userns = probe::own_userns();
-    Ok(Host { caller: probe::caller()?, own_userns, initial_userns: probe::is_initial(own_userns), ..Host::default() })
+    Ok(Host {
+        caller: probe::caller()?,
+        own_userns,
+        initial_userns: probe::is_initial(own_userns),
+        terminal: console::own_size(),
+        ..Host::default()
+    })
 }
 
 /// Opens the container's cgroup, to be born in it. Where that is refused, the process runs outside of its limits.

@@ -31,6 +31,7 @@ fn print(call: Call<'_>, create: &Create, id: &Id, bundle: &Bundle, assembly: Op
         id,
         bundle,
         waits: false,
+        detached: false,
         assembly,
         loud: true,
         log: call.log,

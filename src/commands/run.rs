@@ -47,17 +47,18 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, source: Source<'_>)
         id,
         bundle,
         waits: false,
+        detached: run.detach,
         assembly,
         loud,
         log: call.log,
         preserved: call.preserved,
     };
-    let made = making.make()?;
+    let mut made = making.make()?;
     if run.detach {
         made.keep();
         return Ok(0);
     }
-    let status = supervise::wait(&made.container)?;
+    let status = supervise::wait(&mut made.container)?;
     if run.keep {
         made.keep();
     } else {

@@ -77,7 +77,23 @@ pub fn host(spec: &Spec, bundle: &Path, caller: Caller, mode: UsernsMode) -> Res
         if initial_userns { (Maps::default(), false) } else { (maps(own)?, denies_setgroups(own)) };
     let account = if needs_account(spec, &caller, mode) { Some(account::look_up(&caller)) } else { None };
     let named = named(spec, bundle, own_userns);
-    Ok(Host { initial_userns, own_userns, own_maps, setgroups_denied, account, cgroup: cgroup(), named, caller })
+    Ok(Host {
+        initial_userns,
+        own_userns,
+        own_maps,
+        setgroups_denied,
+        account,
+        terminal: terminal(spec),
+        cgroup: cgroup(),
+        named,
+        caller,
+    })
+}
+
+/// The size of the caller's terminal, for a program that gets one of its own and whose config does not say.
+fn terminal(spec: &Spec) -> Option<(u16, u16)> {
+    let process = spec.process().as_ref().filter(|process| process.terminal() == Some(true))?;
+    if process.console_size().is_some() { None } else { crate::console::own_size() }
 }
 
 /// Both maps of a process, as the reader sees them.

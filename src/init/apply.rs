@@ -11,7 +11,7 @@ use nix::{
 use super::{Init, home, path};
 use crate::{
     launch::link::{self, Report},
-    plan::{Op, Slot, Target, arena::Text},
+    plan::{Meeting, Op, Slot, Target, arena::Text},
     sys::{
         self,
         path::{IN_ROOT, REFERENCE},
@@ -48,6 +48,16 @@ impl Init<'_> {
             Op::Capabilities { effective, permitted, inheritable } => sys::caps::set(effective, permitted, inheritable),
             Op::Ambient(mask) => sys::caps::raise_ambient(mask),
             Op::Umask(mask) => sys::process::set_umask(mask),
+            Op::OpenConsole { master, slave, size, owner } => self.open_console(master, slave, size, owner),
+            Op::PassConsole(master) => {
+                let console = self.slots.take(master.index())?;
+                link::pass(self.slots.get(Slot::LINK.index())?, Meeting::Console, console.as_fd())
+            }
+            Op::BindConsole(slave) => self.bind_console(slave),
+            Op::TakeConsole(slave) => {
+                let slave = self.slots.get(slave.index())?;
+                sys::pty::control(slave).and_then(|()| sys::pty::become_standard(slave))
+            }
             Op::FindHome(uid) => self.find_home(uid),
             Op::FindProgram => self.find_program(),
             Op::AwaitStart => self.await_start(),
@@ -319,6 +329,35 @@ impl Init<'_> {
         self.fill(Slot::TARGET, directory);
         self.enter(Slot::TARGET)?;
         if sys::path::inside_root()? { Ok(()) } else { Err(Errno::EXDEV) }
+    }
+
+    /// Below the root by now, so that the terminal is one of the container's own devpts.
+    fn open_console(&mut self, master: Slot, slave: Slot, size: (u16, u16), owner: u32) -> nix::Result<()> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let opened = sys::path::open(self.slots.get(Slot::ROOT.index())?, c"/dev/pts/ptmx", flags, IN_ROOT)?;
+        let peer = sys::pty::peer(opened.as_fd())?;
+        if size != (0, 0) {
+            sys::pty::set_size(peer.as_fd(), size)?;
+        }
+        sys::pty::give(peer.as_fd(), owner)?;
+        self.fill(master, opened);
+        self.fill(slave, peer);
+        Ok(())
+    }
+
+    /// On the name itself: an image's /dev/console may be a link (CVE-2026-88264).
+    fn bind_console(&mut self, slave: Slot) -> nix::Result<()> {
+        let dev = self.slots.get(Slot::DEV.index())?;
+        match sys::path::create_file(dev, c"console") {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let target = sys::path::open(dev, c"console", REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
+        if sys::path::stat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFLNK {
+            return Err(Errno::ELOOP);
+        }
+        let tree = sys::mount::open_tree(self.slots.get(slave.index())?, c"", false)?;
+        sys::mount::move_mount(tree.as_fd(), target.as_fd(), c"")
     }
 
     fn find_home(&self, uid: u32) -> nix::Result<()> {

@@ -89,6 +89,12 @@ pub fn meet(link: BorrowedFd<'_>, meeting: Meeting) -> nix::Result<()> {
     released(link)
 }
 
+/// Init: the same, with a descriptor for the parent.
+pub fn pass(link: BorrowedFd<'_>, meeting: Meeting, descriptor: BorrowedFd<'_>) -> nix::Result<()> {
+    crate::sys::message::send(link, &Report::At(meeting as u32).encode(), descriptor)?;
+    released(link)
+}
+
 fn released(link: BorrowedFd<'_>) -> nix::Result<()> {
     match retry(|| recv(link.as_raw_fd(), &mut [0_u8; 1], MsgFlags::empty()))? {
         1 => Ok(()),
@@ -120,11 +126,19 @@ pub enum Heard {
 
 /// Parent: waits for the next report.
 pub fn receive(link: BorrowedFd<'_>) -> Heard {
+    receive_with(link).0
+}
+
+/// Parent: the same, and the descriptor that came with it.
+pub fn receive_with(link: BorrowedFd<'_>) -> (Heard, Option<OwnedFd>) {
     let mut packet = [0_u8; LENGTH + 1];
-    match retry(|| recv(link.as_raw_fd(), &mut packet, MsgFlags::empty())) {
-        Ok(0) | Err(Errno::ECONNRESET) => Heard::End,
-        Ok(length) => packet.get(..length).and_then(Report::decode).map_or(Heard::Nonsense, Heard::Report),
-        Err(_) => Heard::Nonsense,
+    match crate::sys::message::receive(link, &mut packet) {
+        Ok((0, _)) | Err(Errno::ECONNRESET) => (Heard::End, None),
+        Ok((length, descriptor)) => {
+            let report = packet.get(..length).and_then(Report::decode);
+            (report.map_or(Heard::Nonsense, Heard::Report), descriptor)
+        }
+        Err(_) => (Heard::Nonsense, None),
     }
 }
 

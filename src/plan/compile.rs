@@ -29,6 +29,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.devices()?;
     // Here, with all mounts made and the old root still in place, is where createRuntime hooks belong.
     draft.enter_root();
+    let terminal = draft.open_terminal(true);
     // After the mounts that they cover, and after the root has been entered, so that no path of theirs is outside.
     draft.names()?;
     draft.masks()?;
@@ -41,6 +42,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.identity();
     draft.stay_visible();
     draft.program()?;
+    draft.take_terminal(terminal);
     draft.step(Op::Sweep { kept: Slot::LISTENER.0 + 1 });
     // Before the meeting: the parent of `create` ends as soon as it has released init, which must not die of that. Until
     // then, end-of-file on the link is what init dies of.

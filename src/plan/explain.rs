@@ -23,6 +23,14 @@ impl Plan {
             Op::Sweep { .. } => "close what the set-up needed".to_owned(),
             Op::WriteProc { file, line } => format!("write {} to {}", text(line), lossy(self.text(file))),
             Op::Meet(Meeting::MapIds) => "wait until the parent has mapped the ids".to_owned(),
+            Op::Meet(Meeting::Console) | Op::PassConsole(_) => "pass the terminal to the parent".to_owned(),
+            Op::OpenConsole { size: (rows, columns), .. } => {
+                format!("make a terminal of {rows} rows and {columns} columns (/dev/pts/ptmx)")
+            }
+            Op::BindConsole(_) => "bind the terminal on /dev/console".to_owned(),
+            Op::TakeConsole(_) => {
+                "make the terminal the controlling one, and standard input, output and error".to_owned()
+            }
             Op::Meet(Meeting::Created) => "be recorded as created".to_owned(),
             Op::SetNs { kind, .. } => format!("join the {} namespace", namespaces::name(kind)),
             Op::Unshare(kinds) => format!("make a new {} namespace", namespaces::names(kinds).join(", ")),
@@ -300,6 +308,7 @@ fn code(op: Op, errno: Errno) -> Code {
         Op::Mount { .. } | Op::MountTmpfs { .. } | Op::Remount { .. } if errno == Errno::EINVAL => Code::MountOption,
         Op::SetAttributes { .. } if errno == Errno::EPERM => Code::LockedFlag,
         Op::Device { .. } => Code::Device,
+        Op::OpenConsole { .. } | Op::BindConsole(_) | Op::TakeConsole(_) => Code::NoTerminal,
         Op::MountOverlay { .. } => Code::Overlay,
         Op::PivotRoot(_) | Op::MoveRoot(_) => Code::PivotRoot,
         Op::Mask(_) | Op::ReadOnly(_) => Code::Mask,

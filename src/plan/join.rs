@@ -41,6 +41,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.step(Op::NewSession);
     let root = draft.text("/")?;
     draft.step(Op::OpenPath { path: root, into: Slot::ROOT });
+    let terminal = draft.open_terminal(false);
     draft.home();
     draft.limits()?;
     draft.identity();
@@ -48,6 +49,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     // (CVE-2016-9962). The change of ids may have made us open to it again.
     draft.step(Op::Prctl { attribute: Attribute::Dumpable, value: 0 });
     draft.program()?;
+    draft.take_terminal(terminal);
     draft.step(Op::Sweep { kept: Slot::LISTENER.0 + 1 });
     draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
     draft.step(Op::Meet(Meeting::Created));

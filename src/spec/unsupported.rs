@@ -31,7 +31,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     let idmapped = spec.mounts().iter().flatten().any(|mount| mount.uid_mappings().is_some());
     let found = [
         (hooks, "hooks"),
-        (process.is_some_and(|process| process.terminal() == Some(true)), "process.terminal"),
         (process.is_some_and(|process| profile(process.apparmor_profile().as_ref())), "process.apparmorProfile"),
         (process.is_some_and(|process| label(process.selinux_label().as_ref())), "process.selinuxLabel"),
         (process.is_some_and(|process| process.scheduler().is_some()), "process.scheduler"),

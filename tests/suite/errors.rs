@@ -159,7 +159,6 @@ fn fields_that_are_not_done_are_refused_by_name_and_never_ignored() -> Result<()
     let cases: [(&str, Value, &str); 12] = [
         ("/hooks", json!({"createRuntime": hook}), "hooks"),
         ("/hooks", json!({"poststop": hook}), "hooks"),
-        ("/process/terminal", json!(true), "terminal"),
         ("/process/apparmorProfile", json!("some-profile"), "apparmorProfile"),
         ("/process/selinuxLabel", json!("system_u:system_r:container_t:s0"), "selinuxLabel"),
         ("/process/scheduler", json!({"policy": "SCHED_BATCH"}), "scheduler"),
@@ -296,7 +295,8 @@ fn a_good_runtime_directory_holds_the_state_and_nothing_is_said() -> Result<()> 
     create.succeeds_silently()?;
     let mode = fs::metadata(own.join("pura/c1"))?.permissions().mode();
     assert_eq!(mode & 0o7777, 0o1700, "{mode:o}");
-    assert_eq!(pura(&["list", "-q"])?.succeeds()?, "c1\n");
+    // The caller may have containers in other runtime directories, which are listed too.
+    assert!(pura(&["list", "-q"])?.succeeds()?.lines().any(|id| id == "c1"));
     pura(&["delete", "c1"])?.succeeds_silently()
 }
 

@@ -9,6 +9,7 @@
 mod harness;
 
 mod cli;
+mod console;
 mod crash;
 mod delete;
 mod devices;

@@ -1,0 +1,191 @@
+//! The parent's end of a container's terminal: passed on to whoever listens, or relayed to the caller's own.
+
+use std::{
+    io::IsTerminal as _,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+        stat::Mode,
+    },
+};
+
+use crate::{
+    error::{Code, Context as _, Error, Result},
+    sys::{
+        self,
+        pty::{Raw, Size, set_size},
+    },
+};
+
+/// What becomes of the master.
+#[derive(Debug)]
+pub enum Console {
+    /// The program has no terminal.
+    None,
+    /// The parent keeps it and relays.
+    Relay,
+    /// It goes to whoever listens on this connection.
+    Socket(OwnedFd),
+}
+
+impl Console {
+    /// Decides, and connects, before anything is made.
+    pub fn open(terminal: bool, path: Option<&Path>, detached: bool) -> Result<Self> {
+        match path {
+            Some(path) if terminal => connect_to(path).map(Self::Socket),
+            Some(_) if !detached => {
+                let why = "config.json asks for no terminal";
+                Err(Error::new(Code::ConsoleSocket, "use --console-socket", why).fix("terminal: true"))
+            }
+            None if terminal && detached => {
+                let why = "config.json asks for a terminal, but nobody would be at its other end";
+                Err(Error::new(Code::NoTerminal, "run detached", why).fix("--console-socket PATH, or terminal: false"))
+            }
+            None if terminal => Ok(Self::Relay),
+            None | Some(_) => Ok(Self::None),
+        }
+    }
+
+    /// Serves init, which has made the terminal: what is kept comes back.
+    pub fn take(self, master: OwnedFd) -> Result<Option<OwnedFd>> {
+        match self {
+            Self::Relay => Ok(Some(master)),
+            Self::None => Ok(None),
+            Self::Socket(socket) => {
+                // Some bytes have to go with it; runc sends the name, and nobody reads it.
+                let sent = sys::message::send(socket.as_fd(), b"/dev/pts/ptmx", master.as_fd());
+                sent.doing(Code::ConsoleSocket, || "send the terminal to the console socket".to_owned())?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The caller's own terminal size, for a program that is given one.
+pub fn own_size() -> Option<Size> {
+    let standard = [std::io::stdin().as_fd().try_clone_to_owned(), std::io::stdout().as_fd().try_clone_to_owned()];
+    standard.into_iter().flatten().find_map(|terminal| sys::pty::size(terminal.as_fd()).ok())
+}
+
+/// Connects to a socket by its directory and name, because `sun_path` holds 107 bytes and paths are longer.
+fn connect_to(path: &Path) -> Result<OwnedFd> {
+    let what = || format!("connect to the console socket {}", path.display());
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = nix::fcntl::open(parent, flags, Mode::empty()).doing(Code::ConsoleSocket, what)?;
+    let address = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
+    let address = UnixAddr::new(address.as_str()).doing(Code::ConsoleSocket, what)?;
+    let stream = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    let stream = stream.doing(Code::ConsoleSocket, what)?;
+    sys::retry(|| connect(stream.as_raw_fd(), &address)).doing(Code::ConsoleSocket, what)?;
+    Ok(stream)
+}
+
+/// A relay between the caller's standard input and output and the container's terminal.
+#[derive(Debug)]
+pub struct Relay {
+    master: OwnedFd,
+    /// Undone on every way out, an error's too.
+    raw: Option<Raw>,
+    reads_input: bool,
+}
+
+/// What woke the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// Something was passed on.
+    Data,
+    /// A signal is waiting.
+    Signal,
+    /// The terminal has no program any more.
+    HungUp,
+}
+
+impl Relay {
+    /// Begins: keys of the caller's terminal, when it is one, go to the program as they are.
+    pub fn begin(master: OwnedFd) -> Self {
+        let stdin = std::io::stdin();
+        let raw = if stdin.is_terminal() { Raw::set(stdin.as_fd()).ok() } else { None };
+        let relay = Self { master, raw, reads_input: true };
+        relay.resize();
+        relay
+    }
+
+    /// Gives the program's terminal the size of the caller's.
+    pub fn resize(&self) {
+        if self.raw.is_some()
+            && let Some(size) = own_size()
+        {
+            let _ = set_size(self.master.as_fd(), size);
+        }
+    }
+
+    /// Waits for data, which it passes on, or for a signal.
+    pub fn turn(&mut self, signals: BorrowedFd<'_>) -> nix::Result<Woken> {
+        let stdin = std::io::stdin();
+        let readable = PollFlags::POLLIN;
+        let mut wanted = vec![PollFd::new(self.master.as_fd(), readable), PollFd::new(signals, readable)];
+        if self.reads_input {
+            wanted.push(PollFd::new(stdin.as_fd(), readable));
+        }
+        sys::retry(|| poll(&mut wanted, PollTimeout::NONE))?;
+        let woken = |at: usize| wanted.get(at).and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
+        let (output, signal, input) = (woken(0), woken(1), woken(2));
+        if output && !self.pass_output()? {
+            return Ok(Woken::HungUp);
+        }
+        if input && !self.pass_input()? {
+            self.reads_input = false;
+        }
+        Ok(if signal { Woken::Signal } else { Woken::Data })
+    }
+
+    /// Passes on what is left when the program has ended.
+    pub fn drain(&mut self) {
+        let is_ready = |master: &OwnedFd| {
+            let mut wanted = [PollFd::new(master.as_fd(), PollFlags::POLLIN)];
+            poll(&mut wanted, PollTimeout::ZERO) == Ok(1)
+        };
+        while is_ready(&self.master) && self.pass_output() == Ok(true) {}
+    }
+
+    fn pass_output(&self) -> nix::Result<bool> {
+        pass(self.master.as_fd(), std::io::stdout().as_fd())
+    }
+
+    /// At the end of the caller's input the program gets the end of its own: control-D, as from a person.
+    fn pass_input(&self) -> nix::Result<bool> {
+        let more = pass(std::io::stdin().as_fd(), self.master.as_fd())?;
+        if !more {
+            let _ = nix::unistd::write(&self.master, &[4]);
+        }
+        Ok(more)
+    }
+}
+
+/// Passes on what is there; whether there may be more. EIO of a master: nobody has its other end open.
+fn pass(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<bool> {
+    let mut buffer = [0; 8192];
+    let length = match sys::retry(|| nix::unistd::read(from, &mut buffer)) {
+        Ok(0) | Err(Errno::EIO) => return Ok(false),
+        length => length?,
+    };
+    let mut rest = buffer.get(..length).unwrap_or_default();
+    while !rest.is_empty() {
+        let written = match sys::retry(|| nix::unistd::write(to, rest)) {
+            // Whoever read our output is gone; the program will notice when its terminal hangs up.
+            Err(Errno::EPIPE | Errno::EIO) => return Ok(false),
+            written => written?,
+        };
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    Ok(true)
+}
