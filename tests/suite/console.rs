@@ -32,7 +32,7 @@ fn on_terminal(words: &[std::ffi::OsString], typed: &str) -> Result<(String, Opt
     master.write_all(typed.as_bytes())?;
     let mut shown = Vec::new();
     // EIO is the end: nobody has the other side open.
-    let _ = master.read_to_end(&mut shown);
+    drop(master.read_to_end(&mut shown));
     Ok((String::from_utf8_lossy(&shown).replace('\r', ""), child.wait()?.code()))
 }
 
@@ -63,7 +63,7 @@ fn the_size_of_the_config_counts_before_the_callers() -> Result<()> {
     let mut master = File::from(accept(&listener)?);
     bundle.verb("start")?.succeeds_silently()?;
     let mut shown = String::new();
-    let _ = master.read_to_string(&mut shown);
+    drop(master.read_to_string(&mut shown));
     assert_eq!(shown.trim_end(), "11 22");
     bundle.becomes("stopped")?;
     bundle.verb("delete")?.succeeds_silently()
@@ -89,7 +89,7 @@ fn a_terminal_goes_over_the_socket_even_by_a_long_path() -> Result<()> {
     let mut master = File::from(accept(&listener)?);
     bundle.verb("start")?.succeeds_silently()?;
     let mut shown = String::new();
-    let _ = master.read_to_string(&mut shown);
+    drop(master.read_to_string(&mut shown));
     assert_eq!(shown.replace('\r', ""), "from inside\n/dev/pts/0\n");
     bundle.becomes("stopped")?;
     bundle.verb("delete")?.succeeds_silently()
