@@ -145,7 +145,9 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "exec",
         about: "Run a further program in a container",
-        details: "",
+        details: "pura exec ID CMD...             runs it as the container's own user, with its environment\n\
+                  pura exec --process FILE ID     runs what the file says, as engines do\n\n\
+                  Returns the program's exit status. What is left out is the container's own.",
         flags: &[&[
             flag("process", Some('p'), Value::One("FILE"), "The process, as an object of OCI"),
             flag("detach", Some('d'), Value::None, "Return as soon as the program runs"),

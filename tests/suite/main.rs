@@ -12,6 +12,7 @@ mod cli;
 mod crash;
 mod delete;
 mod devices;
+mod docs;
 mod engine_configs;
 mod env;
 mod errors;
