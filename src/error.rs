@@ -366,6 +366,38 @@ mod tests {
         assert_eq!(warning.into_error().to_string(), "cannot degrade under --strict: no subordinate ids [PURA-110]");
     }
 
+    /// The variants as this file has them: number, name, and whether the description says that it is a warning.
+    fn declared() -> Vec<(u32, String, bool)> {
+        let all = include_str!("error.rs").split_once("pub enum Code {").unwrap().1.split_once("\n}").unwrap().0;
+        let mut is_warning = false;
+        let mut found = Vec::new();
+        for line in all.lines().map(str::trim) {
+            if let Some(description) = line.strip_prefix("/// ") {
+                is_warning = description.starts_with("Warning:");
+            } else if let Some((name, number)) = line.trim_end_matches(',').split_once(" = ") {
+                found.push((number.parse().unwrap(), name.to_owned(), is_warning));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_code_has_its_row_in_docs_errors_md_in_order() {
+        let rows = include_str!("../docs/errors.md").lines().filter(|line| line.ends_with('|'));
+        let rows: Vec<Vec<_>> = rows.map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect()).collect();
+        let codes = rows.iter().filter(|row| row.get(1).is_some_and(|name| name.starts_with('`')));
+        let documented: Vec<_> =
+            codes.clone().map(|row| (row[0].parse::<u32>().unwrap(), row[1].trim_matches('`').to_owned())).collect();
+        let declared = declared();
+        let names: Vec<_> = declared.iter().map(|(number, name, _)| (*number, name.clone())).collect();
+        assert_eq!(documented, names);
+        for (row, (_, name, is_warning)) in codes.zip(&declared) {
+            let kinds = if *is_warning { &["warning", "both"][..] } else { &["error", "both"] };
+            assert!(kinds.contains(&row[2]) && row.len() == 5, "{name}: {row:?}");
+            assert_eq!(row[0].len(), 3, "{name}: a code is printed with three digits");
+        }
+    }
+
     #[test]
     fn only_a_program_is_no_such_file_or_directory() {
         assert_eq!(plain(Errno::ENOENT), "does not exist");

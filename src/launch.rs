@@ -11,10 +11,10 @@ use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
 use crate::{
     console::Console,
     error::{Code, Context as _, Error, Result, Warning},
-    host::Host,
+    host::{Host, refusal},
     init::Init,
     plan::{
-        Input, Meeting, Plan, Slot,
+        Input, Meeting, Op, Plan, Slot,
         ids::{UserNamespace, Writer},
     },
     sys::{self, exec::Vectors, fd::Slots, process::Fork},
@@ -120,7 +120,7 @@ impl Container {
             mappers = Some(idmap::start_mappers(self.init, maps)?);
         }
         for meeting in plan.meetings() {
-            let descriptor = self.reach(plan, link, meeting)?;
+            let descriptor = self.reach(plan, host, link, meeting)?;
             match meeting {
                 Meeting::MapIds => map_ids(plan, host, self.init, mappers.take())?,
                 Meeting::Console => self.take_console(descriptor)?,
@@ -135,14 +135,14 @@ impl Container {
     }
 
     /// Hears init out until it has reached the meeting; what it has brought along.
-    fn reach(&mut self, plan: &Plan, link: BorrowedFd<'_>, meeting: Meeting) -> Result<Option<OwnedFd>> {
+    fn reach(&mut self, plan: &Plan, host: &Host, link: BorrowedFd<'_>, meeting: Meeting) -> Result<Option<OwnedFd>> {
         loop {
             let (heard, descriptor) = link::receive_with(link);
             match heard {
                 Heard::Report(Report::At(at)) if at == meeting as u32 => return Ok(descriptor),
                 Heard::Report(Report::Warned { step, errno }) => self.warnings.push(plan.explain_warning(step, errno)),
                 Heard::Report(Report::Reborn(pid)) if plan.has_rebirth() => self.follow(pid),
-                Heard::Report(Report::Failed { step, errno }) => return Err(plan.explain(step, errno)),
+                Heard::Report(Report::Failed { step, errno }) => return Err(failed(plan, host, step, errno)),
                 Heard::End => return Err(self.obituary()),
                 other @ (Heard::Report(Report::At(_) | Report::Reborn(_)) | Heard::Nonsense) => {
                     let why = format!("init was to reach {meeting:?}, but sent {other:?}");
@@ -180,6 +180,15 @@ impl Container {
     pub fn restore_signals(&self) {
         let _ = sys::signal::restore(&self.mask);
     }
+}
+
+/// Why a step of init failed. What a new user namespace grants may have been taken again: that has a cause of its own.
+fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
+    let op = usize::try_from(step).ok().and_then(|step| plan.ops.get(step));
+    let needs_only_the_namespace = matches!(op, Some(Op::WriteProc { .. } | Op::Unshare(_) | Op::Propagate { .. }));
+    let is_new = matches!(plan.ids.user_namespace, UserNamespace::Create { .. });
+    let restricted = if is_new && needs_only_the_namespace { refusal::restricted(host, errno) } else { None };
+    restricted.unwrap_or_else(|| plan.explain(step, errno))
 }
 
 /// End of file: exec has closed the link. If death did, the wait that follows tells.
@@ -246,7 +255,7 @@ fn raise_limits(plan: &Plan, init: Pid) -> Result<()> {
 
 /// Why clone made no process.
 fn refused(plan: &Plan, host: &Host, errno: Errno) -> Error {
-    crate::host::refusal::explain(plan.clone_flags, host, errno)
+    refusal::explain(plan.clone_flags, host, errno)
 }
 
 /// `start`: releases init, which waits on the connection.

@@ -49,7 +49,11 @@ fn tree(verb: Option<&OsStr>) -> Command {
     let verbs = if named.is_empty() { VERBS.iter().collect() } else { named };
     Command::new("pura")
         .about("A rootless, userns-first OCI container runtime")
-        .after_help("Try: pura run -- sh -c 'id; ls /'")
+        .after_help(
+            "Try:\n  pura run -- sh -c 'id; ls /'   a command on this machine's own root, which it cannot change\n  \
+             pura plan -- id                all that this would do, and nothing done\n\n\
+             pura VERB --help says more. No root is needed, and no set-up.",
+        )
         .args_override_self(true)
         .override_usage("pura [OPTIONS] <COMMAND>")
         .args(GLOBALS.iter().map(table::Flag::arg))

@@ -75,8 +75,13 @@ pub const GLOBALS: &[Flag] = &[
     flag("log-format", None, Value::One("FORMAT"), "text or json"),
     flag("log-level", None, Value::One("LEVEL"), "error, warning, info or debug"),
     flag("debug", None, Value::None, "The same as --log-level debug"),
-    flag("systemd-cgroup", Some('s'), Value::None, "Let systemd make the container's cgroup"),
-    flag("cgroup-manager", None, Value::One("DRIVER"), "cgroupfs, systemd or disabled"),
+    flag("systemd-cgroup", Some('s'), Value::None, "Accepted from engines; pura makes the cgroup itself"),
+    flag(
+        "cgroup-manager",
+        None,
+        Value::One("DRIVER"),
+        "cgroupfs, or disabled for no cgroup; systemd is taken as cgroupfs",
+    ),
     flag("userns", None, Value::One("MODE"), "auto, keep-id, single or inherit [env: PURA_USERNS]"),
     flag("strict", None, Value::None, "Make every degradation an error [env: PURA_STRICT=1]"),
     flag("rootless", None, Value::Optional("BOOL"), ""),
@@ -134,14 +139,17 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "create",
         about: "Create a container that waits for start",
-        details: "",
+        details: "Init then waits, with everything but the program in place: pura start ID runs it.\n\
+                  By hand, pura run is shorter.",
         flags: &[CREATE],
         operands: &[ID],
     },
     Verb {
         name: "exec",
         about: "Run a further program in a container",
-        details: "",
+        details: "pura exec ID CMD...             runs it as the container's own user, with its environment\n\
+                  pura exec --process FILE ID     runs what the file says, as engines do\n\n\
+                  Returns the program's exit status. What is left out is the container's own.",
         flags: &[&[
             flag("process", Some('p'), Value::One("FILE"), "The process, as an object of OCI"),
             flag("detach", Some('d'), Value::None, "Return as soon as the program runs"),
@@ -158,12 +166,25 @@ pub const VERBS: &[Verb] = &[
         ]],
         operands: &[Operand { name: "WORDS", required: false, rest: true, help: "The container, and the command" }],
     },
-    Verb { name: "start", about: "Start the program of a created container", details: "", flags: &[], operands: &[ID] },
-    Verb { name: "state", about: "Print the state of a container as JSON", details: "", flags: &[], operands: &[ID] },
+    Verb {
+        name: "start",
+        about: "Start the program of a created container",
+        details: "Returns when the program runs, or with the reason why it does not.",
+        flags: &[],
+        operands: &[ID],
+    },
+    Verb {
+        name: "state",
+        about: "Print the state of a container as JSON",
+        details: "Its status is creating, created, running, paused or stopped.",
+        flags: &[],
+        operands: &[ID],
+    },
     Verb {
         name: "kill",
         about: "Send a signal to a container",
-        details: "",
+        details: "pura kill ID             asks process 1 to end\n\
+                  pura kill --all ID KILL  ends every process",
         flags: &[&[
             flag("all", Some('a'), Value::None, "To every process of the container"),
             flag("regex", Some('r'), Value::None, "ID is a pattern of ids"),
@@ -173,7 +194,8 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "delete",
         about: "Remove a container that is stopped or was never started",
-        details: "",
+        details: "A running one, or one whose creation was cut short, needs --force: success then says that nothing of it\n\
+                  is left.",
         flags: &[&[
             flag("force", Some('f'), Value::None, "End it first; an unknown id is no error"),
             flag("regex", Some('r'), Value::None, "ID is a pattern of ids"),
@@ -183,7 +205,7 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "list",
         about: "List the caller's containers",
-        details: "",
+        details: "Entries that are damaged are left out; pura delete --force ID removes them.",
         flags: &[&[
             flag("format", Some('f'), Value::One("FORMAT"), "table or json"),
             flag("quiet", Some('q'), Value::None, "Ids only"),
@@ -193,7 +215,8 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "plan",
         about: "Print what run would do, step by step",
-        details: "",
+        details: "pura plan -- CMD...     plans a command\n\
+                  pura plan [-b BUNDLE]   plans an OCI bundle",
         flags: &[RUN, CREATE, ZERO_CONFIG],
         operands: &[Operand {
             name: "WORDS",
@@ -205,7 +228,7 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "spec",
         about: "Write a config.json that runs for the caller",
-        details: "",
+        details: "Then: a root filesystem in the directory rootfs beside it, the program in process.args, and pura run NAME.",
         flags: &[&[
             flag("bundle", Some('b'), Value::One("DIR"), "Where to write it [default: .]"),
             flag("file", Some('f'), Value::One("FILE"), "Another name for it; - is standard output"),

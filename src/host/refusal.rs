@@ -7,6 +7,8 @@ use nix::errno::Errno;
 use super::Host;
 use crate::error::{Code, Error};
 
+const CAP_SYS_ADMIN: u8 = 21;
+
 /// What tells the causes apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
@@ -51,8 +53,25 @@ pub fn explain(flags: u64, host: &Host, errno: Errno) -> Error {
     classify(&gather(host), errno)
 }
 
+/// Why the first steps in a new user namespace fail: Ubuntu's `AppArmor` lets a program without a profile make one, and
+/// takes its capabilities. Nothing when it is not that.
+pub fn restricted(host: &Host, errno: Errno) -> Option<Error> {
+    let switch = number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+    restriction(switch == Some(1) && !host.caller.has(CAP_SYS_ADMIN), errno)
+}
+
+fn restriction(is_restricted: bool, errno: Errno) -> Option<Error> {
+    let why = "AppArmor takes its capabilities (kernel.apparmor_restrict_unprivileged_userns is 1)";
+    let fix = "a profile for pura that allows userns: docs/rootless.md has one";
+    (is_restricted && matches!(errno, Errno::EPERM | Errno::EACCES))
+        .then(|| Error::new(Code::UsernsAppArmor, "use a new user namespace", why).fix(fix))
+}
+
+fn number(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
 fn gather(host: &Host) -> Facts {
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
     let label =
         fs::read_to_string("/proc/self/attr/current").ok().map(|label| label.trim_end_matches(['\n', '\0']).to_owned());
     Facts {
@@ -127,5 +146,14 @@ mod tests {
         ] {
             assert_eq!(classify(&facts, errno).code(), code, "{errno} {facts:?}");
         }
+    }
+
+    #[test]
+    fn capabilities_that_apparmor_takes_are_told_from_any_other_refusal() {
+        let code = |is_restricted, errno| restriction(is_restricted, errno).map(|error| error.code());
+        for errno in [Errno::EPERM, Errno::EACCES] {
+            assert_eq!((code(true, errno), code(false, errno)), (Some(Code::UsernsAppArmor), None));
+        }
+        assert_eq!(code(true, Errno::ENOSPC), None);
     }
 }

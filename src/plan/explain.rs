@@ -123,7 +123,11 @@ impl Plan {
             }
             _ => {
                 let (what, why) = (self.what(index, op), self.why(op, errno));
-                let error = Error::new(code(op, errno), what, why);
+                let code = match op {
+                    Op::WriteProc { file, .. } if self.text(file) != c"/proc/self/oom_score_adj" => Code::MapRefused,
+                    _ => code(op, errno),
+                };
+                let error = Error::new(code, what, why);
                 match fix(op, errno) {
                     Some(fix) => error.fix(fix),
                     None => error,
@@ -293,8 +297,6 @@ fn lossy(text: &CStr) -> String {
 #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
 fn code(op: Op, errno: Errno) -> Code {
     match op {
-        Op::WriteProc { .. } if errno == Errno::EACCES => Code::Rlimit,
-        Op::WriteProc { .. } => Code::MapRefused,
         Op::SetNs { .. } => Code::Join,
         Op::Unshare(_) => Code::Namespace,
         Op::SetIds { .. } => Code::UserUnmapped,
@@ -312,7 +314,7 @@ fn code(op: Op, errno: Errno) -> Code {
         Op::MountOverlay { .. } => Code::Overlay,
         Op::PivotRoot(_) | Op::MoveRoot(_) => Code::PivotRoot,
         Op::Mask(_) | Op::ReadOnly(_) => Code::Mask,
-        Op::Rlimit { .. } => Code::Rlimit,
+        Op::WriteProc { .. } | Op::Rlimit { .. } => Code::Rlimit,
         Op::Bounding(_) | Op::Capabilities { .. } | Op::Ambient(_) => Code::Capabilities,
         Op::MakeCwd(_) | Op::EnterCwd(_) => Code::Cwd,
         _ => {

@@ -72,3 +72,17 @@ fn changes(personality: &LinuxPersonality) -> bool {
     personality.domain() != LinuxPersonalityDomain::PerLinux
         || personality.flags().as_ref().is_some_and(|flags| !flags.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_refused_fields_are_those_of_docs_spec_conformance_md() {
+        let quoted = |text: &'static str| text.split('"').nth(1);
+        let table = include_str!("unsupported.rs").split_once("let found = [").unwrap().1.split_once("];").unwrap().0;
+        let refused: Vec<_> = table.lines().filter(|line| !line.contains("//")).filter_map(quoted).collect();
+        let page = include_str!("../../docs/spec-conformance.md").split_once("## Refused").unwrap().1;
+        let page = page.split_once("## ").unwrap().0;
+        let rows: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        assert_eq!(refused, rows, "docs/spec-conformance.md lists what is refused, in the order of this file");
+    }
+}

@@ -13,6 +13,7 @@ mod console;
 mod crash;
 mod delete;
 mod devices;
+mod docs;
 mod engine_configs;
 mod env;
 mod errors;
