@@ -12,6 +12,9 @@ mod spec;
 mod start;
 mod state;
 
+#[cfg(test)]
+pub(crate) use spec::config as default_spec;
+
 use std::{io::Write as _, os::fd::RawFd};
 
 use crate::{

@@ -128,7 +128,7 @@ impl Making<'_> {
     }
 
     fn intent(&self, leaf: Option<&Leaf>) -> Result<Intent> {
-        let creator = Identity::of(std::process::id().cast_signed());
+        let creator = Identity::own();
         Ok(Intent {
             version: crate::store::VERSION,
             boot_id: boot_id(),
@@ -228,7 +228,9 @@ impl Drop for Ours {
 /// Makes this process what the steps that follow take for granted.
 pub fn prepare_process(host: &Host) -> Result<()> {
     // What pura makes has the modes that it says; the program gets the caller's mask, or the config's.
-    let _ = sys::process::set_umask(host::UMASK);
+    if host.caller.umask != host::UMASK {
+        let _ = sys::process::set_umask(host::UMASK);
+    }
     // Ignored, it would let the kernel reap our children before we have heard of their end.
     if host.caller.ignored >> (libc::SIGCHLD - 1) & 1 == 1 {
         crate::error::Context::doing(sys::signal::set_default(libc::SIGCHLD), Code::Bug, || {

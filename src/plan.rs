@@ -8,6 +8,8 @@ pub mod compile;
 mod devices;
 mod draft;
 mod explain;
+#[cfg(test)]
+mod golden;
 mod identity;
 pub mod ids;
 pub mod join;
@@ -17,6 +19,8 @@ mod namespaces;
 pub mod options;
 mod paths;
 mod rootfs;
+#[cfg(test)]
+pub(crate) mod sample;
 mod terminal;
 
 pub use assembly::{Assembly, Layer};
@@ -84,6 +88,8 @@ pub enum Target {
     File,
     /// A directory to which no link leads: `/proc` and `/sys` of an image may be links to a fake (CVE-2019-16884).
     RealDirectory,
+    /// Whatever is there already: nothing is made.
+    Present,
 }
 
 /// One step of init: one kernel-sized action. It never reads the config, and branches only on an errno that it names.
@@ -139,7 +145,7 @@ pub enum Op {
         /// `MS_PRIVATE` and the like.
         flags: u64,
     },
-    /// Set the propagation of the mount in a slot.
+    /// Set the propagation of the mount in a slot, which may be a file. On ENOSYS, of a directory only: `mount(2)`.
     PropagateMount {
         /// Its root.
         mount: Slot,
@@ -229,12 +235,14 @@ pub enum Op {
         /// All mounts below it.
         recursive: bool,
     },
-    /// Change flags and options of a mount and its filesystem: `MS_REMOUNT`. Locked flags are kept.
+    /// Change flags and options of a mount and its filesystem: `MS_REMOUNT`. Other flags that it has are kept.
     Remount {
         /// Its root.
         mount: Slot,
         /// `MS_*`.
         flags: u64,
+        /// Those that are not kept.
+        clear: u64,
         /// Options for the filesystem.
         data: Text,
     },

@@ -57,7 +57,8 @@ fn text() -> serde_json::Result<String> {
     serde_json::to_string_pretty(&config)
 }
 
-fn config() -> Spec {
+/// The config itself, for whoever needs one that engines would send.
+pub(crate) fn config() -> Spec {
     let mut root = Root::default();
     root.set_path(PathBuf::from("rootfs")).set_readonly(Some(true));
     let mut linux = defaults::linux();

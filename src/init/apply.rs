@@ -41,7 +41,11 @@ impl Init<'_> {
             Op::SetGroups => sys::process::set_groups(self.plan.groups()),
             Op::Hostname(name) => sys::process::set_hostname(self.plan.text(name)),
             Op::Domainname(name) => sys::process::set_domainname(self.plan.text(name)),
-            Op::LoopbackUp => sys::net::loopback_up(),
+            Op::LoopbackUp => {
+                let socket = sys::net::loopback_up()?;
+                self.fill(Slot::TARGET, socket);
+                Ok(())
+            }
             Op::NewKeyring => sys::process::new_keyring().or_else(|errno| self.warn(step, errno)),
             Op::Rlimit { resource, soft, hard } => sys::process::set_rlimit(0, resource, soft, hard),
             Op::Bounding(kept) => sys::caps::limit_bounding(kept),
@@ -66,7 +70,10 @@ impl Init<'_> {
             Op::Execute => Err(sys::exec::exec(self.program.ok_or(Errno::ENOENT)?, self.vectors)),
             Op::Propagate { path, flags } => sys::mount::set_propagation(self.plan.text(path), flags),
             Op::PropagateMount { mount, flags } => {
-                self.enter(mount).and_then(|()| sys::mount::set_propagation_here(flags))
+                match sys::mount::set_propagation_of(self.slots.get(mount.index())?, flags) {
+                    Err(Errno::ENOSYS) => self.enter(mount).and_then(|()| sys::mount::set_propagation_here(flags)),
+                    done => done,
+                }
             }
             Op::OpenTree { path, recursive, into } => self.open_tree(path, recursive, into),
             Op::OpenPath { path, into } => {
@@ -84,10 +91,10 @@ impl Init<'_> {
             Op::MountOverlay { lower, data, on } => self.mount_overlay(step, lower, data, on),
             Op::MoveMount { tree, on, .. } => self.move_mount(tree, on),
             Op::SetAttributes { mount, set, clear, recursive } => self.set_attributes(mount, set, clear, recursive),
-            Op::Remount { mount, flags, data } => {
-                let locked = sys::mount::locked_flags(self.slots.get(mount.index())?)?;
+            Op::Remount { mount, flags, clear, data } => {
+                let kept = sys::mount::locked_flags(self.slots.get(mount.index())?)?;
                 self.enter(mount)?;
-                sys::mount::remount_here(flags | locked, self.plan.text(data))
+                sys::mount::remount_here(flags | kept & !clear, self.plan.text(data))
             }
             Op::Enter(slot) => self.enter(slot),
             Op::Device { source, name } => self.device(source, name),
@@ -260,12 +267,18 @@ impl Init<'_> {
 
     /// What covers a path, and the path, stay in the slots of every mount: the next sweep closes them together.
     fn mask(&mut self, path: Text) -> nix::Result<()> {
+        // Most are directories, of which the open alone tells; a file takes a second one instead of a question.
+        let root = self.slots.get(Slot::ROOT.index())?;
+        match sys::path::open(root, self.plan.text(path), REFERENCE | OFlag::O_DIRECTORY, IN_ROOT) {
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::ENOTDIR) => {}
+            found => {
+                self.fill(Slot::TARGET, found?);
+                return self.mask_directory(path);
+            }
+        }
         if !self.find_cover(path)? {
             return Ok(());
-        }
-        let target = self.slots.get(Slot::TARGET.index())?;
-        if sys::path::stat(target)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
-            return self.mask_directory(path);
         }
         if self.slots.get(Slot::NULL.index()).is_err() {
             let dev = self.slots.get(Slot::DEV.index())?;

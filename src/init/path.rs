@@ -23,13 +23,16 @@ const LONGEST: usize = 4096;
 /// Never `O_CREAT` and never a whole path: each part is made by name in a directory that was opened before, so that a
 /// container that shares the root and swaps links cannot lead us out (CVE-2021-30465, CVE-2024-45310).
 pub(super) fn find(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<OwnedFd> {
-    let last = if target == Target::File { REFERENCE } else { REFERENCE | OFlag::O_DIRECTORY };
+    let last = match target {
+        Target::File | Target::Present => REFERENCE,
+        Target::Directory | Target::RealDirectory => REFERENCE | OFlag::O_DIRECTORY,
+    };
     let resolve = match target {
-        Target::Directory | Target::File => IN_ROOT,
+        Target::Directory | Target::File | Target::Present => IN_ROOT,
         Target::RealDirectory => IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS,
     };
     match open(root, path, last, resolve) {
-        Err(Errno::ENOENT) => {}
+        Err(Errno::ENOENT) if target != Target::Present => {}
         done => return done,
     }
     let mut buffer = [0_u8; LONGEST];
@@ -73,6 +76,17 @@ fn make(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<Made> 
             // Another container on the same root was faster, or a link has the name.
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),
+        }
+        // A directory, as nearly always: the open alone says that it is one, and no link.
+        if !is_file {
+            match open(parent, name, REFERENCE | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY, IN_ROOT) {
+                Err(Errno::ENOTDIR | Errno::ELOOP) => {}
+                opened => {
+                    above = Some(opened?);
+                    from = end;
+                    continue;
+                }
+            }
         }
         let opened = open(parent, name, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
         if crate::sys::path::stat(opened.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFLNK {

@@ -34,7 +34,7 @@ pub enum Layer {
 impl Draft<'_> {
     /// Builds the root on a tmpfs over the container's own state directory: seen by init alone, and gone with it.
     pub(super) fn assemble(&mut self, assembly: &Assembly) -> Result<()> {
-        let scratch = self.slot();
+        let scratch = self.slot()?;
         let state = self.text(self.order.state.as_os_str().as_bytes())?;
         self.step(Op::OpenPath { path: state, into: Slot::TARGET });
         let (kind, data) = (self.text("tmpfs")?, self.text("mode=0755")?);

@@ -1,5 +1,8 @@
 //! The order of everything. Each step that must precede another says so, and a test holds it to that.
 
+#[cfg(test)]
+mod laws;
+
 use oci_spec::runtime::Spec;
 
 pub use super::draft::Order;
@@ -15,10 +18,10 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     die_with_parent(&mut draft);
     // Early, not at exec: the writer of a pipe that the caller leaked to us must see end-of-file while we wait.
     draft.step(Op::Sweep { kept: u16::MAX });
-    // Before anything that needs a capability: those come with the user namespace.
-    draft.namespaces()?;
     // While our /proc files are still ours: they belong to root as soon as we are not dumpable or change ids.
     draft.early_limits()?;
+    // Before anything that needs a capability: those come with the user namespace.
+    draft.namespaces()?;
     draft.step(Op::NewSession);
     // Before the first mount: nothing that we mount may appear outside.
     draft.isolate_mounts()?;
@@ -29,7 +32,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.devices()?;
     // Here, with all mounts made and the old root still in place, is where createRuntime hooks belong.
     draft.enter_root();
-    let terminal = draft.open_terminal(true);
+    let terminal = draft.open_terminal(true)?;
     // After the mounts that they cover, and after the root has been entered, so that no path of theirs is outside.
     draft.names()?;
     draft.masks()?;
@@ -61,29 +64,4 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
 /// Until `Created`, init dies with the parent. To be repeated after each change of ids, which clears it: `prctl(2)`.
 pub(super) fn die_with_parent(draft: &mut Draft<'_>) {
     draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: libc::SIGKILL.unsigned_abs().into() });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::{Caller, Kind, Named};
-    use std::path::Path;
-
-    #[test]
-    fn init_no_longer_dies_with_its_parent_when_it_waits_to_be_released() {
-        let spec = Spec::default();
-        let mounts = spec.mounts().iter().flatten().count();
-        let named = Named { root: Some(Kind::Directory), sources: vec![None; mounts], ..Named::default() };
-        let caller = Caller { uid: 1000, gid: 1000, ..Caller::default() };
-        let host = Host { caller, initial_userns: true, named, ..Host::default() };
-        let (bundle, state) = (Path::new("/b"), Path::new("/s"));
-        let order =
-            Order { bundle, state, waits: true, clamps: false, no_pivot: false, new_keyring: false, assembly: None };
-        let plan = container(&spec, &host, UsernsMode::Single, &order).unwrap();
-        let last = |wanted: fn(&Op) -> bool| plan.ops().iter().rposition(wanted).unwrap();
-        let cleared = last(|op| matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 0 }));
-        let set = last(|op| matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 1.. }));
-        let created = last(|op| matches!(op, Op::Meet(Meeting::Created)));
-        assert!(set < cleared && cleared < created, "{set} {cleared} {created}");
-    }
 }

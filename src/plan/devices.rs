@@ -1,6 +1,8 @@
 //! `/dev`: the devices and links that every container has, config-linux.md "Default Devices".
 
-use super::{Op, Slot, Target, draft::Draft};
+use std::path::Path;
+
+use super::{Op, Slot, Target, draft::Draft, paths::inside};
 use crate::error::Result;
 
 /// Bound from the host, because a user namespace may not make nodes: `mknod(2)`.
@@ -40,6 +42,26 @@ impl Draft<'_> {
     /// Whether the config itself mounts something exactly there.
     fn has_mount_on(&self, path: &str) -> bool {
         let mounts = self.spec.mounts().as_deref().unwrap_or_default();
-        mounts.iter().any(|mount| mount.destination().as_os_str() == path)
+        mounts.iter().any(|mount| inside(mount.destination()) == Path::new(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::{cli::UsernsMode, plan::sample};
+    use serde_json::json;
+
+    #[test]
+    fn what_the_config_mounts_in_dev_wins_however_it_is_written() {
+        for destination in ["/dev/null", "dev/null", "/dev//null", "/dev/./null", "/x/../dev/null"] {
+            let mounts = json!([{"destination": destination, "source": "/etc/f", "options": ["bind"]}]);
+            let spec = json!({"ociVersion": "1.3.0", "root": {"path": "r"}, "mounts": mounts});
+            let spec = serde_json::from_value(spec).unwrap();
+            let plan = sample::compile(&spec, sample::user(), UsernsMode::Single, false, 0).unwrap();
+            let devices = plan.ops().iter().filter(|op| matches!(op, Op::Device { .. })).count();
+            assert_eq!(devices, NODES.len() - 1, "{destination}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     ids::Ids,
 };
 use crate::{
-    error::{Result, Warning},
+    error::{Code, Error, Result, Warning},
     host::Host,
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Draft<'a> {
     pub(super) host: &'a Host,
     pub(super) order: &'a Order<'a>,
     pub(super) plan: Plan,
+    /// Mounts that become read-only once all that belongs into them is made: slot, and place in the config.
+    pub(super) late_read_only: Vec<(Slot, String)>,
 }
 
 impl<'a> Draft<'a> {
@@ -63,7 +65,7 @@ impl<'a> Draft<'a> {
             warnings: Vec::new(),
             notes: Vec::new(),
         };
-        Self { spec, host, order, plan }
+        Self { spec, host, order, plan, late_read_only: Vec::new() }
     }
 
     /// Adds a step that config.json did not ask for.
@@ -81,17 +83,20 @@ impl<'a> Draft<'a> {
         self.plan.arena.intern(bytes.as_ref())
     }
 
-    /// A slot of its own, which sweeps spare.
-    pub(super) fn slot(&mut self) -> Slot {
-        let slot = Slot(u16::try_from(self.plan.slots).unwrap_or(u16::MAX));
+    /// A slot of its own, which sweeps spare. An error when they are used up: two steps must never share one.
+    pub(super) fn slot(&mut self) -> Result<Slot> {
+        let free = u16::try_from(self.plan.slots).ok().filter(|slot| *slot < u16::MAX);
+        let slot = free.ok_or_else(|| {
+            Error::new(Code::Exhausted, "use config.json", "it needs more than 65,000 files to be open at once")
+        })?;
         self.plan.slots += 1;
-        slot
+        Ok(Slot(slot))
     }
 
-    pub(super) fn input(&mut self, input: Input) -> Slot {
-        let slot = self.slot();
+    pub(super) fn input(&mut self, input: Input) -> Result<Slot> {
+        let slot = self.slot()?;
         self.plan.inputs.push((slot, input));
-        slot
+        Ok(slot)
     }
 
     pub(super) fn warn(&mut self, warning: Warning) {
@@ -113,5 +118,25 @@ impl<'a> Draft<'a> {
     /// Whether a new namespace of this kind is made for the container.
     pub(super) fn is_new(&self, kind: LinuxNamespaceType) -> bool {
         matches!(self.namespace(kind), Some((_, None)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::{cli::UsernsMode, plan::sample};
+
+    #[test]
+    fn no_two_steps_share_a_slot_and_too_many_are_an_error() {
+        let bind = serde_json::json!({"destination": "/d", "source": "/s", "options": ["bind"]});
+        let map = serde_json::json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+        let spec = serde_json::json!({
+            "ociVersion": "1.3.0", "root": {"path": "r"}, "mounts": vec![bind; 65_600],
+            "linux": {"namespaces": [{"type": "user"}], "uidMappings": map, "gidMappings": map}
+        });
+        let spec = serde_json::from_value(spec).unwrap();
+        let error = sample::compile(&spec, sample::user(), UsernsMode::Unset, false, 0).unwrap_err();
+        assert_eq!(error.code(), Code::Exhausted, "{error}");
     }
 }

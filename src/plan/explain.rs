@@ -47,6 +47,7 @@ impl Plan {
             Op::OpenPath { path, .. } => format!("open {}", text(path)),
             Op::BindRoot { path, .. } => format!("make {} the root", text(path)),
             Op::FindTarget { path, target: Target::File, .. } => format!("find the file {}", text(path)),
+            Op::FindTarget { path, target: Target::Present, .. } => format!("find {}", text(path)),
             Op::FindTarget { path, .. } => format!("find the directory {}", text(path)),
             Op::Mount { kind, data, flags, .. } => {
                 format!("mount {} ({})", lossy(self.text(kind)), words(flags, self.text(data)))
@@ -63,7 +64,11 @@ impl Plan {
                     if recursive { ", recursively" } else { "" }
                 )
             }
-            Op::Remount { flags, data, .. } => format!("remount ({})", words(flags, self.text(data))),
+            Op::Remount { flags, clear: 0, data, .. } => format!("remount ({})", words(flags, self.text(data))),
+            Op::Remount { flags, clear, data, .. } => {
+                format!("remount ({}), without {}", words(flags, self.text(data)), words(clear, c""))
+            }
+            Op::Enter(Slot::ROOT) => "enter the root".to_owned(),
             Op::Enter(_) => "enter it".to_owned(),
             Op::Device { source, name } => format!("bind the device {} on {}", text(source), text(name)),
             Op::Link { target, name } => format!("link {} to {}", text(name), text(target)),
@@ -113,6 +118,9 @@ impl Plan {
         };
         let error = match op {
             Op::FindProgram | Op::Execute => return self.explain_program(errno, op == Op::Execute),
+            Op::Enter(Slot::ROOT) if place == "process.cwd" => {
+                Error::new(Code::Cwd, "chdir to cwd \"/\"", errno.desc().to_lowercase())
+            }
             Op::MakeCwd(_) | Op::EnterCwd(_) => {
                 let why = if errno == Errno::EXDEV {
                     "it is outside of the root".to_owned()
@@ -178,6 +186,7 @@ impl Plan {
             Op::SetAttributes { .. } | Op::Remount { .. } | Op::PropagateMount { .. } => {
                 format!("{}{}", self.describe(op), target().unwrap_or_default())
             }
+            Op::FindTarget { target: Target::Present, .. } => self.describe(op),
             Op::FindTarget { path, .. } => format!("make the mount point {:?}", lossy(self.text(path))),
             _ => self.describe(op),
         }
@@ -201,7 +210,7 @@ impl Plan {
             Op::FindTarget { target: Target::RealDirectory, .. } if errno == Errno::ELOOP => {
                 "it is a link in the image".to_owned()
             }
-            Op::SetAttributes { .. } if errno == Errno::EPERM => {
+            Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => {
                 "a flag of the source is locked: a user namespace may not clear nosuid, nodev, noexec or ro".to_owned()
             }
             // The kernel's word for a file over a directory, and the reverse.
@@ -308,7 +317,7 @@ fn code(op: Op, errno: Errno) -> Code {
         Op::OpenTree { .. } | Op::OpenPath { .. } => Code::BindSource,
         Op::Mount { .. } if errno == Errno::ENODEV || errno == Errno::EPERM => Code::FilesystemType,
         Op::Mount { .. } | Op::MountTmpfs { .. } | Op::Remount { .. } if errno == Errno::EINVAL => Code::MountOption,
-        Op::SetAttributes { .. } if errno == Errno::EPERM => Code::LockedFlag,
+        Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => Code::LockedFlag,
         Op::Device { .. } => Code::Device,
         Op::OpenConsole { .. } | Op::BindConsole(_) | Op::TakeConsole(_) => Code::NoTerminal,
         Op::MountOverlay { .. } => Code::Overlay,
@@ -330,7 +339,7 @@ fn code(op: Op, errno: Errno) -> Code {
 #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
 fn fix(op: Op, errno: Errno) -> Option<&'static str> {
     match op {
-        Op::SetAttributes { .. } if errno == Errno::EPERM => {
+        Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => {
             Some("drop suid, dev, exec or rw from the mount's options")
         }
         Op::Unshare(_) if errno == Errno::ENOSPC => {

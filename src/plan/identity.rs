@@ -4,7 +4,7 @@ use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 
-use super::{Op, compile::die_with_parent, draft::Draft, ids::UserNamespace};
+use super::{Op, Slot, compile::die_with_parent, draft::Draft, ids::UserNamespace};
 use crate::{
     error::{Code, Error, Result, Warning},
     sys::process::Attribute,
@@ -99,8 +99,14 @@ impl Draft<'_> {
         let [bounding, effective, permitted, inheritable, ambient] = all.map(|set| set & grantable);
         // The kernel's own conditions: effective within permitted, ambient within permitted and inheritable, and
         // nothing can be inherited that is not bounded: capabilities(7).
+        let unbounded = (inheritable | ambient) & !bounding;
+        if unbounded != 0 {
+            let names = wanted_names(wanted, unbounded).join(" ");
+            let what = format!("capabilities outside the bounding set cannot be inherited, and are not: {names}");
+            self.warn(Warning::new(Code::Capabilities, what));
+        }
         let permitted = permitted | effective;
-        let inheritable = inheritable | ambient & permitted;
+        let inheritable = (inheritable | ambient & permitted) & bounding;
         Sets { bounding, effective, permitted, inheritable, ambient: ambient & permitted & inheritable }
     }
 
@@ -115,8 +121,13 @@ impl Draft<'_> {
     /// The program, its arguments, its environment and its directory. Looked up here, so that `create` fails without it.
     pub(super) fn program(&mut self) -> Result<()> {
         let Some(process) = self.spec.process() else { return Ok(()) };
-        let cwd = self.text(process.cwd().as_os_str().as_bytes())?;
-        self.step_for(Op::EnterCwd(cwd), "process.cwd");
+        // The root is open, and where it is nobody can change.
+        let enter = if process.cwd() == Path::new("/") {
+            Op::Enter(Slot::ROOT)
+        } else {
+            Op::EnterCwd(self.text(process.cwd().as_os_str().as_bytes())?)
+        };
+        self.step_for(enter, "process.cwd");
         let args = process.args().as_deref().unwrap_or_default();
         let Some(program) = args.first() else { return Ok(()) };
         for word in args {
@@ -225,6 +236,37 @@ mod tests {
         ];
         for (capability, wanted) in pairs {
             assert_eq!(number(capability), wanted, "{capability}");
+        }
+    }
+
+    fn plan(process: &serde_json::Value) -> crate::plan::Plan {
+        let spec = serde_json::json!({"ociVersion": "1.3.0", "root": {"path": "r"}, "process": process});
+        let spec = serde_json::from_value(spec).unwrap();
+        let mode = crate::cli::UsernsMode::Single;
+        crate::plan::sample::compile(&spec, crate::plan::sample::user(), mode, false, 0).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_inherited_that_is_not_bounded_and_a_warning_says_so() {
+        let sets = serde_json::json!({
+            "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_CHOWN"],
+            "inheritable": ["CAP_KILL", "CAP_CHOWN"], "ambient": ["CAP_CHOWN"]
+        });
+        let plan = plan(&serde_json::json!({"cwd": "/", "user": {}, "args": ["/sh"], "capabilities": sets}));
+        let (kill, chown) = (1 << 5, 1 << 0);
+        let wanted = Op::Capabilities { effective: chown, permitted: kill | chown, inheritable: kill };
+        assert!(plan.ops().contains(&wanted), "{plan}");
+        assert!(!plan.ops().iter().any(|op| matches!(op, Op::Ambient(_))), "{plan}");
+        let warnings: Vec<_> = plan.warnings().iter().map(ToString::to_string).collect();
+        assert!(warnings.iter().any(|text| text.contains("cannot be inherited, and are not: CHOWN")), "{warnings:?}");
+    }
+
+    #[test]
+    fn the_root_is_entered_by_its_descriptor_and_another_directory_by_its_path() {
+        for (cwd, is_root) in [("/", true), ("/.", true), ("/work", false)] {
+            let plan = plan(&serde_json::json!({"cwd": cwd, "user": {}, "args": ["/sh"]}));
+            assert_eq!(plan.ops().contains(&Op::Enter(Slot::ROOT)), is_root, "{plan}");
+            assert_eq!(plan.ops().iter().any(|op| matches!(op, Op::EnterCwd(_))), !is_root, "{plan}");
         }
     }
 }

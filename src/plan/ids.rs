@@ -407,4 +407,13 @@ mod tests {
             assert_eq!(warnings.len(), warned, "{gids}");
         }
     }
+
+    #[test]
+    fn init_denies_setgroups_whatever_its_caller_may_do() {
+        const SETGID: u64 = 1 << 6;
+        let own = host(1000, SETGID, true, &[]);
+        let (ids, _) = decide(&spec(USER), &own, UsernsMode::Single).unwrap();
+        let UserNamespace::Create { writer, deny_setgroups, .. } = ids.user_namespace else { panic!("{ids:?}") };
+        assert!(writer == Writer::Init && deny_setgroups && ids.setgroups_denied);
+    }
 }

@@ -33,7 +33,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     let mut draft = Draft::new(spec, host, order, container.ids.clone());
     draft.plan.warnings = warnings;
     // All namespaces in one call, by the parent: its next child is then born inside all of them.
-    let init = draft.slot();
+    let init = draft.slot()?;
     draft.plan.joined_first.push((init, namespaces(spec, container)));
 
     die_with_parent(&mut draft);
@@ -41,7 +41,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.step(Op::NewSession);
     let root = draft.text("/")?;
     draft.step(Op::OpenPath { path: root, into: Slot::ROOT });
-    let terminal = draft.open_terminal(false);
+    let terminal = draft.open_terminal(false)?;
     draft.home();
     draft.limits()?;
     draft.identity();

@@ -13,6 +13,7 @@ use super::{
     draft::Draft,
     ids::{Ids, UserNamespace},
     options::{self, Options},
+    paths::inside,
 };
 use crate::{
     error::{Code, Error, Result, Warning, plain},
@@ -93,7 +94,7 @@ impl<'a> Draft<'a> {
                 entry.refuse(Code::Unsupported, format!("option {word:?} is not supported by this version of pura"))
             );
         }
-        if entry.mount.destination() == Path::new("/") {
+        if inside(entry.mount.destination()) == Path::new("/") {
             return Err(entry.refuse(Code::Field, "the destination is the root itself"));
         }
         if options.copy_up {
@@ -129,7 +130,11 @@ impl<'a> Draft<'a> {
         self.find(entry, target)?;
         let has_mode = data.iter().any(|word| word.starts_with("mode="));
         let data = self.text(data.join(","))?;
-        let flags = options.mount_flags();
+        let mut flags = options.mount_flags();
+        let late = flags & libc::MS_RDONLY != 0 && kind == "tmpfs" && self.has_more_inside(entry);
+        if late {
+            flags &= !libc::MS_RDONLY;
+        }
         let op = if kind == "tmpfs" && !has_mode {
             Op::MountTmpfs { flags, data, on: Slot::TARGET }
         } else {
@@ -143,7 +148,22 @@ impl<'a> Draft<'a> {
             }
         };
         self.step_for(op, entry.place());
+        if late {
+            let path = self.text(entry.mount.destination().as_os_str().as_bytes())?;
+            let into = self.slot()?;
+            self.step_for(Op::FindTarget { path, target: Target::Present, into }, entry.place());
+            self.late_read_only.push((into, entry.place()));
+        }
         self.propagate(entry, options, true)
+    }
+
+    /// Whether something has still to be made in a new, empty filesystem: devices, a mount point, the working directory.
+    fn has_more_inside(&self, entry: Entry<'_>) -> bool {
+        let own = inside(entry.mount.destination());
+        let is_below = |path: &Path| path != own && path.starts_with(&own);
+        let cwd = self.spec.process().as_ref().is_some_and(|process| is_below(&inside(process.cwd())));
+        let later = self.entries().into_iter().skip(entry.index + 1);
+        cwd || Path::new("/dev") == own || later.into_iter().any(|other| is_below(&inside(other.mount.destination())))
     }
 
     /// The options for the filesystem, without ids that the container does not have.
@@ -208,13 +228,7 @@ impl<'a> Draft<'a> {
             None => self.open_source(entry, options, Some(Slot::TREE))?,
         };
         // While the tree is detached: no mount is writable, or executable, for a moment.
-        for (set, clear, recursive) in [(options.set, options.clear, false), (options.set_all, options.clear_all, true)]
-        {
-            if set | clear != 0 {
-                // The kernel wants what it sets not to be cleared, except for the enumeration of access times.
-                self.step_for(Op::SetAttributes { mount: tree, set, clear, recursive }, entry.place());
-            }
-        }
+        self.attributes(tree, entry, options);
         let is_directory = self.source_kind(entry) == Some(host::Kind::Directory);
         self.find(entry, if is_directory { Target::Directory } else { Target::File })?;
         let path = self.source(entry)?;
@@ -241,7 +255,7 @@ impl<'a> Draft<'a> {
         }
         let path = self.text(source.as_os_str().as_bytes())?;
         let recursive = options.recursive || entry.kind() == "rbind";
-        let into = into.unwrap_or_else(|| self.slot());
+        let into = into.map_or_else(|| self.slot(), Ok)?;
         self.step_for(Op::OpenTree { path, recursive, into }, entry.place());
         Ok(into)
     }
@@ -263,16 +277,27 @@ impl<'a> Draft<'a> {
     }
 
     fn remount(&mut self, entry: Entry<'_>, options: &Options) -> Result<()> {
-        self.find(entry, Target::Directory)?;
+        self.find(entry, Target::Present)?;
         if options.bind {
-            let (set, clear) = (options.set | options.set_all, options.clear | options.clear_all);
-            let recursive = options.recursive;
-            self.step_for(Op::SetAttributes { mount: Slot::TARGET, set, clear, recursive }, entry.place());
-            return Ok(());
+            self.attributes(Slot::TARGET, entry, options);
+        } else {
+            let data = self.text(options.data.join(","))?;
+            let (flags, clear) = (options.mount_flags(), options.cleared_flags());
+            self.step_for(Op::Remount { mount: Slot::TARGET, flags, clear, data }, entry.place());
         }
-        let data = self.text(options.data.join(","))?;
-        self.step_for(Op::Remount { mount: Slot::TARGET, flags: options.mount_flags(), data }, entry.place());
+        self.propagation(Slot::TARGET, entry, options);
         Ok(())
+    }
+
+    /// What the words say of the mount alone, then what they say of all below it too.
+    fn attributes(&mut self, mount: Slot, entry: Entry<'_>, options: &Options) {
+        for (set, clear, recursive) in [(options.set, options.clear, false), (options.set_all, options.clear_all, true)]
+        {
+            if set | clear != 0 {
+                // The kernel wants what it sets not to be cleared, except for the enumeration of access times.
+                self.step_for(Op::SetAttributes { mount, set, clear, recursive }, entry.place());
+            }
+        }
     }
 
     /// Sets the propagation of a new filesystem, whose root has to be found again: the slot has what it covers.
@@ -281,7 +306,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         if find {
-            self.find(entry, Target::Directory)?;
+            self.find(entry, Target::Present)?;
         }
         self.propagation(Slot::TARGET, entry, options);
         Ok(())
@@ -314,5 +339,74 @@ impl Ids {
     /// Whether a group id of the container means something outside.
     pub fn is_gid_mapped(&self, id: u32) -> bool {
         self.maps.as_ref().is_none_or(|maps| maps.gids.iter().any(|extent| extent.outside_of(id).is_some()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{cli::UsernsMode, plan::sample};
+    use serde_json::{Value, json};
+
+    /// What is done for the mounts, a line each; or the error.
+    fn steps(mounts: &Value) -> Vec<String> {
+        let config = json!({
+            "ociVersion": "1.3.0", "root": {"path": "r"}, "mounts": mounts,
+            "linux": {"namespaces": [{"type": "mount"}], "rootfsPropagation": "rslave"}
+        });
+        let spec = serde_json::from_value(config).unwrap();
+        match sample::compile(&spec, sample::user(), UsernsMode::Single, false, 0) {
+            Ok(plan) => {
+                let steps = plan.ops().iter().zip(&plan.places).filter(|(_, place)| place.starts_with("mounts["));
+                steps.map(|(op, _)| plan.describe(*op)).collect()
+            }
+            Err(error) => vec![error.to_string()],
+        }
+    }
+
+    fn one(destination: &str, kind: &str, options: &[&str]) -> Value {
+        json!([{"destination": destination, "type": kind, "source": "/s", "options": options}])
+    }
+
+    #[test]
+    fn the_root_itself_is_no_destination_however_it_is_written() {
+        for destination in ["/", "//", ".", "/..", "/x/..", "x/./.."] {
+            let steps = steps(&one(destination, "tmpfs", &[])).concat();
+            assert!(steps.contains("the destination is the root itself"), "{destination}: {steps}");
+        }
+    }
+
+    #[test]
+    fn a_remount_makes_nothing_and_clears_what_it_is_asked_to() {
+        assert_eq!(
+            steps(&one("/x", "none", &["remount", "bind", "ro", "rnosuid"])),
+            [r#"find "/x""#, "set mount attributes: +ro", "set mount attributes: +nosuid, recursively"]
+        );
+        assert_eq!(
+            steps(&one("/x", "none", &["remount", "rw", "noatime", "rslave"])),
+            [r#"find "/x""#, "remount (noatime), without ro,noatime,relatime", "make the mount slave"]
+        );
+    }
+
+    #[test]
+    fn a_read_only_tmpfs_stays_writable_until_what_it_holds_is_made() {
+        let tmpfs =
+            |destination: &str| json!({"destination": destination, "type": "tmpfs", "options": ["ro", "mode=700"]});
+        assert_eq!(
+            steps(&json!([tmpfs("/a"), tmpfs("a/b/")])),
+            [
+                r#"find the directory "/a""#,
+                "mount tmpfs (mode=700)",
+                r#"find "/a""#,
+                r#"find the directory "a/b/""#,
+                "mount tmpfs (ro,mode=700)",
+                "set mount attributes: +ro"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_propagation_is_set_on_the_mount_itself() {
+        let steps = steps(&one("/etc/f", "none", &["bind", "rprivate"]));
+        assert_eq!(steps.last().unwrap(), "make the mount private", "{steps:?}");
     }
 }

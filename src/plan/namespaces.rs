@@ -88,7 +88,7 @@ impl Draft<'_> {
                 if found.kind == 0 { "no namespace".to_owned() } else { format!("a {} namespace", name(found.kind)) };
             return Err(Error::new(Code::Join, what(), format!("it is {is}")).at(place));
         }
-        let slot = self.input(Input::Namespace(path.to_owned()));
+        let slot = self.input(Input::Namespace(path.to_owned()))?;
         if found.owner == self.host.own_userns {
             self.plan.joined_first.push((slot, flag));
         } else {
@@ -129,7 +129,7 @@ impl Draft<'_> {
         let all = self.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         let path = all.and_then(|all| all.get(index)).and_then(|namespace| namespace.path().clone());
         let path = path.ok_or_else(|| Error::new(Code::Bug, "join the user namespace", "it has no path"))?;
-        let from = self.input(if owner { Input::Owner(path) } else { Input::Namespace(path) });
+        let from = self.input(if owner { Input::Owner(path) } else { Input::Namespace(path) })?;
         self.step_for(Op::SetNs { from, kind: libc::CLONE_NEWUSER }, format!("linux.namespaces[{index}]"));
         Ok(())
     }
@@ -170,11 +170,12 @@ impl Draft<'_> {
 
     /// Sets the host names and brings up the loopback interface of new namespaces.
     pub(super) fn names(&mut self) -> Result<()> {
-        if let Some(hostname) = self.spec.hostname() {
+        // An empty name is none: without a UTS namespace of its own it would become the caller's.
+        if let Some(hostname) = self.spec.hostname().as_ref().filter(|name| !name.is_empty()) {
             let text = self.text(hostname)?;
             self.step_for(Op::Hostname(text), "hostname");
         }
-        if let Some(domainname) = self.spec.domainname() {
+        if let Some(domainname) = self.spec.domainname().as_ref().filter(|name| !name.is_empty()) {
             let text = self.text(domainname)?;
             self.step_for(Op::Domainname(text), "domainname");
         }
@@ -187,4 +188,18 @@ impl Draft<'_> {
 
 fn flags(kinds: i32) -> u64 {
     u64::from(kinds.cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_name_is_never_set() {
+        let spec = serde_json::json!({"ociVersion": "1.3.0", "root": {"path": "r"}, "hostname": "", "domainname": ""});
+        let spec = serde_json::from_value(spec).unwrap();
+        let mode = crate::cli::UsernsMode::Inherit;
+        let plan = crate::plan::sample::compile(&spec, crate::plan::sample::root(), mode, false, 0).unwrap();
+        assert!(!plan.ops().iter().any(|op| matches!(op, Op::Hostname(_) | Op::Domainname(_))), "{plan}");
+    }
 }

@@ -183,16 +183,8 @@ impl Options {
 
     /// The attributes as `MS_*`, for `mount(2)`, and the flags of the filesystem with them.
     pub fn mount_flags(&self) -> u64 {
-        let pairs = [
-            (RDONLY, libc::MS_RDONLY),
-            (NOSUID, libc::MS_NOSUID),
-            (NODEV, libc::MS_NODEV),
-            (NOEXEC, libc::MS_NOEXEC),
-            (NODIRATIME, libc::MS_NODIRATIME),
-            (NOSYMFOLLOW, MS_NOSYMFOLLOW),
-        ];
         let set = self.set | self.set_all;
-        let plain = pairs.iter().filter(|(attribute, _)| set & attribute != 0).fold(0, |flags, (_, flag)| flags | flag);
+        let plain = FLAGS.iter().filter(|(attribute, _)| set & attribute != 0).fold(0, |flags, (_, flag)| flags | flag);
         let time = match set & ATIME {
             NOATIME => libc::MS_NOATIME,
             STRICTATIME => libc::MS_STRICTATIME,
@@ -201,7 +193,26 @@ impl Options {
         };
         plain | time | self.super_flags
     }
+
+    /// The attributes that a word asks to clear, as `MS_*`: what a remount does not keep.
+    pub fn cleared_flags(&self) -> u64 {
+        let clear = self.clear | self.clear_all;
+        let plain =
+            FLAGS.iter().filter(|(attribute, _)| clear & attribute != 0).fold(0, |flags, (_, flag)| flags | flag);
+        let time = if clear & ATIME == 0 { 0 } else { libc::MS_NOATIME | libc::MS_RELATIME };
+        plain | time
+    }
 }
+
+/// Attributes and their flags, which say the same.
+const FLAGS: [(u64, u64); 6] = [
+    (RDONLY, libc::MS_RDONLY),
+    (NOSUID, libc::MS_NOSUID),
+    (NODEV, libc::MS_NODEV),
+    (NOEXEC, libc::MS_NOEXEC),
+    (NODIRATIME, libc::MS_NODIRATIME),
+    (NOSYMFOLLOW, MS_NOSYMFOLLOW),
+];
 
 /// Not in libc: include/uapi/linux/mount.h, since Linux 5.10.
 const MS_NOSYMFOLLOW: u64 = 256;

@@ -81,10 +81,14 @@ impl Draft<'_> {
     /// The ids for the set-up, when they are not the ones that init has already: container root's; without one, those that
     /// the caller has inside; and if it has none, the program's, because nobody may make a file who has no id.
     pub(super) fn owner(&self) -> Option<(u32, u32)> {
-        let UserNamespace::Create { maps, .. } = &self.plan.ids.user_namespace else {
-            let joins =
-                matches!(self.plan.ids.user_namespace, UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. });
-            return joins.then_some((0, 0));
+        let program = || self.spec.process().as_ref().map(|process| (process.user().uid(), process.user().gid()));
+        let maps = match &self.plan.ids.user_namespace {
+            UserNamespace::Create { maps, .. } => maps,
+            UserNamespace::Reuse | UserNamespace::Inherit => return None,
+            UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. } => {
+                let has_zero = self.plan.ids.is_uid_mapped(0) && self.plan.ids.is_gid_mapped(0);
+                return if has_zero { Some((0, 0)) } else { program() };
+            }
         };
         let inside = |extents: &[Extent], id: u32| extents.iter().find_map(|extent| extent.inside_of(id));
         let own = (inside(&maps.uids, self.host.caller.uid), inside(&maps.gids, self.host.caller.gid));
@@ -93,7 +97,7 @@ impl Draft<'_> {
             (Some(0), Some(0)) => None,
             _ if has_zero => Some((0, 0)),
             (Some(_), Some(_)) => None,
-            _ => self.spec.process().as_ref().map(|process| (process.user().uid(), process.user().gid())),
+            _ => program(),
         }
     }
 
@@ -102,10 +106,16 @@ impl Draft<'_> {
         self.step(if self.order.no_pivot { Op::MoveRoot(Slot::ROOT) } else { Op::PivotRoot(Slot::ROOT) });
     }
 
-    /// Makes the root read-only, but nothing that is mounted below it.
+    /// Makes the root read-only, but nothing that is mounted below it, unless the config says so of that too.
     pub(super) fn readonly_root(&mut self) {
-        if self.spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
-            let set = libc::MOUNT_ATTR_RDONLY;
+        let set = libc::MOUNT_ATTR_RDONLY;
+        for (mount, place) in std::mem::take(&mut self.late_read_only) {
+            self.step_for(Op::SetAttributes { mount, set, clear: 0, recursive: false }, place);
+        }
+        if let Some(index) = self.readonly_everything() {
+            let all = Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: true };
+            self.step_for(all, format!("linux.readonlyPaths[{index}]"));
+        } else if self.spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
             self.step_for(Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: false }, "root.readonly");
         }
         let asked =
@@ -150,5 +160,36 @@ impl Draft<'_> {
 
     fn owner_of(&self, index: usize) -> Option<u64> {
         self.host.named.namespaces.get(index)?.as_ref().map(|joined| joined.owner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::{
+        cli::UsernsMode,
+        host::Maps,
+        plan::{ids, sample},
+    };
+
+    #[test]
+    fn who_sets_up_a_joined_user_namespace_has_an_id_there() {
+        let spec = serde_json::json!({
+            "ociVersion": "1.3.0", "root": {"path": "r"}, "process": {"cwd": "/", "user": {"uid": 7, "gid": 8}},
+            "linux": {"namespaces": [{"type": "user", "path": "/ns"}]}
+        });
+        let spec = serde_json::from_value(spec).unwrap();
+        for (inside, wanted) in [(None, (0, 0)), (Some(0), (0, 0)), (Some(1), (7, 8))] {
+            let map = inside.map(|inside| vec![Extent { inside, outside: 1000, count: 100 }]);
+            let maps = map.map(|map| Maps { uids: map.clone(), gids: map });
+            let user_namespace = UserNamespace::Join { index: 0 };
+            let ids = ids::Ids { user_namespace, maps, setgroups_denied: false };
+            let host = sample::user();
+            let order = sample::order(false);
+            assert_eq!(Draft::new(&spec, &host, &order, ids).owner(), Some(wanted), "{inside:?}");
+        }
+        let plan = sample::compile(&spec, sample::user(), UsernsMode::Unset, false, 30).unwrap();
+        assert!(plan.ops().contains(&Op::SetIds { uid: 0, gid: 0 }), "{plan}");
     }
 }

@@ -3,20 +3,22 @@
 use oci_spec::runtime::Process;
 
 use super::{Op, Slot, draft::Draft};
+use crate::error::Result;
 
 impl Draft<'_> {
     /// Makes the terminal, on the container's own devpts, and passes its master out; where there is a `/dev` of its own,
     /// binds it on the console. Gives back where the program's end is.
-    pub(super) fn open_terminal(&mut self, has_dev: bool) -> Option<Slot> {
-        let process = self.spec.process().as_ref().filter(|process| process.terminal() == Some(true))?;
-        let (master, slave) = (self.slot(), self.slot());
+    pub(super) fn open_terminal(&mut self, has_dev: bool) -> Result<Option<Slot>> {
+        let process = self.spec.process().as_ref().filter(|process| process.terminal() == Some(true));
+        let Some(process) = process else { return Ok(None) };
+        let (master, slave) = (self.slot()?, self.slot()?);
         let size = self.terminal_size(process);
         self.step_for(Op::OpenConsole { master, slave, size, owner: process.user().uid() }, "process.terminal");
         if has_dev {
             self.step_for(Op::BindConsole(slave), "process.terminal");
         }
         self.step_for(Op::PassConsole(master), "process.terminal");
-        Some(slave)
+        Ok(Some(slave))
     }
 
     /// As the config says, else as large as the caller's own.

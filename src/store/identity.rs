@@ -22,6 +22,12 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// This process, with the id that it has where `/proc` was mounted: one file tells both.
+    pub fn own() -> Option<Self> {
+        let stat = small_file(c"/proc/self/stat").ok()?;
+        Some(Self { pid: stat.split(' ').next()?.parse().ok()?, start_time: alive(&stat)? })
+    }
+
     /// The process that has the id now; nothing when there is none, or only a zombie.
     pub fn of(pid: i32) -> Option<Self> {
         Self::find(pid).ok().flatten()
@@ -102,6 +108,7 @@ mod tests {
     #[test]
     fn a_recycled_id_is_another_process() {
         let own = Identity::of(std::process::id().cast_signed()).unwrap();
+        assert_eq!(Identity::own(), Some(own));
         assert!(own.is_alive() && own.open().unwrap().is_some());
         let other = Identity { start_time: own.start_time + 1, ..own };
         assert!(!other.is_alive() && other.open().unwrap().is_none());

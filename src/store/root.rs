@@ -185,11 +185,18 @@ fn outer_uid() -> u32 {
 }
 
 impl Candidate {
-    /// Opens the directory; makes it first.
+    /// Opens the directory; makes it when it is missing.
     fn make(&self) -> std::result::Result<Root, Refusal> {
         if self.explicit {
-            make_all(&self.path)?;
-            return self.open().and_then(writable);
+            // It is there but for the first time.
+            let opened = match self.open() {
+                Err(Refusal::Absent) => {
+                    make_all(&self.path)?;
+                    self.open()
+                }
+                opened => opened,
+            };
+            return opened.and_then(writable);
         }
         let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
             return Err(Refusal::Unfit("it is no path".to_owned()));

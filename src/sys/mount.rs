@@ -40,6 +40,16 @@ pub fn set_propagation_here(flags: u64) -> nix::Result<()> {
     nix::mount::mount(NONE, c".", NONE, flags_of(flags), NONE)
 }
 
+/// Changes the propagation of the mount whose root is behind a descriptor: `mount_setattr(2)` (Linux 5.12).
+pub fn set_propagation_of(mount: BorrowedFd<'_>, flags: u64) -> nix::Result<()> {
+    let recursive = flags & libc::MS_REC != 0;
+    change(
+        mount,
+        &libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: flags & !libc::MS_REC, userns_fd: 0 },
+        recursive,
+    )
+}
+
 /// Changes the propagation of the mount at a path of the host or, after `pivot_root`, of the container's own root.
 pub fn set_propagation(path: &CStr, flags: u64) -> nix::Result<()> {
     nix::mount::mount(NONE, path, NONE, flags_of(flags), NONE)
@@ -73,12 +83,15 @@ pub fn move_mount(tree: BorrowedFd<'_>, on: BorrowedFd<'_>, path: &CStr) -> nix:
 
 /// Sets and clears attributes of a mount: `mount_setattr(2)` (Linux 5.12). EPERM: one that is to be cleared is locked.
 pub fn set_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64, recursive: bool) -> nix::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    change(mount, &libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 }, recursive)
+}
+
+fn change(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursive: bool) -> nix::Result<()> {
     let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
     let size = size_of::<libc::mount_attr>();
     // SAFETY: the descriptor is borrowed, and the kernel reads `size` bytes of `attributes`.
     let done = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const attributes, size)
+        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const *attributes, size)
     };
     check(done).map(drop)
 }

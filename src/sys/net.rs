@@ -7,8 +7,8 @@ use super::check;
 /// `IFF_UP | IFF_RUNNING`, as wide as `ifreq` wants them.
 const UP: i16 = 0x41;
 
-/// Brings the loopback interface up: `netdevice(7)`.
-pub fn loopback_up() -> nix::Result<()> {
+/// Brings the loopback interface up: `netdevice(7)`. Gives the socket back, open: a sweep closes it with others.
+pub fn loopback_up() -> nix::Result<OwnedFd> {
     // SAFETY: plain numbers; the result is checked before it is used.
     let raw =
         check(libc::c_long::from(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }))?;
@@ -22,5 +22,5 @@ pub fn loopback_up() -> nix::Result<()> {
     request.ifr_ifru.ifru_flags = UP;
     // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives until the call returns.
     check(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) }))
-        .map(drop)
+        .map(|_| socket)
 }

@@ -296,7 +296,8 @@ fn a_good_runtime_directory_holds_the_state_and_nothing_is_said() -> Result<()> 
     let mode = fs::metadata(own.join("pura/c1"))?.permissions().mode();
     assert_eq!(mode & 0o7777, 0o1700, "{mode:o}");
     // The user who tests may have containers of their own elsewhere.
-    let listed = pura(&["list", "-q"])?.succeeds()?;
+    let outcome = pura(&["list", "-q"])?;
+    let listed = outcome.succeeds()?;
     assert!(listed.lines().any(|id| id == "c1"), "{listed}");
     pura(&["delete", "c1"])?.succeeds_silently()
 }

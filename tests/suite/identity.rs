@@ -123,6 +123,17 @@ fn inheritable_is_empty_unless_asked_for() -> Result<()> {
 }
 
 #[test]
+fn what_is_outside_the_bounding_set_is_not_inherited_and_warns() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["caps"])?;
+    bundle.config["process"]["capabilities"] =
+        json!({"bounding": ["CAP_KILL"], "inheritable": ["CAP_KILL", "CAP_CHOWN"]});
+    assert_eq!(u64::from_str_radix(bundle.facts()?.get("CapInh")?, 16)?, 1 << 5);
+    bundle.run_strictly()?.fails(125, 501, &["CHOWN"])?;
+    Ok(())
+}
+
+#[test]
 fn without_capabilities_in_the_config_there_are_none() -> Result<()> {
     requires!(userns);
     let facts = Bundle::probing(&["caps"])?.facts()?;
@@ -232,6 +243,12 @@ fn the_oom_score_is_exact_and_untouched_when_unset() -> Result<()> {
         bundle.config["process"]["oomScoreAdj"] = score.into();
         assert_eq!(bundle.facts()?.get("oom_score_adj")?, score.to_string());
     }
+    // Without a PID namespace of its own init hides from others, and its files in /proc from itself.
+    bundle.share("pid");
+    bundle.unmount("/proc");
+    bundle.mount("/proc", "bind", "/proc", &["rbind"])?;
+    bundle.config["process"]["oomScoreAdj"] = 700.into();
+    assert_eq!(bundle.facts()?.get("oom_score_adj")?, "700");
     for score in [-1001, 1001] {
         bundle.config["process"]["oomScoreAdj"] = score.into();
         bundle.is_refused(803, &["oomScoreAdj", &score.to_string()])?;

@@ -1,0 +1,387 @@
+//! The laws of the order: one assertion for each, over plans of every kind of user namespace.
+
+use super::*;
+use crate::{
+    host::Host,
+    plan::{
+        Target,
+        sample::{self, OWN_USERNS},
+    },
+};
+use serde_json::{Value, json};
+
+/// A config in which every law has something to say.
+fn config() -> Value {
+    json!({
+        "ociVersion": "1.3.0",
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "h",
+        "process": {
+            "cwd": "/work", "args": ["sh"], "env": ["PATH=/bin"], "noNewPrivileges": true, "oomScoreAdj": 500,
+            "user": {"uid": 1000, "gid": 1000, "umask": 63, "additionalGids": [5]},
+            "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+            "capabilities": {
+                "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"],
+                "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL"]
+            }
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
+            {"destination": "/data", "source": "data", "options": ["rbind", "ro"]},
+            {"destination": "/etc/hosts", "source": "/hosts", "options": ["bind"]},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}
+        ],
+        "linux": {
+            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
+            "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"]
+        }
+    })
+}
+
+fn with(change: impl FnOnce(&mut Value)) -> Value {
+    let mut config = config();
+    change(&mut config);
+    config
+}
+
+fn namespaces(config: &mut Value) -> &mut Vec<Value> {
+    config["linux"]["namespaces"].as_array_mut().unwrap()
+}
+
+fn single(config: &mut Value) {
+    let user = config["process"]["user"].as_object_mut().unwrap();
+    user.extend([("uid".to_owned(), json!(0)), ("gid".to_owned(), json!(0))]);
+    user.remove("additionalGids");
+}
+
+fn keep_id(config: &mut Value) {
+    let map = json!([{"containerID": 1000, "hostID": 1000, "size": 1}]);
+    config["process"]["user"].as_object_mut().unwrap().remove("additionalGids");
+    namespaces(config).push(json!({"type": "user"}));
+    config["linux"]
+        .as_object_mut()
+        .unwrap()
+        .extend([("uidMappings".to_owned(), map.clone()), ("gidMappings".to_owned(), map)]);
+}
+
+/// A config, who calls and how, and who owns the namespaces that are joined.
+fn cases() -> Vec<(&'static str, Value, Host, UsernsMode, u64)> {
+    let join = |kind: &str| json!({"type": kind, "path": "/ns"});
+    let pod = with(|config| namespaces(config).splice(..4, ["pid", "network", "ipc", "uts"].map(join)).for_each(drop));
+    let joined = with(|config| namespaces(config).push(join("user")));
+    let shared = with(|config| drop(namespaces(config).remove(0)));
+    vec![
+        ("one id", with(single), sample::user(), UsernsMode::Single, 0),
+        ("mappers", config(), sample::user(), UsernsMode::Unset, 0),
+        ("mappers, no PID namespace", shared.clone(), sample::user(), UsernsMode::Unset, 0),
+        ("the caller's id kept", with(keep_id), sample::user(), UsernsMode::Unset, 0),
+        ("joined", joined, sample::user(), UsernsMode::Unset, 30),
+        ("pod of another user namespace", pod.clone(), sample::root(), UsernsMode::Unset, 30),
+        ("pod of the caller's", pod.clone(), sample::root(), UsernsMode::Unset, OWN_USERNS),
+        ("reused", config(), sample::nested(), UsernsMode::Unset, 0),
+        ("reused, no PID namespace", shared, sample::nested(), UsernsMode::Unset, 0),
+        ("reused, pod", pod, sample::nested(), UsernsMode::Unset, OWN_USERNS),
+        ("identity", config(), sample::root(), UsernsMode::Unset, 0),
+        ("inherited", config(), sample::root(), UsernsMode::Inherit, 0),
+    ]
+}
+
+/// A plan whose steps are compared by their positions.
+struct Steps {
+    name: &'static str,
+    plan: Plan,
+}
+
+type Is = fn(&Op) -> bool;
+
+impl Steps {
+    fn at(&self, is: Is) -> impl DoubleEndedIterator<Item = usize> {
+        self.plan.ops().iter().enumerate().filter(move |(_, op)| is(op)).map(|(at, _)| at)
+    }
+
+    /// Every step of the first kind stands before each of the second.
+    fn before(&self, first: Is, second: Is, why: &str) {
+        if let (Some(last), Some(next)) = (self.at(first).next_back(), self.at(second).next()) {
+            assert!(last < next, "{}: {why}: step {last} stands after step {next}\n{}", self.name, self.plan);
+        }
+    }
+
+    fn has(&self, is: Is, why: &str) {
+        assert!(self.at(is).next().is_some(), "{}: {why}: there is none\n{}", self.name, self.plan);
+    }
+}
+
+fn all(check: impl Fn(&Steps)) {
+    for (name, config, host, mode, owner) in cases() {
+        let spec = serde_json::from_value(config).unwrap();
+        for waits in [false, true] {
+            let plan = sample::compile(&spec, host.clone(), mode, waits, owner);
+            let plan = plan.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(plan.ops.len(), plan.places.len());
+            check(&Steps { name, plan });
+        }
+    }
+}
+
+// Kinds of steps.
+
+fn maps(op: &Op) -> bool {
+    matches!(op, Op::Meet(Meeting::MapIds) | Op::SetNs { kind: libc::CLONE_NEWUSER, .. })
+}
+
+fn writes(op: &Op) -> bool {
+    matches!(op, Op::WriteProc { .. })
+}
+
+fn hides(op: &Op) -> bool {
+    matches!(op, Op::Prctl { attribute: Attribute::Dumpable, .. } | Op::SetIds { .. })
+}
+
+fn arms(op: &Op) -> bool {
+    matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 1.. })
+}
+
+fn disarms(op: &Op) -> bool {
+    matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 0 })
+}
+
+fn created(op: &Op) -> bool {
+    matches!(op, Op::Meet(Meeting::Created))
+}
+
+fn isolates(op: &Op) -> bool {
+    matches!(op, Op::Propagate { .. })
+}
+
+/// Takes or attaches a mount.
+fn mounts(op: &Op) -> bool {
+    let attaches = matches!(op, Op::BindRoot { .. } | Op::Mount { .. } | Op::MountTmpfs { .. } | Op::MoveMount { .. });
+    attaches || matches!(op, Op::OpenTree { .. } | Op::Device { .. } | Op::Remount { .. })
+}
+
+/// Makes names below the root.
+fn makes(op: &Op) -> bool {
+    let finds = matches!(op, Op::FindTarget { target: Target::Directory | Target::File | Target::RealDirectory, .. });
+    finds
+        || matches!(
+            op,
+            Op::Device { .. } | Op::Link { .. } | Op::MakeDirectory(_) | Op::MakeCwd(_) | Op::BindConsole(_)
+        )
+}
+
+fn pivots(op: &Op) -> bool {
+    matches!(op, Op::PivotRoot(_) | Op::MoveRoot(_))
+}
+
+fn covers(op: &Op) -> bool {
+    matches!(op, Op::Mask(_) | Op::ReadOnly(_))
+}
+
+fn read_only_root(op: &Op) -> bool {
+    matches!(op, Op::SetAttributes { mount: Slot::ROOT, .. })
+}
+
+fn drops(op: &Op) -> bool {
+    matches!(op, Op::Bounding(_))
+}
+
+fn sets(op: &Op) -> bool {
+    matches!(op, Op::Capabilities { .. })
+}
+
+/// Is refused without a capability.
+fn needs_capability(op: &Op) -> bool {
+    let names = matches!(op, Op::Hostname(_) | Op::Domainname(_) | Op::LoopbackUp | Op::Unshare(_) | Op::SetNs { .. });
+    names || mounts(op) || pivots(op) || covers(op) || read_only_root(op) || drops(op) || isolates(op)
+}
+
+fn changes_user(op: &Op) -> bool {
+    matches!(op, Op::SetGroups | Op::SetIds { .. })
+}
+
+fn enters(op: &Op) -> bool {
+    matches!(op, Op::EnterCwd(_))
+}
+
+fn finds_program(op: &Op) -> bool {
+    matches!(op, Op::FindProgram)
+}
+
+#[test]
+fn init_dies_with_its_parent_from_the_first_step_on_until_it_is_created() {
+    all(|steps| {
+        assert!(arms(&steps.plan.ops[0]), "{}", steps.name);
+        for at in steps.at(|op| matches!(op, Op::SetIds { .. } | Op::Rebirth)) {
+            assert!(arms(&steps.plan.ops[at + 1]), "{}: step {at} clears the signal\n{}", steps.name, steps.plan);
+        }
+        steps.has(disarms, "the parent of create ends as soon as it has released init");
+        steps.before(arms, disarms, "the signal is cleared once and for good");
+        steps.before(disarms, created, "the parent of create ends as soon as it has released init");
+    });
+}
+
+#[test]
+fn what_the_caller_leaked_is_closed_before_anything_can_wait() {
+    all(|steps| {
+        let sweeps = |op: &Op| matches!(op, Op::Sweep { kept: u16::MAX });
+        assert!(sweeps(&steps.plan.ops[1]), "{}\n{}", steps.name, steps.plan);
+        let ends = |op: &Op| *op == Op::Sweep { kept: Slot::LISTENER.0 + 1 };
+        steps.has(ends, "nothing of the set-up is left to the program");
+        steps.before(needs_capability, ends, "the set-up needs its descriptors");
+        steps.before(enters, ends, "the root is needed to find the working directory");
+        steps.before(ends, created, "who waits holds nothing");
+    });
+}
+
+#[test]
+fn own_proc_files_are_written_while_they_are_ours() {
+    all(|steps| {
+        steps.has(writes, "the OOM score is raised");
+        steps.before(writes, hides, "the files belong to root as soon as init is not dumpable or has other ids");
+        steps.before(writes, pivots, "the host's /proc is gone");
+    });
+}
+
+#[test]
+fn ids_are_mapped_before_anything_that_needs_them() {
+    all(|steps| {
+        steps.before(maps, isolates, "capabilities come with the user namespace");
+        steps.before(maps, mounts, "what is made must have an owner");
+        steps.before(maps, changes_user, "ids that are not mapped cannot be had");
+        steps.before(writes, mounts, "one id is mapped by init itself");
+    });
+}
+
+#[test]
+fn nothing_that_is_mounted_appears_outside() {
+    all(|steps| {
+        steps.has(isolates, "every container has a mount namespace");
+        steps.before(isolates, mounts, "a shared mount would carry ours to the host");
+        steps.before(|op| matches!(op, Op::Unshare(_) | Op::SetNs { .. }), isolates, "of the new namespace");
+    });
+}
+
+#[test]
+fn sources_are_taken_with_the_ids_of_the_caller() {
+    all(|steps| {
+        let becomes_owner = steps.at(|op| matches!(op, Op::SetIds { .. })).next();
+        let pivoted = steps.at(pivots).next().unwrap();
+        if becomes_owner.is_some_and(|at| at < pivoted) {
+            let takes = |op: &Op| matches!(op, Op::OpenTree { into, .. } if into.is_kept());
+            steps.has(takes, "the config has binds");
+            steps.before(
+                takes,
+                |op| matches!(op, Op::SetIds { .. }),
+                "container root may not pass what the caller may",
+            );
+        }
+    });
+}
+
+#[test]
+fn covers_lie_over_all_mounts_and_inside_the_root() {
+    all(|steps| {
+        steps.has(covers, "the config has masks");
+        steps.before(mounts, pivots, "createRuntime hooks see all mounts, and the old root");
+        steps.before(pivots, covers, "no path of theirs may be outside");
+    });
+}
+
+#[test]
+fn mounts_become_read_only_when_all_that_is_inside_has_been_made() {
+    all(|steps| {
+        steps.has(read_only_root, "the config says so");
+        steps.before(makes, read_only_root, "mount points and the working directory are made in it");
+        let kept = |op: &Op| matches!(op, Op::SetAttributes { mount, set: libc::MOUNT_ATTR_RDONLY, recursive: false, .. } if mount.0 > Slot::FIRST_FREE || *mount == Slot(Slot::FIRST_FREE));
+        steps.has(kept, "so does the mount of /dev");
+        steps.before(
+            |op| matches!(op, Op::Device { .. } | Op::Link { .. }),
+            |op| matches!(op, Op::Mask(_)),
+            "devices come first",
+        );
+    });
+}
+
+#[test]
+fn capabilities_go_after_the_last_step_that_needs_one() {
+    all(|steps| {
+        steps.has(sets, "the config names some");
+        steps.before(needs_capability, sets, "it would be refused");
+        steps.before(changes_user, sets, "setuid needs CAP_SETUID");
+        let last_change = |op: &Op| matches!(op, Op::SetGroups);
+        steps.before(drops, last_change, "CAP_SETPCAP goes with the change of user");
+        steps.before(sets, |op| matches!(op, Op::Ambient(_)), "ambient needs permitted and inheritable");
+        let forbids = |op: &Op| matches!(op, Op::Prctl { attribute: Attribute::NoNewPrivileges, .. });
+        steps.before(sets, forbids, "in the order in which people read them");
+        steps.before(forbids, created, "who waits is confined already");
+    });
+}
+
+#[test]
+fn capabilities_survive_the_change_of_user_and_no_other() {
+    all(|steps| {
+        let value = |wanted: u64| {
+            let ops = steps.plan.ops().iter().enumerate();
+            let found = ops.filter(move |(_, op)| {
+                matches!(op, Op::Prctl { attribute: Attribute::KeepCapabilities, value } if *value == wanted)
+            });
+            found.map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        let (kept, dropped) = (value(1), value(0));
+        assert_eq!(kept.len(), dropped.len(), "{}", steps.name);
+        for (first, last) in kept.iter().zip(dropped) {
+            assert!(matches!(steps.plan.ops[first + 1], Op::SetIds { .. }) && *first < last, "{}", steps.plan);
+        }
+    });
+}
+
+#[test]
+fn the_program_is_looked_up_as_its_user_in_its_directory_before_create_returns() {
+    all(|steps| {
+        steps.before(|op| matches!(op, Op::MakeCwd(_)), enters, "it has to be there");
+        steps.before(changes_user, enters, "only the final user may be able to enter it");
+        steps.before(sets, enters, "without capabilities that would open everything");
+        steps.before(enters, finds_program, "its path may be relative");
+        steps.before(finds_program, created, "create fails without a program");
+        steps.before(|op| matches!(op, Op::FindHome(_)), drops, "an image may hide its file from users");
+        steps.before(makes, |op| matches!(op, Op::Umask(_)), "what is made has the modes that we say");
+    });
+}
+
+#[test]
+fn create_returns_when_nothing_is_left_that_the_config_can_make_fail() {
+    all(|steps| {
+        steps.has(created, "every container is recorded");
+        steps.before(needs_capability, created, "create has to report it");
+        steps.before(
+            |op| matches!(op, Op::Rlimit { .. } | Op::NewKeyring | Op::Ambient(_) | Op::Umask(_)),
+            created,
+            "create has to report it",
+        );
+        steps.before(created, |op| matches!(op, Op::AwaitStart), "start finds a container that is recorded");
+        assert_eq!(steps.plan.meetings().last(), Some(Meeting::Created));
+    });
+}
+
+#[test]
+fn signals_are_let_in_when_only_exec_is_left() {
+    all(|steps| {
+        let [.., unblock, execute] = steps.plan.ops() else { panic!("{} has no steps", steps.name) };
+        assert_eq!((*unblock, *execute), (Op::UnblockSignals, Op::Execute), "{}", steps.name);
+        assert_eq!(steps.at(|op| matches!(op, Op::UnblockSignals | Op::Execute)).count(), 2);
+    });
+}
+
+#[test]
+fn limits_that_would_hinder_the_set_up_come_after_it() {
+    all(|steps| {
+        let limits = |op: &Op| matches!(op, Op::Rlimit { .. });
+        steps.before(needs_capability_but_bounding, limits, "open files and memory are limited");
+        steps.before(makes, limits, "open files and memory are limited");
+    });
+}
+
+fn needs_capability_but_bounding(op: &Op) -> bool {
+    needs_capability(op) && !drops(op)
+}
