@@ -26,6 +26,8 @@ mod plan;
 mod root;
 mod rootfs;
 mod run;
+mod seccomp;
+mod seccomp_compiler;
 mod spec_features;
 mod state;
 mod userns;
