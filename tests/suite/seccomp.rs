@@ -103,6 +103,21 @@ fn a_created_container_gets_its_filter_at_start() -> Result<()> {
 }
 
 #[test]
+fn a_further_process_has_the_filter_of_the_container() -> Result<()> {
+    requires!(userns);
+    for no_new_privs in [true, false] {
+        let mut bundle = denying("SCMP_ACT_ERRNO", &json!({"errnoRet": 28}))?;
+        bundle.config["process"]["noNewPrivileges"] = no_new_privs.into();
+        bundle.args(&["/bin/pura-probe", "sleep"]);
+        let _running = bundle.started()?;
+        let outcome = bundle.pura(&["exec", "c1", "/bin/pura-probe", "mkdir", "/tmp/made"]).output()?;
+        assert_eq!(outcome.succeeds()?, "errno=28\n");
+        bundle.delete()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn podmans_profile_runs_with_clone3_absent_or_forgotten() -> Result<()> {
     requires!(userns);
     let captured: Value = serde_json::from_str(include_str!("../fixtures/engines/p6-net-none.json"))?;
