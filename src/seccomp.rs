@@ -27,8 +27,9 @@ const LONGEST: usize = 4096;
 /// The largest errno: include/linux/err.h.
 pub const MAX_ERRNO: u32 = 4095;
 
-/// Names up to which a summary lists them instead of counting.
+/// Names of a whole profile, and of one rule, up to which a summary lists them instead of counting.
 const LISTED: usize = 100;
+const FEW: usize = 8;
 
 const ALLOW: u32 = 0x7fff_0000;
 const LOG: u32 = 0x7ffc_0000;
@@ -109,7 +110,9 @@ fn flags(profile: &LinuxSeccomp) -> u32 {
 fn unknown(rules: &[Rule], machine: Machine) -> Vec<String> {
     let abis = || machine.families().iter().copied().flatten();
     let names = rules.iter().flat_map(Rule::names);
-    names.filter(|name| abis().all(|abi| abi.number(name).is_none())).cloned().collect()
+    let is_known =
+        |name: &str| abis().any(|abi| abi.number(name).or(abi.multiplexed(name).map(|(_, at)| at)).is_some());
+    names.filter(|name| !is_known(name)).cloned().collect()
 }
 
 /// Each rule with its action, and the calls, or how many there are.
@@ -125,7 +128,11 @@ fn summary(profile: &LinuxSeccomp, rules: &[Rule]) -> String {
     let mut text = format!("default {}", words(profile.default_action(), profile.default_errno_ret()));
     let is_short = rules.iter().map(|rule| rule.names().len()).sum::<usize>() <= LISTED;
     for rule in rules {
-        let calls = if is_short { rule.names().join(" ") } else { format!("{} calls", rule.names().len()) };
+        let calls = if is_short || rule.names().len() <= FEW {
+            rule.names().join(" ")
+        } else {
+            format!("{} calls", rule.names().len())
+        };
         let arguments = rule.args().as_ref().is_some_and(|tests| !tests.is_empty());
         let when = if arguments { " by arguments" } else { "" };
         // Writing to a string cannot fail.
