@@ -1,5 +1,9 @@
 //! What a container has when nobody says otherwise: shared by `spec` and by `run` without a bundle.
 
+mod seccomp;
+
+pub(crate) use seccomp::profile as seccomp_profile;
+
 use std::path::PathBuf;
 
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType as Kind, Mount};

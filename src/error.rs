@@ -124,6 +124,10 @@ pub enum Code {
     CgroupV1 = 463,
     /// Warning: capabilities that cannot be had were dropped.
     Capabilities = 501,
+    /// A seccomp profile cannot be compiled or attached.
+    Seccomp = 505,
+    /// A seccomp filter without `no_new_privs` needs `CAP_SYS_ADMIN`.
+    SeccompPrivilege = 507,
     /// A resource limit, or `oom_score_adj`, is refused.
     Rlimit = 520,
     /// Warning: the session keyring was not replaced.

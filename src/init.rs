@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use crate::{
     launch::link::{self, Report},
-    plan::{Plan, Slot},
+    plan::{Op, Plan, Slot},
     sys::{self, exec::Vectors, fd::Slots},
 };
 
@@ -37,9 +37,13 @@ impl<'plan> Init<'plan> {
         sys::alloc::seal();
         for (step, op) in (0..).zip(self.plan.ops()) {
             if let Err(errno) = self.apply(step, *op) {
+                let report = if matches!(op, Op::Seccomp { .. } | Op::Capabilities { .. }) {
+                    Report::Unconfined { step, errno }
+                } else {
+                    Report::Failed { step, errno }
+                };
                 // When nobody listens any more, our death is the report.
-                let _ =
-                    self.slots.get(Slot::LINK.index()).map(|link| link::report(link, Report::Failed { step, errno }));
+                let _ = self.slots.get(Slot::LINK.index()).map(|link| link::report(link, report));
                 sys::process::exit_now(status(errno));
             }
         }

@@ -10,7 +10,7 @@ use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
 
 use crate::{
     console::Console,
-    error::{Code, Context as _, Error, Result, Warning},
+    error::{Code, Context as _, Error, Result, Warning, plain},
     host::{Host, refusal},
     init::Init,
     plan::{
@@ -142,7 +142,9 @@ impl Container {
                 Heard::Report(Report::At(at)) if at == meeting as u32 => return Ok(descriptor),
                 Heard::Report(Report::Warned { step, errno }) => self.warnings.push(plan.explain_warning(step, errno)),
                 Heard::Report(Report::Reborn(pid)) if plan.has_rebirth() => self.follow(pid)?,
-                Heard::Report(Report::Failed { step, errno }) => return Err(failed(plan, host, step, errno)),
+                Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }) => {
+                    return Err(failed(plan, host, step, errno));
+                }
                 Heard::End => return Err(self.obituary()),
                 other @ (Heard::Report(Report::At(_) | Report::Reborn(_)) | Heard::Nonsense) => {
                     let why = format!("init was to reach {meeting:?}, but sent {other:?}");
@@ -200,7 +202,9 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
 fn hear_exec(plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
     match link::receive(link) {
         Heard::End => Ok(()),
-        Heard::Report(Report::Failed { step, errno }) => Err(plan.explain(step, errno)),
+        Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }) => {
+            Err(plan.explain(step, errno))
+        }
         heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn(_)) | Heard::Nonsense) => {
             let why = format!("init sent {heard:?} when it was to run the program");
             Err(Error::new(Code::Bug, "start the container", why))
@@ -268,11 +272,14 @@ pub fn release(connection: &OwnedFd) -> Result<()> {
     link::release(connection.as_fd()).doing(Code::NotRunning, || "release init".to_owned())
 }
 
-/// `start`: returns when init has become the program. Only that is left to go wrong, so its name is enough to explain.
+/// `start`: returns when init has become the program. Little is left to go wrong, so its name is enough to explain.
 pub fn started(connection: &OwnedFd, program: &str) -> Result<()> {
     match link::receive(connection.as_fd()) {
         Heard::End => Ok(()),
         Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
+        Heard::Report(Report::Unconfined { errno, .. }) => {
+            Err(Error::new(Code::Seccomp, "attach the seccomp filter", plain(errno)).at("linux.seccomp"))
+        }
         heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn(_)) | Heard::Nonsense) => {
             Err(Error::new(Code::Bug, "start the container", format!("init sent {heard:?}")))
         }
@@ -320,9 +327,10 @@ mod tests {
             let went = match report {
                 Report::At(at) if at == Meeting::MapIds as u32 => link::meet(link.as_fd(), Meeting::MapIds),
                 Report::At(_) => link::meet(link.as_fd(), Meeting::Created),
-                other @ (Report::Failed { .. } | Report::Warned { .. } | Report::Reborn(_)) => {
-                    link::report(link.as_fd(), other)
-                }
+                other @ (Report::Failed { .. }
+                | Report::Unconfined { .. }
+                | Report::Warned { .. }
+                | Report::Reborn(_)) => link::report(link.as_fd(), other),
             };
             if went.is_err() {
                 return;

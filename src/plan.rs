@@ -21,6 +21,7 @@ mod paths;
 mod rootfs;
 #[cfg(test)]
 pub(crate) mod sample;
+mod seccomp;
 mod terminal;
 
 pub use assembly::{Assembly, Layer};
@@ -29,7 +30,7 @@ pub use limits::number as limit_number;
 
 use std::{borrow::Cow, ffi::CStr, path::PathBuf};
 
-use crate::error::Warning;
+use crate::{error::Warning, seccomp::Filter};
 use arena::{Arena, Text};
 
 /// A point at which init waits for its parent. The meetings of a plan, in order, are the protocol.
@@ -319,6 +320,11 @@ pub enum Op {
     },
     /// Raise ambient capabilities.
     Ambient(u64),
+    /// Attach the plan's filter: `seccomp(2)`.
+    Seccomp {
+        /// `SECCOMP_FILTER_FLAG_*`.
+        flags: u32,
+    },
     /// Make the working directory, 0755, when it is missing.
     MakeCwd(Text),
     /// Enter the working directory with the final ids, and check that it lies below the root (CVE-2024-21626).
@@ -371,6 +377,8 @@ pub struct Plan {
     pub(crate) raised: Vec<(u32, u64, u64)>,
     /// An OOM score that only the parent, real root, may lower so far.
     pub(crate) lowered_oom_score: Option<i32>,
+    /// What [`Op::Seccomp`] attaches.
+    pub(crate) filter: Option<Filter>,
     pub(crate) ids: ids::Ids,
     pub(crate) warnings: Vec<Warning>,
     /// What was left out, and why, for people who read the plan.
@@ -411,6 +419,11 @@ impl Plan {
             Op::PassConsole(_) => Some(Meeting::Console),
             _ => None,
         })
+    }
+
+    /// The instructions of the seccomp filter.
+    pub fn filter(&self) -> &[crate::seccomp::Instruction] {
+        self.filter.as_ref().map_or(&[], |filter| &filter.program)
     }
 
     /// The string behind `text`.

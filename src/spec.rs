@@ -1,5 +1,6 @@
 //! Validation of config.json: what can be judged without the host. Pure; all faults at once, on one line.
 
+mod seccomp;
 mod unsupported;
 
 use std::{
@@ -204,6 +205,9 @@ fn below_proc(destination: &Path) -> bool {
 
 fn linux(spec: &Spec, faults: &mut Faults) {
     let Some(linux) = spec.linux() else { return };
+    if let Some(profile) = linux.seccomp() {
+        seccomp::check(profile, faults);
+    }
     let mut seen: Vec<Kind> = Vec::new();
     for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
         let key = format!("linux.namespaces[{index}]");

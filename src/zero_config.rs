@@ -213,6 +213,7 @@ fn bind(volume: &OsStr) -> Result<Mount> {
 
 fn linux(net: bool) -> Linux {
     let mut linux = defaults::linux();
+    linux.set_seccomp(Some(defaults::seccomp_profile()));
     if net {
         let kept = |namespace: &LinuxNamespace| namespace.typ() != Kind::Network;
         let namespaces = linux.namespaces().iter().flatten().filter(|namespace| kept(namespace)).cloned().collect();

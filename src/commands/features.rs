@@ -26,7 +26,7 @@ pub(super) fn features() -> Result<String> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
             "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
-            "seccomp": { "enabled": false },
+            "seccomp": seccomp(),
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
@@ -38,6 +38,30 @@ pub(super) fn features() -> Result<String> {
     });
     let text = serde_json::to_string_pretty(&document);
     text.map(|text| text + "\n").map_err(|error| Error::new(Code::Bug, "print the features", error.to_string()))
+}
+
+/// What a profile may say.
+fn seccomp() -> serde_json::Value {
+    let named = |prefix: &str, names: &[&str]| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
+    // NOTIFY is refused so far.
+    let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP"];
+    let operators = ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"];
+    // Those for which this build has system calls. The others are accepted, and without effect.
+    let archs: &[&str] = match crate::seccomp::Machine::own() {
+        Some(crate::seccomp::Machine::X86) => &["X32", "X86", "X86_64"],
+        Some(crate::seccomp::Machine::Arm) => &["AARCH64", "ARM"],
+        None => return json!({ "enabled": false }),
+    };
+    // Without a listener, WAIT_KILLABLE_RECV has no meaning.
+    let flags = named("SECCOMP_FILTER_FLAG_", &["LOG", "SPEC_ALLOW", "TSYNC"]);
+    json!({
+        "enabled": true,
+        "actions": named("SCMP_ACT_", &actions),
+        "operators": named("SCMP_CMP_", &operators),
+        "archs": named("SCMP_ARCH_", archs),
+        "knownFlags": named("SECCOMP_FILTER_FLAG_", &["LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV"]),
+        "supportedFlags": flags
+    })
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ impl Init<'_> {
             Op::Bounding(kept) => sys::caps::limit_bounding(kept),
             Op::Capabilities { effective, permitted, inheritable } => sys::caps::set(effective, permitted, inheritable),
             Op::Ambient(mask) => sys::caps::raise_ambient(mask),
+            Op::Seccomp { flags } => sys::seccomp::attach(flags, self.plan.filter()),
             Op::Umask(mask) => sys::process::set_umask(mask),
             Op::OpenConsole { master, slave, size, owner } => self.open_console(master, slave, size, owner),
             Op::PassConsole(master) => {

@@ -33,6 +33,14 @@ pub enum Report {
         /// The cause.
         errno: Errno,
     },
+    /// The seccomp filter of step `step` cannot be attached, and init ends. `start`, which has no plan, knows by this that
+    /// it is not the program that failed.
+    Unconfined {
+        /// Index into the plan.
+        step: u32,
+        /// The cause.
+        errno: Errno,
+    },
     /// Init goes on as another process, with this id in the parent's PID namespace.
     Reborn(u32),
 }
@@ -44,6 +52,7 @@ impl Report {
             Self::Failed { step, errno } => (2, step, (errno as i32).unsigned_abs()),
             Self::Warned { step, errno } => (3, step, (errno as i32).unsigned_abs()),
             Self::Reborn(pid) => (4, pid, 0),
+            Self::Unconfined { step, errno } => (5, step, (errno as i32).unsigned_abs()),
         };
         let mut packet = [0; LENGTH];
         for (bytes, word) in packet.chunks_exact_mut(4).zip([kind, first, second]) {
@@ -68,6 +77,7 @@ impl Report {
             2 => Some(Self::Failed { step: first, errno: errno()? }),
             3 => Some(Self::Warned { step: first, errno: errno()? }),
             4 => Some(Self::Reborn(first)),
+            5 => Some(Self::Unconfined { step: first, errno: errno()? }),
             _ => None,
         }
     }
@@ -152,11 +162,12 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd as _;
 
-    const ALL: [Report; 4] = [
+    const ALL: [Report; 5] = [
         Report::At(7),
         Report::Failed { step: 3, errno: Errno::EPERM },
         Report::Warned { step: 4, errno: Errno::EDQUOT },
         Report::Reborn(4711),
+        Report::Unconfined { step: 5, errno: Errno::EACCES },
     ];
 
     #[test]

@@ -14,6 +14,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     let (ids, warnings) = ids::decide(spec, host, mode)?;
     let mut draft = Draft::new(spec, host, order, ids);
     draft.plan.warnings = warnings;
+    draft.compile_filter()?;
 
     die_with_parent(&mut draft);
     // Early, not at exec: the writer of a pipe that the caller leaked to us must see end-of-file while we wait.
@@ -42,7 +43,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.home();
     // Before the capabilities that they need are dropped.
     draft.limits()?;
-    draft.identity();
+    let dropped_last = draft.identity();
     draft.stay_visible();
     draft.program()?;
     draft.take_terminal(terminal);
@@ -57,6 +58,8 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     }
     // Last: a signal that arrives earlier must not be lost with us half dressed.
     draft.default_signals();
+    // After all that needs a system call: a profile is for the program, and need not allow what pura does.
+    draft.attach_filter(dropped_last);
     draft.step(Op::Execute);
     Ok(draft.plan)
 }

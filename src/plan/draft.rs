@@ -61,6 +61,7 @@ impl<'a> Draft<'a> {
             slots: usize::from(Slot::FIRST_FREE),
             raised: Vec::new(),
             lowered_oom_score: None,
+            filter: None,
             ids,
             warnings: Vec::new(),
             notes: Vec::new(),

@@ -92,6 +92,10 @@ impl Plan {
                 capabilities(inheritable)
             ),
             Op::Ambient(mask) => format!("raise ambient capabilities: {}", capabilities(mask)),
+            Op::Seccomp { .. } => {
+                let summary = self.filter.as_ref().map_or("none", |filter| &filter.summary);
+                format!("attach the seccomp filter ({summary})")
+            }
             // The words that engines know.
             Op::MakeCwd(path) | Op::EnterCwd(path) => format!("chdir to cwd {}", text(path)),
             Op::FindHome(uid) => format!("set HOME from the /etc/passwd of the image, for user {uid}"),
@@ -187,6 +191,7 @@ impl Plan {
                 format!("{}{}", self.describe(op), target().unwrap_or_default())
             }
             Op::FindTarget { target: Target::Present, .. } => self.describe(op),
+            Op::Seccomp { .. } => "attach the seccomp filter".to_owned(),
             Op::FindTarget { path, .. } => format!("make the mount point {:?}", lossy(self.text(path))),
             _ => self.describe(op),
         }
@@ -325,6 +330,8 @@ fn code(op: Op, errno: Errno) -> Code {
         Op::Mask(_) | Op::ReadOnly(_) => Code::Mask,
         Op::WriteProc { .. } | Op::Rlimit { .. } => Code::Rlimit,
         Op::Bounding(_) | Op::Capabilities { .. } | Op::Ambient(_) => Code::Capabilities,
+        Op::Seccomp { .. } if errno == Errno::EACCES => Code::SeccompPrivilege,
+        Op::Seccomp { .. } => Code::Seccomp,
         Op::MakeCwd(_) | Op::EnterCwd(_) => Code::Cwd,
         _ => {
             if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN) {

@@ -4,7 +4,7 @@ use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 
-use super::{Op, Slot, compile::die_with_parent, draft::Draft, ids::UserNamespace};
+use super::{Op, Slot, compile::die_with_parent, draft::Draft, ids::UserNamespace, seccomp::ADMIN};
 use crate::{
     error::{Code, Error, Result, Warning},
     sys::process::Attribute,
@@ -14,9 +14,10 @@ use crate::{
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Draft<'_> {
-    /// Capabilities, groups, ids, in the one order in which each is still allowed: `capabilities(7)`.
-    pub(super) fn identity(&mut self) {
-        let Some(process) = self.spec.process() else { return };
+    /// Capabilities, groups, ids, in the one order in which each is still allowed: `capabilities(7)`. Returns the step that
+    /// drops the last capability, which the seccomp filter needs.
+    pub(super) fn identity(&mut self) -> Option<Op> {
+        let process = self.spec.process().as_ref()?;
         let sets = self.sets(process.capabilities().as_ref());
         // Needs CAP_SETPCAP.
         self.step_for(Op::Bounding(sets.bounding), "process.capabilities.bounding");
@@ -30,7 +31,11 @@ impl Draft<'_> {
             self.step(Op::Prctl { attribute: Attribute::KeepCapabilities, value: 0 });
         }
         let Sets { effective, permitted, inheritable, .. } = sets;
-        self.step_for(Op::Capabilities { effective, permitted, inheritable }, "process.capabilities");
+        let last = Op::Capabilities { effective, permitted, inheritable };
+        let kept = if self.keeps_admin() { ADMIN } else { 0 };
+        let (effective, permitted) = (effective | kept, permitted | kept);
+        let first = Op::Capabilities { effective, permitted, inheritable };
+        self.step_for(first, "process.capabilities");
         if sets.ambient != 0 {
             self.step_for(Op::Ambient(sets.ambient), "process.capabilities.ambient");
         }
@@ -42,6 +47,7 @@ impl Draft<'_> {
         if umask != crate::host::UMASK {
             self.step_for(Op::Umask(umask), "process.user.umask");
         }
+        (first != last).then_some(last)
     }
 
     /// The ids that init has after the set-up, when they are known.

@@ -32,6 +32,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     ids::check(spec, &container.ids, &mut warnings)?;
     let mut draft = Draft::new(spec, host, order, container.ids.clone());
     draft.plan.warnings = warnings;
+    draft.compile_filter()?;
     // All namespaces in one call, by the parent: its next child is then born inside all of them.
     let init = draft.slot()?;
     draft.plan.joined_first.push((init, namespaces(spec, container)));
@@ -44,7 +45,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     let terminal = draft.open_terminal(false)?;
     draft.home();
     draft.limits()?;
-    draft.identity();
+    let dropped_last = draft.identity();
     // Container code runs beside us from the first moment: it must not look inside, where descriptors of the host were
     // (CVE-2016-9962). The change of ids may have made us open to it again.
     draft.step(Op::Prctl { attribute: Attribute::Dumpable, value: 0 });
@@ -54,6 +55,8 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
     draft.step(Op::Meet(Meeting::Created));
     draft.default_signals();
+    // The container's, whatever the process is: it is never less confined than init.
+    draft.attach_filter(dropped_last);
     draft.step(Op::Execute);
     Ok(draft.plan)
 }

@@ -38,7 +38,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
         (idmapped, "mounts[].uidMappings"),
         (joins(LinuxNamespaceType::Mount), "linux.namespaces (mount, joined)"),
         (joins(LinuxNamespaceType::Time), "linux.namespaces (time, joined)"),
-        (linux.is_some_and(|linux| linux.seccomp().is_some()), "linux.seccomp"),
         (
             linux.is_some_and(|linux| linux.devices().as_ref().is_some_and(|devices| !devices.is_empty())),
             "linux.devices",

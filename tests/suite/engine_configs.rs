@@ -86,7 +86,7 @@ fn the_base_cases_of_podman_and_buildah_run() -> Result<()> {
         let (_, text) = FIXTURES.iter().find(|(known, _)| *known == name).context("fixture")?;
         let mut bundle = captured(text)?;
         let linux = bundle.config["linux"].as_object_mut().context("linux")?;
-        for field in ["seccomp", "sysctl", "resources"] {
+        for field in ["sysctl", "resources"] {
             linux.remove(field);
         }
         // Podman's own user namespace is where these were made; a user's single id stands for it.

@@ -28,6 +28,8 @@ mod remounts;
 mod root;
 mod rootfs;
 mod run;
+mod seccomp;
+mod seccomp_compiler;
 mod spec_features;
 mod state;
 mod userns;

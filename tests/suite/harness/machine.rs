@@ -17,13 +17,14 @@ type Probe = fn() -> Result<()>;
 pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
     static KNOWN: OnceLock<Vec<(&str, Option<String>)>> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
-        let probes: [(&str, Probe); 6] = [
+        let probes: [(&str, Probe); 7] = [
             ("root", root),
             ("unprivileged", unprivileged),
             ("userns", userns),
             ("subids", subids),
             ("overlay", overlay),
             ("strace", strace),
+            ("libseccomp", libseccomp),
         ];
         let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
         let mut known: Vec<_> = probes.into_iter().map(|(name, probe)| (name, why(probe))).collect();
@@ -70,6 +71,11 @@ fn overlay() -> Result<()> {
 
 fn strace() -> Result<()> {
     succeeds(Command::new("strace").args(["-o", "/dev/null", "true"]))
+}
+
+/// libseccomp and its Python module: Debian's python3-seccomp.
+fn libseccomp() -> Result<()> {
+    succeeds(Command::new("/usr/bin/python3").args(["-c", "import seccomp"]))
 }
 
 /// The static busybox, for tests that need a shell inside.

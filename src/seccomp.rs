@@ -1,0 +1,145 @@
+//! Seccomp: a profile of config.json becomes a program for the kernel. Pure, and the same on every machine.
+//!
+//! The program looks at the architecture, then finds the call by binary search over ranges of numbers that share a
+//! verdict, then tests arguments. The kernel runs a new filter once for every call number to learn what is always
+//! allowed, so that a short way to each verdict is also what makes attaching it fast.
+
+mod abi;
+mod bpf;
+mod verdicts;
+
+pub use abi::Machine;
+pub use bpf::Instruction;
+pub(crate) use bpf::LAST_ARGUMENT;
+
+use std::fmt::Write as _;
+
+use oci_spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag, LinuxSyscall as Rule,
+};
+
+use crate::error::{Code, Error, Result};
+use verdicts::Verdicts;
+
+/// The most instructions that the kernel takes: `BPF_MAXINSNS`.
+const LONGEST: usize = 4096;
+
+/// The largest errno: include/linux/err.h.
+pub const MAX_ERRNO: u32 = 4095;
+
+/// Names of a whole profile, and of one rule, up to which a summary lists them instead of counting.
+const LISTED: usize = 100;
+const FEW: usize = 8;
+
+const ALLOW: u32 = 0x7fff_0000;
+const LOG: u32 = 0x7ffc_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
+const ERRNO: u32 = 0x0005_0000;
+const ACTION: u32 = 0xffff_0000;
+
+/// A filter, ready to be attached.
+#[derive(Debug)]
+pub struct Filter {
+    /// What the kernel runs for each system call.
+    pub program: Vec<Instruction>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u32,
+    /// What it does, for people.
+    pub summary: String,
+    /// Names that no architecture of this machine knows; they are skipped, as the specification wants.
+    pub unknown: Vec<String>,
+    native: Verdicts,
+    machine: Machine,
+}
+
+impl Filter {
+    /// What the native architecture gets for a call: whether it may pass, whatever its arguments are.
+    pub fn allows(&self, name: &str) -> bool {
+        let number = self.machine.native().number(name);
+        number.is_some_and(|number| self.native.at(number).is_some_and(verdicts::Verdict::passes))
+    }
+}
+
+/// Compiles a profile. Architectures of other machines are accepted and left out; those of this one that the profile
+/// leaves out may make no system call at all.
+pub fn compile(profile: &LinuxSeccomp, machine: Machine) -> Result<Filter> {
+    let rules = profile.syscalls().as_deref().unwrap_or_default();
+    let listed = profile.architectures().as_deref().unwrap_or_default();
+    let default = returned(profile.default_action(), profile.default_errno_ret());
+    let mut writer = bpf::Writer::default();
+    let (mut native, mut names) = (None, String::new());
+    for family in machine.families() {
+        // The machine's own architecture needs no naming, or the program could not start.
+        let abis = family.iter().filter(|abi| abi.is_native() || listed.contains(&abi.oci()));
+        let abis: Vec<_> = abis.copied().collect();
+        let Some(first) = abis.first() else { continue };
+        names.extend(abis.iter().flat_map(|abi| [" ", abi.name()]));
+        let verdicts = Verdicts::new(&abis, rules, default);
+        writer.family(first.audit(), &verdicts);
+        native = native.or(Some(verdicts));
+    }
+    let program = writer.finish(KILL_PROCESS);
+    if program.len() > LONGEST {
+        let why = format!("it takes {} instructions, and the kernel accepts {LONGEST}", program.len());
+        return Err(Error::new(Code::Seccomp, "compile the seccomp profile", why)
+            .at("linux.seccomp")
+            .fix("fewer rules with arguments"));
+    }
+    let summary = format!("{}; for{names}; {} instructions", summary(profile, rules), program.len());
+    let native = native.unwrap_or_default();
+    Ok(Filter { program, flags: flags(profile), summary, unknown: unknown(rules, machine), native, machine })
+}
+
+/// What the kernel is told to return: action in the upper half, errno or trace message in the lower.
+fn returned(action: Action, errno: Option<u32>) -> u32 {
+    action.as_u32(errno)
+}
+
+/// All pass to the kernel; `WAIT_KILLABLE_RECV` is only valid with a listener, and means nothing without one.
+fn flags(profile: &LinuxSeccomp) -> u32 {
+    profile.flags().iter().flatten().fold(0, |all, flag| {
+        all | match flag {
+            Flag::SeccompFilterFlagTsync => 1,
+            Flag::SeccompFilterFlagLog => 2,
+            Flag::SeccompFilterFlagSpecAllow => 4,
+            Flag::SeccompFilterFlagWaitKillableRecv => 0,
+        }
+    })
+}
+
+fn unknown(rules: &[Rule], machine: Machine) -> Vec<String> {
+    let abis = || machine.families().iter().copied().flatten();
+    let names = rules.iter().flat_map(Rule::names);
+    let is_known =
+        |name: &str| abis().any(|abi| abi.number(name).or(abi.multiplexed(name).map(|(_, at)| at)).is_some());
+    names.filter(|name| !is_known(name)).cloned().collect()
+}
+
+/// Each rule with its action, and the calls, or how many there are.
+fn summary(profile: &LinuxSeccomp, rules: &[Rule]) -> String {
+    let words = |action: Action, errno: Option<u32>| {
+        let name = action.to_string().trim_start_matches("SCMP_ACT_").to_lowercase();
+        if matches!(action, Action::ScmpActErrno | Action::ScmpActTrace) {
+            format!("{name} {}", errno.unwrap_or(1))
+        } else {
+            name
+        }
+    };
+    let mut text = format!("default {}", words(profile.default_action(), profile.default_errno_ret()));
+    let is_short = rules.iter().map(|rule| rule.names().len()).sum::<usize>() <= LISTED;
+    for rule in rules {
+        let calls = if is_short || rule.names().len() <= FEW {
+            rule.names().join(" ")
+        } else {
+            format!("{} calls", rule.names().len())
+        };
+        let arguments = rule.args().as_ref().is_some_and(|tests| !tests.is_empty());
+        let when = if arguments { " by arguments" } else { "" };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "; {}{when}: {calls}", words(rule.action(), rule.errno_ret()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
