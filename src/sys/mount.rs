@@ -35,11 +35,6 @@ fn flags_of(flags: u64) -> MsFlags {
     MsFlags::from_bits_retain(flags)
 }
 
-/// Changes the propagation of the mount whose root is the current directory.
-pub fn set_propagation_here(flags: u64) -> nix::Result<()> {
-    nix::mount::mount(NONE, c".", NONE, flags_of(flags), NONE)
-}
-
 /// Changes the propagation of the mount whose root is behind a descriptor: `mount_setattr(2)` (Linux 5.12).
 pub fn set_propagation_of(mount: BorrowedFd<'_>, flags: u64) -> nix::Result<()> {
     let recursive = flags & libc::MS_REC != 0;
@@ -70,6 +65,28 @@ pub fn open_tree(directory: BorrowedFd<'_>, path: &CStr, recursive: bool) -> nix
     }
     // SAFETY: the descriptor is borrowed and the path a C string.
     check(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) }).map(adopt)
+}
+
+/// As [`open_tree`], of the one mount that a path is on; a link that is the last part is taken itself.
+pub fn open_link(directory: BorrowedFd<'_>, path: &CStr) -> nix::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_SYMLINK_NOFOLLOW.unsigned_abs();
+    // SAFETY: the descriptor is borrowed and the path a C string.
+    check(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) }).map(adopt)
+}
+
+/// Shows the ids of a detached tree through the maps of a user namespace: `mount_setattr(2)` (Linux 5.12).
+///
+/// EPERM: the filesystem belongs to a user namespace over which we have no power. EINVAL: it cannot be mapped at all.
+pub fn map_ids(tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> nix::Result<()> {
+    let userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    let size = size_of::<libc::mount_attr>();
+    // SAFETY: both descriptors are borrowed, and the kernel reads `size` bytes of `attributes`.
+    let done = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, &raw const attributes, size)
+    };
+    check(done).map(drop)
 }
 
 /// Attaches a detached tree at what `on` and `path` lead to (an empty path: `on` itself): `move_mount(2)` (Linux 5.2).
