@@ -64,7 +64,9 @@ fn map(link: BorrowedFd<'_>, uids: &CStr, gids: &CStr) -> nix::Result<OwnedFd> {
     let name = name.get(..length).filter(|name| !name.is_empty()).ok_or(Errno::ESRCH)?;
     let path = |file: &[u8]| {
         let mut path = Line::default();
-        [b"/proc/", name, file].iter().for_each(|part| path.add(part));
+        for part in [b"/proc/", name, file] {
+            path.add(part);
+        }
         path
     };
     for (file, lines) in [(b"/uid_map", uids), (b"/gid_map", gids)] {

@@ -45,7 +45,7 @@ impl Init<'_> {
                 let is_fifo = stat(found.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFIFO;
                 return if is_fifo { Ok(()) } else { Err(Errno::EEXIST) };
             }
-            made => made?,
+            done => done?,
         }
         let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
         fchownat(&above, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;

@@ -50,7 +50,7 @@ impl Plan {
             Op::OpenLink { path, .. } => format!("take the link {} itself", text(path)),
             Op::CloneMount { .. } => "copy that mount".to_owned(),
             Op::MakeIdMap { uids, gids, .. } => {
-                let lines = |text: Text| lossy(self.text(text)).trim_end().replace('\n', ", ");
+                let lines = |lines: Text| lossy(self.text(lines)).trim_end().replace('\n', ", ");
                 format!("make a user namespace with uids {} and gids {}", lines(uids), lines(gids))
             }
             Op::MapIds { recursive, .. } => {
@@ -252,14 +252,6 @@ impl Plan {
             Op::Mount { kind, .. } if errno == Errno::EPERM && self.text(kind) == c"proc" => {
                 "an outer container masks /proc, which may not be uncovered".to_owned()
             }
-            Op::MapIds { kind, .. } => codes::id_map(&lossy(self.text(kind)), errno),
-            Op::AttachNode { .. } | Op::Fifo { .. } | Op::CopyLink { .. } if errno == Errno::EEXIST => {
-                "something else is there".to_owned()
-            }
-            Op::AttachNode { source, .. } if errno == Errno::ENODEV => {
-                format!("{:?} is another device by now", lossy(self.text(source)))
-            }
-            Op::CopyUp { .. } if errno == Errno::ENAMETOOLONG => "directories are nested too deeply".to_owned(),
             Op::Mount { kind, .. } if errno == Errno::ENODEV => {
                 format!("the kernel knows no filesystem {:?}", lossy(self.text(kind)))
             }
@@ -279,6 +271,22 @@ impl Plan {
             Op::WriteProc { file, .. } if errno == Errno::EACCES && self.text(file) == c"/proc/self/oom_score_adj" => {
                 "only real root may lower it".to_owned()
             }
+            _ => self.why_object(op, errno),
+        }
+    }
+
+    /// The same for single objects: devices, links, copies.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
+    fn why_object(&self, op: Op, errno: Errno) -> String {
+        match op {
+            Op::MapIds { kind, .. } => codes::id_map(&lossy(self.text(kind)), errno),
+            Op::AttachNode { .. } | Op::Fifo { .. } | Op::CopyLink { .. } if errno == Errno::EEXIST => {
+                "something else is there".to_owned()
+            }
+            Op::AttachNode { source, .. } if errno == Errno::ENODEV => {
+                format!("{:?} is another device by now", lossy(self.text(source)))
+            }
+            Op::CopyUp { .. } if errno == Errno::ENAMETOOLONG => "directories are nested too deeply".to_owned(),
             _ => plain(errno),
         }
     }

@@ -113,7 +113,7 @@ impl<'a> Draft<'a> {
                 ));
                 self.bind_host("/sys", MOUNT_ATTR_RDONLY, entry, &options)
             }
-            "sysfs" => self.kernel_filesystem("sysfs", "sysfs", "/sys", entry, &options),
+            "sysfs" => self.kernel_filesystem(["sysfs", "sysfs", "/sys"], entry, &options),
             "proc" if self.annotation("org.pura.proc") == Some("bind") => {
                 self.warn(Warning::new(
                     Code::ProcOuter,
@@ -225,18 +225,14 @@ impl<'a> Draft<'a> {
         if !self.is_new(Kind::Cgroup) || self.host.cgroup.mount.is_none() {
             return self.bind_host("/sys/fs/cgroup", MOUNT_ATTR_RDONLY, entry, options);
         }
-        self.kernel_filesystem("cgroup2", "cgroup", "/sys/fs/cgroup", entry, options)
+        self.kernel_filesystem(["cgroup2", "cgroup", "/sys/fs/cgroup"], entry, options)
     }
 
     /// Mounts a filesystem that shows the kernel's objects; init binds the host's when it may not.
-    fn kernel_filesystem(
-        &mut self,
-        kind: &str,
-        source: &str,
-        host: &str,
-        entry: Entry<'_>,
-        options: &Options,
-    ) -> Result<()> {
+    ///
+    /// Its type, its source, and the tree of the host.
+    fn kernel_filesystem(&mut self, names: [&str; 3], entry: Entry<'_>, options: &Options) -> Result<()> {
+        let [kind, source, host] = names;
         if !options.data.is_empty() {
             let why = format!("{kind} takes no such option: {:?}", options.data.join(","));
             return Err(entry.refuse(Code::MountOption, why));

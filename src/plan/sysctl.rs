@@ -80,7 +80,7 @@ impl Draft<'_> {
                     let why = format!("the joined {name} namespace is the host's");
                     return Err(refuse(Code::Sysctl, key, value, why));
                 }
-                let by_parent = self.plan.joined_first.iter().any(|(_, joined)| *joined == flag);
+                let by_parent = self.plan.joined_first.iter().any(|(_, first)| *first == flag);
                 let is_shared = matches!(self.plan.ids.user_namespace, UserNamespace::Reuse | UserNamespace::Inherit);
                 Ok(by_parent && !is_shared)
             }

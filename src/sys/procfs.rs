@@ -21,7 +21,7 @@ use super::{
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
-/// Inode of procfs's root: `PROC_ROOT_INO`, include/linux/proc_ns.h.
+/// Inode of procfs's root: `PROC_ROOT_INO`, `include/linux/proc_ns.h`.
 const ROOT_INODE: u64 = 1;
 
 /// A procfs that is mounted nowhere, so that nothing in it is covered: `fsopen(2)`, `fsmount(2)` (Linux 5.2).

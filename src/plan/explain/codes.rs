@@ -14,16 +14,16 @@ const ID_MAP_FIX: &str = "--userns=keep-id, which makes your files yours inside"
 pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
     match op {
         Op::WriteProc { .. } if errno == Errno::EACCES => Code::Rlimit,
-        Op::WriteProc { .. } => Code::MapRefused,
+        Op::WriteProc { .. } | Op::MakeIdMap { .. } => Code::MapRefused,
         Op::SetNs { .. } => Code::Join,
         Op::Unshare(_) => Code::Namespace,
         Op::SetIds { .. } => Code::UserUnmapped,
         Op::SetGroups => Code::GroupsDropped,
         Op::BindRoot { .. } => Code::Rootfs,
         Op::FindTarget { .. } if matches!(errno, Errno::ELOOP | Errno::EXDEV) => Code::Mount,
-        Op::FindTarget { .. } => Code::MountPoint,
-        Op::OpenTree { .. } | Op::OpenPath { .. } if errno == Errno::EACCES => Code::PathBlocked,
-        Op::OpenTree { .. } | Op::OpenPath { .. } => Code::BindSource,
+        Op::FindTarget { .. } | Op::CopyLink { .. } => Code::MountPoint,
+        Op::OpenTree { .. } | Op::OpenLink { .. } | Op::OpenPath { .. } if errno == Errno::EACCES => Code::PathBlocked,
+        Op::OpenTree { .. } | Op::OpenLink { .. } | Op::OpenPath { .. } => Code::BindSource,
         Op::Mount { kind, .. } if errno == Errno::EPERM && plan.text(kind) == c"proc" => Code::ProcMasked,
         Op::Mount { .. } if errno == Errno::ENODEV || errno == Errno::EPERM => Code::FilesystemType,
         Op::Mount { .. } | Op::MountTmpfs { .. } | Op::MountOrBind { .. } | Op::Remount { .. }
@@ -33,9 +33,6 @@ pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
         }
         Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => Code::LockedFlag,
         Op::Device { .. } | Op::AttachNode { .. } | Op::Fifo { .. } => Code::Device,
-        Op::OpenLink { .. } => Code::BindSource,
-        Op::CopyLink { .. } => Code::MountPoint,
-        Op::MakeIdMap { .. } => Code::MapRefused,
         Op::MapIds { .. } => Code::IdMap,
         Op::OpenProc(_) => Code::Proc,
         Op::OpenConsole { .. } | Op::BindConsole(_) | Op::TakeConsole(_) => Code::NoTerminal,
@@ -81,6 +78,7 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
 }
 
 /// Why the kernel does not map the ids of a filesystem.
+#[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
 pub(super) fn id_map(kind: &str, errno: Errno) -> String {
     match errno {
         Errno::EPERM => format!("a filesystem {kind} that the host mounted cannot be idmapped without root"),
@@ -96,6 +94,7 @@ pub fn explain_id_map(what: &str, kind: &str, errno: Errno) -> Error {
 }
 
 /// A kernel parameter that cannot be set.
+#[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
 pub fn explain_sysctl(key: &str, value: &str, errno: Errno) -> Error {
     let (code, why) = match errno {
         Errno::ENOENT => (Code::Sysctl, "this kernel has no such parameter for a namespace".to_owned()),

@@ -66,12 +66,12 @@ impl Draft<'_> {
             return Err(entry.refuse(Code::IdMap, "an idmapped mount needs a pid namespace of the container's own"));
         }
         let [uids, gids] = self.outer_maps(entry, options)?;
-        let (own_uids, own_gids) = match (&self.plan.ids.user_namespace, &self.plan.ids.maps) {
-            (UserNamespace::Reuse | UserNamespace::Inherit, _) | (_, None) => (None, None),
-            (_, Some(maps)) => (Some(&*maps.uids), Some(&*maps.gids)),
+        let own = match (&self.plan.ids.user_namespace, &self.plan.ids.maps) {
+            (UserNamespace::Reuse | UserNamespace::Inherit, _) | (_, None) => None,
+            (_, Some(maps)) => Some(maps),
         };
-        let uids = ids::lines(&inner(entry, &uids, own_uids)?);
-        let gids = ids::lines(&inner(entry, &gids, own_gids)?);
+        let uids = ids::lines(&inner(entry, &uids, own.map(|maps| &*maps.uids))?);
+        let gids = ids::lines(&inner(entry, &gids, own.map(|maps| &*maps.gids))?);
         let (uids, gids, kind) = (self.text(uids)?, self.text(gids)?, self.filesystem_of(entry));
         let kind = self.text(kind)?;
         self.step_for(Op::MakeIdMap { uids, gids, into: Slot::TARGET }, entry.place());
@@ -99,7 +99,7 @@ impl Draft<'_> {
         {
             return Ok([uids.clone(), gids.clone()]);
         }
-        let [own_uids, own_gids] = self.own_maps(entry)?;
+        let [users, groups] = self.own_maps(entry)?;
         let choose = |lines: Option<Lines>, own: Vec<Extent>| match lines {
             None => Ok(own),
             Some(lines) if !lines.is_relative => Ok(lines.extents),
@@ -108,7 +108,7 @@ impl Draft<'_> {
                 Ok(all)
             }),
         };
-        Ok([choose(uids, own_uids)?, choose(gids, own_gids)?])
+        Ok([choose(uids, users)?, choose(gids, groups)?])
     }
 
     /// The container's maps, as the caller counts.
@@ -150,7 +150,7 @@ fn explicit(entry: Entry<'_>, options: &Options) -> Result<[Option<Lines>; 2]> {
         let extent =
             |line: &LinuxIdMapping| Extent { inside: line.container_id(), outside: line.host_id(), count: line.size() };
         let lines = map.as_ref().filter(|map| !map.is_empty());
-        lines.map(|map| Lines { extents: map.iter().map(extent).collect(), is_relative: false })
+        lines.map(|lines| Lines { extents: lines.iter().map(extent).collect(), is_relative: false })
     };
     let [mut uids, mut gids] = [of(entry.mount.uid_mappings()), of(entry.mount.gid_mappings())];
     for part in options.id_map_lines.iter().flat_map(|text| text.split(';')).filter(|part| !part.is_empty()) {
