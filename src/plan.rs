@@ -459,7 +459,7 @@ pub enum Input {
     Owner(PathBuf),
     /// A copy of a mount whose ids are mapped: only who has power over its filesystem may do that.
     Mapped(MappedTree),
-    /// The mount of a device node that the host lacks: made, mounted, and unlinked again.
+    /// The mount of a device node that the host lacks.
     Node(NewNode),
 }
 
@@ -485,8 +485,6 @@ pub struct MappedTree {
 /// A device node that only real root can make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewNode {
-    /// Where it is made: a directory of our own.
-    pub directory: PathBuf,
     /// `S_IFCHR` or `S_IFBLK`.
     pub kind: u32,
     /// Its numbers, as in `st_rdev`.

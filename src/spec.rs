@@ -8,8 +8,8 @@ use std::{
 };
 
 use oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxDeviceType as DeviceType, LinuxNamespaceType as Kind, PosixRlimitType, Process,
-    Spec,
+    Capabilities, Capability, Linux, LinuxDeviceType as DeviceType, LinuxNamespaceType as Kind, PosixRlimitType,
+    Process, Spec,
 };
 use serde::{
     Deserialize as _,

@@ -18,8 +18,8 @@ use crate::{
     sys,
 };
 
-/// The name of a node while it is being mounted, in the container's own state directory.
-const NODE: &CStr = c".node";
+/// The name of a node on a filesystem of its own.
+const NODE: &CStr = c"node";
 
 /// Opens one.
 pub(super) fn open(input: &Input) -> Result<OwnedFd> {
@@ -57,26 +57,20 @@ fn map(tree: &MappedTree) -> Result<OwnedFd> {
     Ok(copy)
 }
 
-/// Makes a device node that the host lacks, and its mount; the node's name is gone when this returns.
+/// Makes a device node that the host lacks, and its mount: on a filesystem that is mounted nowhere, and lives as long as
+/// the container's mount of the node does.
 fn make(node: &NewNode) -> Result<OwnedFd> {
-    let what = || {
+    let made = sys::mount::detached(c"tmpfs").and_then(|nowhere| {
+        sys::path::create_node(nowhere.as_fd(), NODE, node.kind | 0o666, node.device)?;
+        sys::mount::open_tree(nowhere.as_fd(), NODE, false)
+    });
+    made.map_err(|errno| {
         let (major, minor) = (libc::major(node.device), libc::minor(node.device));
-        format!("make the device {major}:{minor}, which this host lacks, in {:?}", node.directory)
-    };
-    let refused = |errno: Errno| Error::new(Code::Device, what(), plain(errno)).at(node.place.clone());
-    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY;
-    let directory = sys::path::open_host(&text(&node.directory)?, flags).map_err(refused)?;
-    let mounted = nix::sys::statvfs::fstatvfs(&directory).map_err(refused)?;
-    if mounted.flags().contains(nix::sys::statvfs::FsFlags::ST_NODEV) {
-        let why = "it is on a mount with nodev, which would keep the device shut";
-        return Err(Error::new(Code::DeviceShut, what(), why)
+        let why = if errno == Errno::EINVAL { "only Linux 6.15 and later can".to_owned() } else { plain(errno) };
+        Error::new(Code::Device, format!("make the device {major}:{minor}, which this host lacks"), why)
             .at(node.place.clone())
-            .fix("--root on another filesystem"));
-    }
-    sys::path::create_node(directory.as_fd(), NODE, node.kind | 0o666, node.device).map_err(refused)?;
-    let mount = sys::mount::open_tree(directory.as_fd(), NODE, false);
-    let removed = nix::unistd::unlinkat(&directory, NODE, nix::unistd::UnlinkatFlags::NoRemoveDir);
-    removed.and(mount).map_err(refused)
+            .fix("mknod it below the host's /dev")
+    })
 }
 
 /// Writes parameters of namespaces that were just joined, through the caller's own procfs: the container's ids have no

@@ -72,8 +72,7 @@ impl<'a> Draft<'a> {
                 return refuse(Code::DeviceShut, format!("{found:?} is on a mount with nodev, which keeps it shut"));
             }
             Some(Device::Missing) | None if self.host.initial_userns && self.host.caller.has(CAP_MKNOD) => {
-                let directory = self.order.state.to_owned();
-                let tree = self.input(Input::Node(NewNode { directory, kind, device: number, place: place.clone() }))?;
+                let tree = self.input(Input::Node(NewNode { kind, device: number, place: place.clone() }))?;
                 (tree, self.text(path.as_os_str().as_bytes())?)
             }
             Some(Device::Missing) | None => {

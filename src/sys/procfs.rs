@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CStr,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use nix::{
@@ -12,29 +12,19 @@ use nix::{
 };
 
 use super::{
-    check,
-    fd::adopt,
+    mount::detached,
     path::{REFERENCE, open, open_host, stat},
     retry,
 };
 
-const FSOPEN_CLOEXEC: u32 = 1;
-const FSMOUNT_CLOEXEC: u32 = 1;
-const FSCONFIG_CMD_CREATE: u32 = 6;
 /// Inode of procfs's root: `PROC_ROOT_INO`, `include/linux/proc_ns.h`.
 const ROOT_INODE: u64 = 1;
 
-/// A procfs that is mounted nowhere, so that nothing in it is covered: `fsopen(2)`, `fsmount(2)` (Linux 5.2).
+/// A procfs that is mounted nowhere, so that nothing in it is covered.
 ///
 /// EPERM: the PID namespace is not ours, or the visible procfs has covered parts: `mount_namespaces(7)`.
 pub fn fresh() -> nix::Result<OwnedFd> {
-    // SAFETY: the name is a C string.
-    let context = check(unsafe { libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), FSOPEN_CLOEXEC) }).map(adopt)?;
-    let raw = context.as_raw_fd();
-    // SAFETY: the descriptor is owned here; the command takes neither key nor value.
-    check(unsafe { libc::syscall(libc::SYS_fsconfig, raw, FSCONFIG_CMD_CREATE, 0_usize, 0_usize, 0) })?;
-    // SAFETY: the descriptor is owned here; the rest are plain numbers.
-    check(unsafe { libc::syscall(libc::SYS_fsmount, raw, FSMOUNT_CLOEXEC, 0) }).map(adopt)
+    detached(c"proc")
 }
 
 /// The procfs at `/proc`, checked to be the root of one (CVE-2025-52881). ENODEV: something else is there.

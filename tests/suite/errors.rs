@@ -164,8 +164,6 @@ fn fields_that_are_not_done_are_refused_by_name_and_never_ignored() -> Result<()
         ("/process/scheduler", json!({"policy": "SCHED_BATCH"}), "scheduler"),
         ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_IDLE", "priority": 0}), "ioPriority"),
         ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}), "seccomp"),
-        ("/linux/sysctl", json!({"kernel.msgmax": "65536"}), "sysctl"),
-        ("/linux/devices", json!([{"path": "/dev/foo", "type": "c", "major": 1, "minor": 3}]), "devices"),
         ("/linux/personality", json!({"domain": "LINUX32"}), "personality"),
         ("/linux/timeOffsets", json!({"boottime": {"secs": 10, "nanosecs": 0}}), "timeOffsets"),
     ];

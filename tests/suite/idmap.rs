@@ -112,6 +112,8 @@ fn root_maps_a_file_system_of_the_host() -> Result<()> {
         bundle.map(&[(0, 200_000, 1000)], &[(0, 200_000, 1000)]);
         fs::create_dir(bundle.path("bundle/source"))?;
         fs::write(bundle.path("bundle/source/file"), "")?;
+        // Root of the container owns nothing of the image, whose ids are not mapped.
+        fs::create_dir(bundle.rootfs("v"))?;
         bundle.mount("/v", "bind", "source", words)?;
         if explicit {
             last(&mut bundle)["uidMappings"] = lines(0, 200_005, 1);
