@@ -173,7 +173,9 @@ impl<'a> Draft<'a> {
         let later = self.entries().into_iter().skip(entry.index + 1);
         let devices = self.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
         let device = devices.iter().any(|device| is_below(&inside(device.path())));
-        cwd || device || Path::new("/dev") == own || later.into_iter().any(|other| is_below(&inside(other.mount.destination())))
+        cwd || device
+            || Path::new("/dev") == own
+            || later.into_iter().any(|other| is_below(&inside(other.mount.destination())))
     }
 
     /// Copies what a tmpfs covers into it, and only then makes it read-only, if it is to be and nothing else goes into it.

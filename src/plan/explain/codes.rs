@@ -13,8 +13,7 @@ const ID_MAP_FIX: &str = "--userns=keep-id, which makes your files yours inside"
 #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
 pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
     match op {
-        Op::WriteProc { .. } if errno == Errno::EACCES => Code::Rlimit,
-        Op::WriteProc { .. } | Op::MakeIdMap { .. } => Code::MapRefused,
+        Op::MakeIdMap { .. } => Code::MapRefused,
         Op::SetNs { .. } => Code::Join,
         Op::Unshare(_) => Code::Namespace,
         Op::SetIds { .. } => Code::UserUnmapped,
