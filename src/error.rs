@@ -96,6 +96,8 @@ pub enum Code {
     LockedFlag = 310,
     /// Warning: `/sys` is the host's.
     SysfsBound = 311,
+    /// A filesystem cannot be idmapped here.
+    IdMap = 312,
     /// A path component cannot be passed.
     PathBlocked = 313,
     /// Warning: a devpts `gid=` or `uid=` was dropped.
@@ -104,12 +106,16 @@ pub enum Code {
     PivotRoot = 315,
     /// An overlay cannot be mounted here.
     Overlay = 316,
+    /// A device node lies on a mount with nodev.
+    DeviceShut = 318,
     /// Warning: `shared` cannot reach the host.
     Propagation = 319,
-    /// A device does not exist.
+    /// A device does not exist, or has another type or number.
     Device = 340,
     /// The outer container masks `/proc`.
     ProcMasked = 341,
+    /// Warning: `/proc` is the outer one.
+    ProcOuter = 342,
     /// Warning: no cgroup of its own.
     NoCgroup = 405,
     /// A cgroup cannot be made here.
@@ -128,6 +134,12 @@ pub enum Code {
     Seccomp = 505,
     /// A seccomp filter without `no_new_privs` needs `CAP_SYS_ADMIN`.
     SeccompPrivilege = 507,
+    /// A kernel parameter is global, or its namespace is the host's.
+    Sysctl = 512,
+    /// Warning: `ping_group_range` was clamped to mapped ids.
+    PingRange = 513,
+    /// The kernel refused the value of a parameter.
+    SysctlValue = 514,
     /// A resource limit, or `oom_score_adj`, is refused.
     Rlimit = 520,
     /// Warning: the session keyring was not replaced.

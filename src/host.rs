@@ -1,7 +1,9 @@
 //! Facts about the machine and the caller, probed once, as plain data. Deciding with them is the plan's work.
 
 pub mod account;
+pub mod devices;
 pub mod ids;
+mod named;
 pub mod probe;
 pub mod refusal;
 
@@ -107,6 +109,15 @@ pub struct Named {
     pub oom_score: Option<i32>,
     /// For each of `linux.namespaces`: what its path is, when it has one.
     pub namespaces: Vec<Option<Joined>>,
+    /// For each of `mounts` with "copy-symlink" or "src-nofollow" whose source is a link: its position, and what it says.
+    pub links: Vec<(usize, PathBuf)>,
+    /// For each of `mounts` with mapped ids: its position, and the type of its source's filesystem.
+    pub filesystems: Vec<(usize, String)>,
+    /// For each of `linux.devices`: where the host has it; none for a pipe.
+    pub devices: Vec<Option<devices::Device>>,
+    /// Inodes of the namespaces that the caller and process 1 are in, when the config sets kernel parameters: those of
+    /// the host, whose parameters are not the container's to change.
+    pub host_namespaces: Vec<u64>,
 }
 
 /// What a path leads to, links followed.

@@ -4,7 +4,12 @@
 //! no decision of its own: a step branches only on an errno that its description in [`crate::plan::Op`] names.
 
 mod apply;
+mod copy;
+mod fallback;
 mod home;
+mod line;
+pub(crate) mod mapping;
+mod node;
 mod path;
 
 use std::ffi::CStr;

@@ -2,6 +2,7 @@
 
 pub mod helper;
 pub mod idmap;
+mod inputs;
 pub mod link;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -14,7 +15,7 @@ use crate::{
     host::{Host, refusal},
     init::Init,
     plan::{
-        Input, Meeting, Op, Plan, Slot,
+        Meeting, Op, Plan, Slot,
         ids::{UserNamespace, Writer},
     },
     sys::{self, exec::Vectors, fd::Slots, process::Fork},
@@ -64,6 +65,7 @@ impl Launch<'_> {
         let (ours, theirs) = link::pair().doing(Code::Exhausted, || "make the link to init".to_owned())?;
         let slots = self.slots(theirs)?;
         join(plan, &slots)?;
+        inputs::write_parameters(plan)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
@@ -98,7 +100,7 @@ impl Launch<'_> {
             slots.put(slot.index(), given);
         }
         for (slot, input) in &self.plan.inputs {
-            slots.put(slot.index(), open(input)?);
+            slots.put(slot.index(), inputs::open(input)?);
         }
         Ok(slots)
     }
@@ -226,18 +228,6 @@ fn join(plan: &Plan, slots: &Slots) -> Result<()> {
         joined.doing(Code::Join, || format!("join the {} namespace", plan.namespace_path(slot)))?;
     }
     Ok(())
-}
-
-fn open(input: &Input) -> Result<OwnedFd> {
-    let (path, owner) = match input {
-        Input::Namespace(path) => (path, false),
-        Input::Owner(path) => (path, true),
-    };
-    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
-    let opened = sys::retry(|| nix::fcntl::open(path.as_path(), flags, nix::sys::stat::Mode::empty()));
-    let opened =
-        opened.and_then(|namespace| if owner { sys::namespace::owner(namespace.as_fd()) } else { Ok(namespace) });
-    opened.doing(Code::Join, || format!("open the namespace {path:?}"))
 }
 
 /// Writes the maps, or waits for those who do.

@@ -22,10 +22,11 @@ mod rootfs;
 #[cfg(test)]
 pub(crate) mod sample;
 mod seccomp;
+mod sysctl;
 mod terminal;
 
 pub use assembly::{Assembly, Layer};
-pub use explain::explain_program;
+pub use explain::{explain_id_map, explain_program, explain_sysctl};
 pub use limits::number as limit_number;
 
 use std::{borrow::Cow, ffi::CStr, path::PathBuf};
@@ -87,6 +88,8 @@ pub enum Target {
     Directory,
     /// A file, made empty when it is missing; an existing directory is refused by the mount.
     File,
+    /// Whatever is there, a link too, which is not followed; it is not made.
+    Itself,
     /// A directory to which no link leads: `/proc` and `/sys` of an image may be links to a fake (CVE-2019-16884).
     RealDirectory,
     /// Whatever is there already: nothing is made.
@@ -146,7 +149,7 @@ pub enum Op {
         /// `MS_PRIVATE` and the like.
         flags: u64,
     },
-    /// Set the propagation of the mount in a slot, which may be a file. On ENOSYS, of a directory only: `mount(2)`.
+    /// Set the propagation of the mount in a slot. On ENOSYS: `mount(2)`.
     PropagateMount {
         /// Its root.
         mount: Slot,
@@ -161,6 +164,114 @@ pub enum Op {
         recursive: bool,
         /// Where the tree goes.
         into: Slot,
+    },
+    /// Copy a mount of the host, detached, whose root is a link: the link itself.
+    OpenLink {
+        /// A path of the host.
+        path: Text,
+        /// Where the tree goes.
+        into: Slot,
+    },
+    /// Copy the mount in a slot, detached.
+    CloneMount {
+        /// Its root.
+        mount: Slot,
+        /// Where the tree goes.
+        into: Slot,
+    },
+    /// Make a user namespace for an idmapped mount: by a child that ends at once.
+    MakeIdMap {
+        /// "inside outside count", one per line.
+        uids: Text,
+        /// The same.
+        gids: Text,
+        /// Where the namespace goes.
+        into: Slot,
+    },
+    /// Show the ids of a detached tree through the maps of a user namespace: `mount_setattr(2)`.
+    MapIds {
+        /// The tree.
+        tree: Slot,
+        /// The user namespace.
+        namespace: Slot,
+        /// All mounts below it too.
+        recursive: bool,
+        /// The filesystem's type, for errors.
+        kind: Text,
+    },
+    /// Copy what a tmpfs covers into it. What may not be read, owned or marked as it was: a warning.
+    CopyUp {
+        /// What is covered.
+        from: Slot,
+        /// The root of the tmpfs.
+        to: Slot,
+        /// The owner of its root too.
+        owner: bool,
+        /// The destination, for people.
+        path: Text,
+    },
+    /// Make a link that says what one of the host says; on EEXIST, the one that is there has to say the same.
+    CopyLink {
+        /// What it says.
+        says: Text,
+        /// Its directory, as the container sees it.
+        directory: Text,
+        /// Its name.
+        name: Text,
+    },
+    /// Attach a device where nothing is, an empty file, or the same device.
+    AttachNode {
+        /// Its mount.
+        tree: Slot,
+        /// The node of the host, for errors.
+        source: Text,
+        /// The path, as the container sees it.
+        path: Text,
+        /// `S_IFCHR` or `S_IFBLK`.
+        kind: u32,
+        /// Its numbers, as in `st_rdev`.
+        device: u64,
+    },
+    /// Make a named pipe; on EEXIST, one that is there is left alone.
+    Fifo {
+        /// Its directory, as the container sees it.
+        directory: Text,
+        /// Its name.
+        name: Text,
+        /// Permission bits.
+        mode: u32,
+        /// Owner, inside.
+        uid: u32,
+        /// Group, inside.
+        gid: u32,
+    },
+    /// Open a procfs that is mounted nowhere; on EPERM or ENOSYS the outer one, if it is one.
+    OpenProc(Slot),
+    /// Write a kernel parameter.
+    Sysctl {
+        /// The procfs.
+        proc: Slot,
+        /// The file in it: `sys/...`.
+        file: Text,
+        /// What is written.
+        value: Text,
+        /// The key as config.json has it, for errors.
+        key: Text,
+    },
+    /// Mount a filesystem over a directory; on EBUSY over a tmpfs; on EPERM bind a tree of the host, read-only, and warn.
+    MountOrBind {
+        /// Its type.
+        kind: Text,
+        /// Its source, as /proc/self/mounts shows it.
+        source: Text,
+        /// `MS_*`.
+        flags: u64,
+        /// The tree of the host.
+        host: Text,
+        /// The directory's path, as the container sees it.
+        path: Text,
+        /// The directory.
+        on: Slot,
     },
     /// Open a path of the host without further rights: `O_PATH`.
     OpenPath {
@@ -352,6 +463,51 @@ pub enum Input {
     Namespace(PathBuf),
     /// The user namespace that owns the namespace at a path: `NS_GET_USERNS`.
     Owner(PathBuf),
+    /// A copy of a mount whose ids are mapped: only who has power over its filesystem may do that.
+    Mapped(MappedTree),
+    /// The mount of a device node that the host lacks.
+    Node(NewNode),
+}
+
+/// A tree for an idmapped mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappedTree {
+    /// A path of the host.
+    pub path: PathBuf,
+    /// With all that is mounted below.
+    pub recursive: bool,
+    /// All of that is mapped too.
+    pub all: bool,
+    /// "inside outside count", one per line, as the caller counts.
+    pub uids: String,
+    /// The same.
+    pub gids: String,
+    /// The filesystem's type, for errors.
+    pub kind: String,
+    /// The place in config.json.
+    pub place: String,
+}
+
+/// A device node that only real root can make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewNode {
+    /// `S_IFCHR` or `S_IFBLK`.
+    pub kind: u32,
+    /// Its numbers, as in `st_rdev`.
+    pub device: u64,
+    /// The place in config.json.
+    pub place: String,
+}
+
+/// A kernel parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// As config.json has it.
+    pub key: String,
+    /// The file in a procfs: `sys/...`.
+    pub file: String,
+    /// What is written.
+    pub value: String,
 }
 
 /// The whole plan.
@@ -379,6 +535,8 @@ pub struct Plan {
     pub(crate) lowered_oom_score: Option<i32>,
     /// What [`Op::Seccomp`] attaches.
     pub(crate) filter: Option<Filter>,
+    /// Parameters of joined namespaces, which only the parent, real root, may write.
+    pub(crate) parameters: Vec<Parameter>,
     pub(crate) ids: ids::Ids,
     pub(crate) warnings: Vec<Warning>,
     /// What was left out, and why, for people who read the plan.
@@ -454,6 +612,9 @@ impl Plan {
     /// The path of a namespace that is to be joined.
     pub fn namespace_path(&self, slot: Slot) -> String {
         let input = self.inputs.iter().find(|(at, _)| *at == slot);
-        input.map_or_else(|| slot.to_string(), |(_, Input::Namespace(path) | Input::Owner(path))| format!("{path:?}"))
+        match input {
+            Some((_, Input::Namespace(path) | Input::Owner(path))) => format!("{path:?}"),
+            Some((_, Input::Mapped(_) | Input::Node(_))) | None => slot.to_string(),
+        }
     }
 }

@@ -8,7 +8,10 @@ use std::{
     path::{Component, Path},
 };
 
-use oci_spec::runtime::{Capabilities, Capability, LinuxNamespaceType as Kind, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{
+    Capabilities, Capability, Linux, LinuxDeviceType as DeviceType, LinuxNamespaceType as Kind, PosixRlimitType,
+    Process, Spec,
+};
 use serde::{
     Deserialize as _,
     de::{IntoDeserializer as _, value::StrDeserializer},
@@ -235,9 +238,36 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     if (uids || gids) && !namespace_in(&seen, Kind::User) {
         faults.add_as(Code::NamespaceNeeded, "linux.uidMappings", "mappings need a user namespace");
     }
+    devices(linux, faults);
+    for (key, value) in linux.sysctl().iter().flatten().filter(|(_, value)| value.contains(['\n', '\0'])) {
+        faults.add(&format!("linux.sysctl[{key:?}]"), format!("{value:?} is more than one line"));
+    }
     for (key, paths) in [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())] {
         for (index, path) in paths.iter().flatten().enumerate().filter(|(_, path)| !path.starts_with('/')) {
             faults.add(&format!("linux.{key}[{index}]"), format!("{path:?} is not absolute"));
+        }
+    }
+}
+
+fn devices(linux: &Linux, faults: &mut Faults) {
+    for (index, device) in linux.devices().iter().flatten().enumerate() {
+        let key = format!("linux.devices[{index}]");
+        if !device.path().is_absolute() {
+            faults.add(&key, format!("path {:?} is not absolute", device.path()));
+        }
+        let kind = match device.typ() {
+            DeviceType::A => {
+                faults.add(&key, "type \"a\" is none of c, b, u, p");
+                continue;
+            }
+            DeviceType::P => continue,
+            DeviceType::B => "b",
+            DeviceType::C => "c",
+            DeviceType::U => "u",
+        };
+        // No driver has the major number 0; it is what the field reads as when it is missing.
+        if device.major() <= 0 || device.minor() < 0 {
+            faults.add(&key, format!("type {kind:?} needs a major and a minor number"));
         }
     }
 }
@@ -304,6 +334,9 @@ mod tests {
             (r#","linux":{"namespaces":[{"type":"pid"},{"type":"pid"}]}"#, "linux.namespaces[1]: pid is given twice"),
             (r#","linux":{"namespaces":[{"type":"pid","path":"x"}]}"#, r#"path "x" is not absolute"#),
             (r#","linux":{"maskedPaths":["proc"]}"#, r#"linux.maskedPaths[0]: "proc" is not absolute"#),
+            (r#","linux":{"devices":[{"path":"x","type":"p"}]}"#, r#"linux.devices[0]: path "x" is not absolute"#),
+            (r#","linux":{"devices":[{"path":"/x","type":"c"}]}"#, r#"type "c" needs a major and a minor number"#),
+            (r#","linux":{"sysctl":{"net.x":"1\n2"}}"#, "is more than one line"),
             (r#","mounts":[{"destination":"/proc/self"}]"#, "mounts[0].destination"),
             (r#","mounts":[{"destination":"/x/../proc/sys/kernel"}]"#, "mounts[0].destination"),
             (r#","annotations":{"":"x"}"#, "annotations: a key is empty"),

@@ -5,6 +5,7 @@
 
 pub mod alloc;
 pub mod caps;
+pub mod copy;
 pub mod entry;
 pub mod exec;
 pub mod fd;
@@ -15,6 +16,7 @@ pub mod net;
 pub mod path;
 pub mod pidfd;
 pub mod process;
+pub mod procfs;
 pub mod pty;
 pub mod seccomp;
 pub mod signal;

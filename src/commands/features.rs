@@ -4,16 +4,12 @@ use serde_json::json;
 
 use crate::{
     error::{Code, Error, Result},
-    plan::options::{Effect, WORDS},
+    plan::options::WORDS,
 };
 
 /// One JSON document. Only what a config may really use: engines act on it.
 pub(super) fn features() -> Result<String> {
-    let mut options: Vec<_> = WORDS
-        .iter()
-        .filter(|(word, effect)| !word.is_empty() && !matches!(effect, Effect::Refused | Effect::CopyUp))
-        .map(|(word, _)| *word)
-        .collect();
+    let mut options: Vec<_> = WORDS.iter().filter(|(word, _)| !word.is_empty()).map(|(word, _)| *word).collect();
     options.sort_unstable();
     let mut capabilities: Vec<_> = caps::all().into_iter().map(|capability| capability.to_string()).collect();
     capabilities.sort_unstable();
@@ -31,7 +27,7 @@ pub(super) fn features() -> Result<String> {
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
             "netDevices": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } }
+            "mountExtensions": { "idmap": { "enabled": true } }
         },
         "annotations": { "org.pura.version": env!("CARGO_PKG_VERSION") },
         "potentiallyUnsafeConfigAnnotations": []
@@ -75,7 +71,7 @@ mod tests {
             document["mountOptions"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
         assert!(words.is_sorted_by(|one, next| one < next), "{words:?}");
         assert!(["rro", "bind", "nosymfollow", "rslave", "lazytime"].iter().all(|word| words.contains(word)));
-        assert!(words.iter().all(|word| !word.is_empty() && !word.contains('=') && *word != "idmap"));
+        assert!(words.iter().all(|word| !word.is_empty() && !word.contains('=')));
     }
 
     #[test]
@@ -83,6 +79,6 @@ mod tests {
         let document: serde_json::Value = serde_json::from_str(&features().unwrap()).unwrap();
         assert_eq!((&document["hooks"], &document["ociVersionMin"]), (&json!([]), &json!("1.0.0")));
         assert_eq!(document["linux"]["capabilities"].as_array().unwrap().len(), 41);
-        assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], json!(false));
+        assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], json!(true));
     }
 }

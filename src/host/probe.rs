@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CString,
-    fs, io,
+    fs,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
@@ -13,11 +13,10 @@ use std::{
 use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
 
-use super::{Caller, Cgroup, Host, Joined, Maps, Named, account, ids};
+use super::{Caller, Cgroup, Host, Joined, Maps, account, ids, named::named};
 use crate::{
     cli::UsernsMode,
     error::{Code, Context as _, Error, Result, plain},
-    plan::limit_number,
     sys,
 };
 
@@ -150,43 +149,8 @@ pub fn cgroup() -> Cgroup {
     Cgroup { mount: mount.map(PathBuf::from), unified, own: own.unwrap_or_else(|| "/".to_owned()) }
 }
 
-/// What the paths of the config lead to.
-fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
-    let root = spec.root().as_ref().map(|root| kind(&bundle.join(root.path())));
-    let sources = spec.mounts().iter().flatten().map(|mount| {
-        let words = mount.options().as_deref().unwrap_or_default();
-        let bind = words.iter().any(|word| word == "bind" || word == "rbind")
-            || matches!(mount.typ().as_deref(), Some("bind" | "rbind"));
-        let source = mount.source().as_ref().filter(|source| bind && !source.as_os_str().is_empty());
-        source.map(|source| kind(&bundle.join(source)))
-    });
-    let namespaces =
-        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten().map(|namespace| {
-            let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
-            path.map(|path| joined(path, own_userns))
-        });
-    let process = spec.process().as_ref();
-    let limits = process.into_iter().flat_map(|process| process.rlimits().iter().flatten());
-    let limits = limits.map(|limit| sys::process::rlimit(limit_number(limit.typ())).unwrap_or((u64::MAX, u64::MAX)));
-    let oom_score = process.and_then(oci_spec::runtime::Process::oom_score_adj).and_then(|_| own_oom_score());
-    Named { root, sources: sources.collect(), limits: limits.collect(), oom_score, namespaces: namespaces.collect() }
-}
-
-fn own_oom_score() -> Option<i32> {
-    String::from_utf8(sys::path::read::<16>(c"/proc/self/oom_score_adj").ok()?).ok()?.trim_end().parse().ok()
-}
-
-fn kind(path: &Path) -> super::Kind {
-    match fs::metadata(path) {
-        Ok(file) if file.is_dir() => super::Kind::Directory,
-        Ok(_) => super::Kind::File,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => super::Kind::Missing,
-        Err(error) => super::Kind::Refused(error.raw_os_error().unwrap_or(libc::EIO)),
-    }
-}
-
 /// Examines a namespace by path. Never blocks: other runtimes hang when the path is a FIFO.
-fn joined(path: &Path, own_userns: u64) -> Joined {
+pub(super) fn joined(path: &Path, own_userns: u64) -> Joined {
     let none = Joined { kind: 0, owner: 0, inode: 0, maps: None, setgroups_denied: false };
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
     let namespace = match sys::retry(|| nix::fcntl::open(path, flags, Mode::empty())) {

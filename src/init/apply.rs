@@ -8,7 +8,7 @@ use nix::{
     unistd::{fchdir, setsid, symlinkat},
 };
 
-use super::{Init, home, path};
+use super::{Init, copy, fallback::Choice, home, line::Line, mapping, path};
 use crate::{
     launch::link::{self, Report},
     plan::{Meeting, Op, Slot, Target, arena::Text},
@@ -70,13 +70,44 @@ impl Init<'_> {
             Op::UnblockSignals => sys::signal::unblock(),
             Op::Execute => Err(sys::exec::exec(self.program.ok_or(Errno::ENOENT)?, self.vectors)),
             Op::Propagate { path, flags } => sys::mount::set_propagation(self.plan.text(path), flags),
-            Op::PropagateMount { mount, flags } => {
-                match sys::mount::set_propagation_of(self.slots.get(mount.index())?, flags) {
-                    Err(Errno::ENOSYS) => self.enter(mount).and_then(|()| sys::mount::set_propagation_here(flags)),
-                    done => done,
+            Op::PropagateMount { mount, flags } => self.propagate(mount, flags),
+            Op::OpenTree { path, recursive, into } => self.open_tree(path, recursive, into),
+            Op::OpenLink { path, into } => {
+                let tree = sys::mount::open_link(sys::path::here(), self.plan.text(path))?;
+                self.fill(into, tree);
+                Ok(())
+            }
+            Op::CloneMount { mount, into } => {
+                let tree = sys::mount::open_tree(self.slots.get(mount.index())?, c"", false)?;
+                self.fill(into, tree);
+                Ok(())
+            }
+            Op::MakeIdMap { uids, gids, into } => {
+                let namespace = mapping::make(self.plan.text(uids), self.plan.text(gids))?;
+                self.fill(into, namespace);
+                Ok(())
+            }
+            Op::MapIds { tree, namespace, recursive, .. } => {
+                let (tree, namespace) = (self.slots.get(tree.index())?, self.slots.get(namespace.index())?);
+                sys::mount::map_ids(tree, namespace, recursive)
+            }
+            Op::CopyUp { from, to, owner, .. } => {
+                match copy::tree(self.slots.get(from.index())?, self.slots.get(to.index())?, owner)? {
+                    Some(errno) => self.warn(step, errno),
+                    None => Ok(()),
                 }
             }
-            Op::OpenTree { path, recursive, into } => self.open_tree(path, recursive, into),
+            Op::CopyLink { says, directory, name } => self.copy_link(says, directory, name),
+            Op::AttachNode { tree, path, kind, device, .. } => self.attach_node(tree, path, kind, device),
+            Op::Fifo { directory, name, mode, uid, gid } => self.fifo(directory, name, mode, (uid, gid)),
+            Op::OpenProc(into) => self.open_proc(into),
+            Op::Sysctl { proc, file, value, .. } => {
+                let value = self.plan.text(value).to_bytes();
+                sys::procfs::write(self.slots.get(proc.index())?, self.plan.text(file), value)
+            }
+            Op::MountOrBind { kind, source, flags, host, path, on } => {
+                self.mount_or_bind(step, Choice { kind, source, flags, host, path, on })
+            }
             Op::OpenPath { path, into } => {
                 let opened = sys::path::open_host(self.plan.text(path), REFERENCE)?;
                 self.fill(into, opened);
@@ -122,7 +153,7 @@ impl Init<'_> {
         }
     }
 
-    fn fill(&mut self, slot: Slot, descriptor: OwnedFd) {
+    pub(super) fn fill(&mut self, slot: Slot, descriptor: OwnedFd) {
         self.slots.put(slot.index(), descriptor);
     }
 
@@ -214,7 +245,7 @@ impl Init<'_> {
         self.warn(step, mounted.err().unwrap_or(Errno::EINVAL))
     }
 
-    fn move_mount(&mut self, tree: Slot, on: Slot) -> nix::Result<()> {
+    pub(super) fn move_mount(&mut self, tree: Slot, on: Slot) -> nix::Result<()> {
         let (from, target) = (self.slots.get(tree.index())?, self.slots.get(on.index())?);
         match sys::mount::move_mount(from, target, c"") {
             Err(Errno::ENOSYS) => {
@@ -225,6 +256,15 @@ impl Init<'_> {
                 self.fill(tree, attached);
                 Ok(())
             }
+            done => done,
+        }
+    }
+
+    /// By descriptor: a mount may be a file, which nobody can enter.
+    fn propagate(&self, mount: Slot, flags: u64) -> nix::Result<()> {
+        let mount = self.slots.get(mount.index())?;
+        match sys::mount::set_propagation_of(mount, flags) {
+            Err(Errno::ENOSYS) => sys::mount::set_propagation(Line::default().descriptor(mount)?, flags),
             done => done,
         }
     }
@@ -404,66 +444,5 @@ impl Init<'_> {
         drop(self.slots.take(Slot::LINK.index()));
         self.fill(Slot::LINK, connection);
         Ok(())
-    }
-}
-
-/// A short text in a fixed buffer.
-#[derive(Debug)]
-struct Line {
-    bytes: [u8; 4096],
-    length: usize,
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Self { bytes: [0; 4096], length: 0 }
-    }
-}
-
-impl Line {
-    /// Adds bytes; one that does not fit makes [`Line::text`] fail.
-    fn add(&mut self, more: &[u8]) {
-        let end = self.length.saturating_add(more.len());
-        if let Some(room) = self.bytes.get_mut(self.length..end) {
-            room.copy_from_slice(more);
-        }
-        self.length = end;
-    }
-
-    fn text(&self) -> nix::Result<&std::ffi::CStr> {
-        let bytes = self.bytes.get(..=self.length).ok_or(Errno::ENAMETOOLONG)?;
-        std::ffi::CStr::from_bytes_until_nul(bytes).map_err(|_inner| Errno::EINVAL)
-    }
-
-    /// The path of a descriptor in procfs.
-    fn descriptor(&mut self, descriptor: std::os::fd::BorrowedFd<'_>) -> nix::Result<&std::ffi::CStr> {
-        use std::os::fd::AsRawFd as _;
-        self.add(b"/proc/self/fd/");
-        let number = descriptor.as_raw_fd().unsigned_abs();
-        let mut divisor = 1_000_000_000;
-        let mut started = false;
-        while divisor > 0 {
-            let digit = number / divisor % 10;
-            started |= digit != 0 || divisor == 1;
-            if started {
-                self.add(&[b'0' + u8::try_from(digit).unwrap_or(0)]);
-            }
-            divisor /= 10;
-        }
-        self.text()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_descriptor_is_named_in_procfs() {
-        use std::os::fd::AsRawFd as _;
-        let file = std::fs::File::open("/dev/null").unwrap();
-        let mut line = Line::default();
-        let path = line.descriptor(file.as_fd()).unwrap();
-        assert_eq!(path.to_str().unwrap(), format!("/proc/self/fd/{}", file.as_raw_fd()));
     }
 }

@@ -25,10 +25,11 @@ const LONGEST: usize = 4096;
 pub(super) fn find(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<OwnedFd> {
     let last = match target {
         Target::File | Target::Present => REFERENCE,
+        Target::Itself => return open(root, path, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT),
         Target::Directory | Target::RealDirectory => REFERENCE | OFlag::O_DIRECTORY,
     };
     let resolve = match target {
-        Target::Directory | Target::File | Target::Present => IN_ROOT,
+        Target::Directory | Target::File | Target::Itself | Target::Present => IN_ROOT,
         Target::RealDirectory => IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS,
     };
     match open(root, path, last, resolve) {

@@ -1,9 +1,19 @@
 //! `/dev`: the devices and links that every container has, config-linux.md "Default Devices".
 
-use std::path::Path;
+use std::{
+    os::unix::ffi::OsStrExt as _,
+    path::{Component, Path},
+};
 
-use super::{Op, Slot, Target, draft::Draft, paths::inside};
-use crate::error::Result;
+use oci_spec::runtime::LinuxDevice;
+
+use super::{Input, NewNode, Op, Slot, Target, draft::Draft, mounts::SWEEP_EVERY, paths::inside};
+use crate::{
+    error::{Code, Error, Result},
+    host::devices::{self, Device},
+};
+
+const CAP_MKNOD: u8 = 27;
 
 /// Bound from the host, because a user namespace may not make nodes: `mknod(2)`.
 const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -17,9 +27,87 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "stderr"),
 ];
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    /// Binds and makes the devices of the config, which go before the default ones.
+    fn own_devices(&mut self) -> Result<()> {
+        for (index, device) in self.own().iter().enumerate() {
+            if index > 0 && index % SWEEP_EVERY == 0 {
+                self.step(Op::Sweep { kept: u16::MAX });
+            }
+            self.own_device(index, device)?;
+        }
+        Ok(())
+    }
+
+    fn own(&self) -> &'a [LinuxDevice] {
+        self.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default()
+    }
+
+    fn own_device(&mut self, index: usize, device: &LinuxDevice) -> Result<()> {
+        let place = format!("linux.devices[{index}]");
+        let path = device.path();
+        if path == Path::new("/dev/ptmx") {
+            self.note(format!("{place}: /dev/ptmx is the link to the container's own terminals"));
+            return Ok(());
+        }
+        let Some(is_block) = devices::is_block(device.typ()) else { return self.fifo(device, place) };
+        let kind = if is_block { libc::S_IFBLK } else { libc::S_IFCHR };
+        let numbers = format!("{}:{}", device.major(), device.minor());
+        let refuse = |code, why: String| {
+            Err(Error::new(
+                code,
+                format!("make the device {path:?} ({} {numbers})", if is_block { "b" } else { "c" }),
+                why,
+            )
+            .at(place.clone()))
+        };
+        let number = devices::number(device).unwrap_or_default();
+        let (tree, source) = match self.host.named.devices.get(index).and_then(Option::as_ref) {
+            Some(Device::At(found)) => {
+                let source = self.text(found.as_os_str().as_bytes())?;
+                self.step_for(Op::OpenTree { path: source, recursive: false, into: Slot::TREE }, place.clone());
+                (Slot::TREE, source)
+            }
+            Some(Device::NoDev(found)) => {
+                return refuse(Code::DeviceShut, format!("{found:?} is on a mount with nodev, which keeps it shut"));
+            }
+            Some(Device::Missing) | None if self.host.initial_userns && self.host.caller.has(CAP_MKNOD) => {
+                let tree = self.input(Input::Node(NewNode { kind, device: number, place: place.clone() }))?;
+                (tree, self.text(path.as_os_str().as_bytes())?)
+            }
+            Some(Device::Missing) | None => {
+                return refuse(
+                    Code::Device,
+                    "this host has no such device, and only real root could make it".to_owned(),
+                );
+            }
+        };
+        let path = self.text(path.as_os_str().as_bytes())?;
+        self.step_for(Op::AttachNode { tree, source, path, kind, device: number }, place);
+        Ok(())
+    }
+
+    fn fifo(&mut self, device: &LinuxDevice, place: String) -> Result<()> {
+        let what = || format!("make the pipe {:?}", device.path());
+        let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+        if !self.plan.ids.is_uid_mapped(uid) || !self.plan.ids.is_gid_mapped(gid) {
+            let why = format!("its owner {uid}:{gid} is not mapped");
+            return Err(Error::new(Code::OptionIdUnmapped, what(), why).at(place));
+        }
+        let parts = device.path().parent().zip(device.path().components().next_back());
+        let Some((directory, Component::Normal(name))) = parts else {
+            return Err(Error::new(Code::Field, what(), "the path has no name").at(place));
+        };
+        let (directory, name) = (self.text(directory.as_os_str().as_bytes())?, self.text(name.as_bytes())?);
+        // The mode may come with the bits of the type, as from stat(2).
+        let mode = device.file_mode().unwrap_or(0o666) & 0o7777;
+        self.step_for(Op::Fifo { directory, name, mode, uid, gid }, place);
+        Ok(())
+    }
+
     /// Binds the default devices and makes the default links; what the config has mounted there wins.
     pub(super) fn devices(&mut self) -> Result<()> {
+        self.own_devices()?;
         let dev = self.text("/dev")?;
         // An image's /dev that is a link would lead nodes and links elsewhere (CVE-2026-41579).
         self.step(Op::FindTarget { path: dev, target: Target::RealDirectory, into: Slot::DEV });
@@ -39,10 +127,11 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Whether the config itself mounts something exactly there.
+    /// Whether the config itself has something exactly there.
     fn has_mount_on(&self, path: &str) -> bool {
         let mounts = self.spec.mounts().as_deref().unwrap_or_default();
         mounts.iter().any(|mount| inside(mount.destination()) == Path::new(path))
+            || self.own().iter().any(|device| inside(device.path()) == Path::new(path))
     }
 }
 

@@ -62,6 +62,7 @@ impl<'a> Draft<'a> {
             raised: Vec::new(),
             lowered_oom_score: None,
             filter: None,
+            parameters: Vec::new(),
             ids,
             warnings: Vec::new(),
             notes: Vec::new(),
@@ -114,6 +115,11 @@ impl<'a> Draft<'a> {
         let (index, namespace) = all.iter().enumerate().find(|(_, namespace)| namespace.typ() == kind)?;
         // An empty path is no path.
         Some((index, namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty())))
+    }
+
+    /// The value of an annotation.
+    pub(super) fn annotation(&self, key: &str) -> Option<&'a str> {
+        self.spec.annotations().as_ref()?.get(key).map(String::as_str)
     }
 
     /// Whether a new namespace of this kind is made for the container.

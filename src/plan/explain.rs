@@ -1,14 +1,17 @@
 //! The plan in words: for people who read it, and for errors.
 
+mod codes;
+mod words;
+
 use std::{ffi::CStr, fmt};
 
 use nix::errno::Errno;
 
-use super::{Meeting, Op, Plan, Slot, Target, arena::Text, ids::UserNamespace, limits, namespaces};
-use crate::{
-    error::{Code, Error, Warning, plain},
-    sys::process::Attribute,
-};
+use self::words::{attribute_words, attributes, capabilities, limit, propagation, words};
+use super::{Input, Meeting, Op, Plan, Slot, Target, arena::Text, ids::UserNamespace, limits, namespaces};
+use crate::error::{Code, Error, Warning, plain};
+
+pub use codes::{explain_id_map, explain_sysctl};
 
 impl Plan {
     /// Says what `op` does, to complete "cannot ...".
@@ -44,10 +47,39 @@ impl Plan {
             Op::OpenTree { path, recursive, .. } => {
                 format!("take {}{}", text(path), if recursive { " and all below it" } else { "" })
             }
+            Op::OpenLink { path, .. } => format!("take the link {} itself", text(path)),
+            Op::CloneMount { .. } => "copy that mount".to_owned(),
+            Op::MakeIdMap { uids, gids, .. } => {
+                let lines = |lines: Text| lossy(self.text(lines)).trim_end().replace('\n', ", ");
+                format!("make a user namespace with uids {} and gids {}", lines(uids), lines(gids))
+            }
+            Op::MapIds { recursive, .. } => {
+                format!("map the ids of the mount with it{}", if recursive { ", and of all below it" } else { "" })
+            }
+            Op::CopyUp { path, .. } => format!("copy up what the tmpfs on {} covers", text(path)),
+            Op::CopyLink { says, directory, name } => {
+                format!("make the link {} in {}, to {}", text(name), text(directory), text(says))
+            }
+            Op::AttachNode { path, kind, device, .. } => format!(
+                "bind the device {} ({} {}:{})",
+                text(path),
+                if kind == libc::S_IFBLK { "b" } else { "c" },
+                libc::major(device),
+                libc::minor(device)
+            ),
+            Op::Fifo { directory, name, mode, uid, gid } => {
+                format!("make the pipe {} in {}, mode {mode:o}, owner {uid}:{gid}", text(name), text(directory))
+            }
+            Op::OpenProc(_) => "open a procfs that nothing can have covered".to_owned(),
+            Op::Sysctl { key, value, .. } => format!("set {} to {}", lossy(self.text(key)), text(value)),
+            Op::MountOrBind { kind, flags, host, .. } => {
+                format!("mount {} ({}), or bind {} read-only", lossy(self.text(kind)), words(flags, c""), text(host))
+            }
             Op::OpenPath { path, .. } => format!("open {}", text(path)),
             Op::BindRoot { path, .. } => format!("make {} the root", text(path)),
             Op::FindTarget { path, target: Target::File, .. } => format!("find the file {}", text(path)),
             Op::FindTarget { path, target: Target::Present, .. } => format!("find {}", text(path)),
+            Op::FindTarget { path, target: Target::Itself, .. } => format!("find {}, a link or not", text(path)),
             Op::FindTarget { path, .. } => format!("find the directory {}", text(path)),
             Op::Mount { kind, data, flags, .. } => {
                 format!("mount {} ({})", lossy(self.text(kind)), words(flags, self.text(data)))
@@ -92,10 +124,6 @@ impl Plan {
                 capabilities(inheritable)
             ),
             Op::Ambient(mask) => format!("raise ambient capabilities: {}", capabilities(mask)),
-            Op::Seccomp { .. } => {
-                let summary = self.filter.as_ref().map_or("none", |filter| &filter.summary);
-                format!("attach the seccomp filter ({summary})")
-            }
             // The words that engines know.
             Op::MakeCwd(path) | Op::EnterCwd(path) => format!("chdir to cwd {}", text(path)),
             Op::FindHome(uid) => format!("set HOME from the /etc/passwd of the image, for user {uid}"),
@@ -103,6 +131,10 @@ impl Plan {
                 format!("run {}", self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word)))
             }
             Op::Umask(mask) => format!("set umask {mask:03o}"),
+            Op::Seccomp { .. } => {
+                let summary = self.filter.as_ref().map_or("none", |filter| &filter.summary);
+                format!("attach the seccomp filter ({summary})")
+            }
             Op::AwaitStart => "wait for start".to_owned(),
             Op::DefaultSignal(signal) => format!("set signal {signal} to its default"),
             Op::UnblockSignals => "unblock all signals".to_owned(),
@@ -125,6 +157,7 @@ impl Plan {
             Op::Enter(Slot::ROOT) if place == "process.cwd" => {
                 Error::new(Code::Cwd, "chdir to cwd \"/\"", errno.desc().to_lowercase())
             }
+            Op::Sysctl { key, value, .. } => explain_sysctl(&lossy(self.text(key)), &lossy(self.text(value)), errno),
             Op::MakeCwd(_) | Op::EnterCwd(_) => {
                 let why = if errno == Errno::EXDEV {
                     "it is outside of the root".to_owned()
@@ -137,10 +170,10 @@ impl Plan {
                 let (what, why) = (self.what(index, op), self.why(op, errno));
                 let code = match op {
                     Op::WriteProc { file, .. } if self.text(file) != c"/proc/self/oom_score_adj" => Code::MapRefused,
-                    _ => code(op, errno),
+                    _ => codes::code(self, op, errno),
                 };
                 let error = Error::new(code, what, why);
-                match fix(op, errno) {
+                match codes::fix(self, op, errno) {
                     Some(fix) => error.fix(fix),
                     None => error,
                 }
@@ -157,6 +190,15 @@ impl Plan {
             Some(Op::NewKeyring) => Warning::new(
                 Code::Keyring,
                 format!("the caller's session keys stay reachable inside: no new keyring: {why}"),
+            ),
+            Some(Op::MountOrBind { kind, host, .. }) => {
+                let (kind, host) = (lossy(self.text(*kind)), lossy(self.text(*host)));
+                let code = if kind == "sysfs" { Code::SysfsBound } else { Code::FilesystemType };
+                Warning::new(code, format!("{host} is the host's, read-only, because {kind} may not be mounted: {why}"))
+            }
+            Some(Op::CopyUp { path, .. }) => Warning::new(
+                Code::Mount,
+                format!("not all that the tmpfs on {:?} covers is in it as it was: {why}", lossy(self.text(*path))),
             ),
             Some(Op::MountOverlay { lower, .. }) => {
                 let lower = lossy(self.text(*lower));
@@ -184,14 +226,17 @@ impl Plan {
             found.map(|path| format!(" on {:?}", lossy(self.text(path))))
         };
         match op {
-            Op::Mount { kind, .. } => format!("mount {}{}", lossy(self.text(kind)), target().unwrap_or_default()),
+            Op::Mount { kind, .. } | Op::MountOrBind { kind, .. } => {
+                format!("mount {}{}", lossy(self.text(kind)), target().unwrap_or_default())
+            }
+            Op::MapIds { .. } => format!("idmap the mount{}", target().unwrap_or_default()),
             Op::MountTmpfs { .. } => format!("mount tmpfs{}", target().unwrap_or_default()),
             Op::MoveMount { path, .. } => format!("bind {:?}{}", lossy(self.text(path)), target().unwrap_or_default()),
             Op::SetAttributes { .. } | Op::Remount { .. } | Op::PropagateMount { .. } => {
                 format!("{}{}", self.describe(op), target().unwrap_or_default())
             }
-            Op::FindTarget { target: Target::Present, .. } => self.describe(op),
             Op::Seccomp { .. } => "attach the seccomp filter".to_owned(),
+            Op::FindTarget { target: Target::Present, .. } => self.describe(op),
             Op::FindTarget { path, .. } => format!("make the mount point {:?}", lossy(self.text(path))),
             _ => self.describe(op),
         }
@@ -208,6 +253,9 @@ impl Plan {
                     data if data.contains(',') => format!("the kernel refuses one of the options {data:?}"),
                     data => format!("the kernel refuses option {data:?}"),
                 }
+            }
+            Op::Mount { kind, .. } if errno == Errno::EPERM && self.text(kind) == c"proc" => {
+                "an outer container masks /proc, which may not be uncovered".to_owned()
             }
             Op::Mount { kind, .. } if errno == Errno::ENODEV => {
                 format!("the kernel knows no filesystem {:?}", lossy(self.text(kind)))
@@ -228,6 +276,22 @@ impl Plan {
             Op::WriteProc { file, .. } if errno == Errno::EACCES && self.text(file) == c"/proc/self/oom_score_adj" => {
                 "only real root may lower it".to_owned()
             }
+            _ => self.why_object(op, errno),
+        }
+    }
+
+    /// The same for single objects: devices, links, copies.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
+    fn why_object(&self, op: Op, errno: Errno) -> String {
+        match op {
+            Op::MapIds { kind, .. } => codes::id_map(&lossy(self.text(kind)), errno),
+            Op::AttachNode { .. } | Op::Fifo { .. } | Op::CopyLink { .. } if errno == Errno::EEXIST => {
+                "something else is there".to_owned()
+            }
+            Op::AttachNode { source, .. } if errno == Errno::ENODEV => {
+                format!("{:?} is another device by now", lossy(self.text(source)))
+            }
+            Op::CopyUp { .. } if errno == Errno::ENAMETOOLONG => "directories are nested too deeply".to_owned(),
             _ => plain(errno),
         }
     }
@@ -295,6 +359,22 @@ impl fmt::Display for Plan {
         for (_, kind) in &self.joined_first {
             writeln!(f, "joined before clone: {}", namespaces::name(*kind))?;
         }
+        for (_, input) in &self.inputs {
+            match input {
+                Input::Namespace(_) | Input::Owner(_) => {}
+                Input::Mapped(tree) => writeln!(f, "idmapped before clone: {:?}  ({})", tree.path, tree.place)?,
+                Input::Node(node) => writeln!(
+                    f,
+                    "made before clone: device {}:{}  ({})",
+                    libc::major(node.device),
+                    libc::minor(node.device),
+                    node.place
+                )?,
+            }
+        }
+        for parameter in &self.parameters {
+            writeln!(f, "set before clone: {} to {:?}  (linux.sysctl)", parameter.key, parameter.value)?;
+        }
         for (step, (op, place)) in self.ops.iter().zip(&self.places).enumerate() {
             let place = if place.is_empty() { String::new() } else { format!("  ({place})") };
             writeln!(f, "{step:3}  {}{place}", self.describe(*op))?;
@@ -306,134 +386,6 @@ impl fmt::Display for Plan {
 
 fn lossy(text: &CStr) -> String {
     String::from_utf8_lossy(text.to_bytes()).into_owned()
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
-fn code(op: Op, errno: Errno) -> Code {
-    match op {
-        Op::SetNs { .. } => Code::Join,
-        Op::Unshare(_) => Code::Namespace,
-        Op::SetIds { .. } => Code::UserUnmapped,
-        Op::SetGroups => Code::GroupsDropped,
-        Op::BindRoot { .. } => Code::Rootfs,
-        Op::FindTarget { .. } if matches!(errno, Errno::ELOOP | Errno::EXDEV) => Code::Mount,
-        Op::FindTarget { .. } => Code::MountPoint,
-        Op::OpenTree { .. } | Op::OpenPath { .. } if errno == Errno::EACCES => Code::PathBlocked,
-        Op::OpenTree { .. } | Op::OpenPath { .. } => Code::BindSource,
-        Op::Mount { .. } if errno == Errno::ENODEV || errno == Errno::EPERM => Code::FilesystemType,
-        Op::Mount { .. } | Op::MountTmpfs { .. } | Op::Remount { .. } if errno == Errno::EINVAL => Code::MountOption,
-        Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => Code::LockedFlag,
-        Op::Device { .. } => Code::Device,
-        Op::OpenConsole { .. } | Op::BindConsole(_) | Op::TakeConsole(_) => Code::NoTerminal,
-        Op::MountOverlay { .. } => Code::Overlay,
-        Op::PivotRoot(_) | Op::MoveRoot(_) => Code::PivotRoot,
-        Op::Mask(_) | Op::ReadOnly(_) => Code::Mask,
-        Op::WriteProc { .. } | Op::Rlimit { .. } => Code::Rlimit,
-        Op::Bounding(_) | Op::Capabilities { .. } | Op::Ambient(_) => Code::Capabilities,
-        Op::Seccomp { .. } if errno == Errno::EACCES => Code::SeccompPrivilege,
-        Op::Seccomp { .. } => Code::Seccomp,
-        Op::MakeCwd(_) | Op::EnterCwd(_) => Code::Cwd,
-        _ => {
-            if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN) {
-                Code::Exhausted
-            } else {
-                Code::Mount
-            }
-        }
-    }
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
-fn fix(op: Op, errno: Errno) -> Option<&'static str> {
-    match op {
-        Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => {
-            Some("drop suid, dev, exec or rw from the mount's options")
-        }
-        Op::Unshare(_) if errno == Errno::ENOSPC => {
-            Some("sudo sysctl user.max_net_namespaces=15000 (this is not about disk space)")
-        }
-        Op::FindTarget { .. } if matches!(errno, Errno::EROFS | Errno::EACCES) => Some("create it in the image"),
-        Op::FindTarget { .. } | Op::MoveMount { .. }
-            if matches!(errno, Errno::ENOTDIR | Errno::EISDIR | Errno::EINVAL) =>
-        {
-            Some("bind a file on a file, a directory on a directory")
-        }
-        _ => None,
-    }
-}
-
-fn attribute_words(attribute: Attribute, value: u64) -> String {
-    match (attribute, value) {
-        (Attribute::DeathSignal, 0) => "outlive the parent",
-        (Attribute::DeathSignal, _) => "die with the parent",
-        (Attribute::Dumpable, 1) => "stay visible to the caller",
-        (Attribute::Dumpable, _) => "hide from processes of the same ids",
-        (Attribute::KeepCapabilities, 0) => "forget the capabilities at the next change of user",
-        (Attribute::KeepCapabilities, _) => "keep the capabilities over the change of user",
-        (Attribute::NoNewPrivileges, _) => "set no_new_privs",
-    }
-    .to_owned()
-}
-
-fn propagation(flags: u64) -> &'static str {
-    let words = [
-        (libc::MS_PRIVATE, "private"),
-        (libc::MS_SLAVE, "slave"),
-        (libc::MS_SHARED, "shared"),
-        (libc::MS_UNBINDABLE, "unbindable"),
-    ];
-    words.into_iter().find(|(flag, _)| flags & flag != 0).map_or("unchanged", |(_, word)| word)
-}
-
-fn words(flags: u64, data: &CStr) -> String {
-    let named = [
-        (libc::MS_RDONLY, "ro"),
-        (libc::MS_NOSUID, "nosuid"),
-        (libc::MS_NODEV, "nodev"),
-        (libc::MS_NOEXEC, "noexec"),
-        (libc::MS_SYNCHRONOUS, "sync"),
-        (libc::MS_DIRSYNC, "dirsync"),
-        (libc::MS_NOATIME, "noatime"),
-        (libc::MS_NODIRATIME, "nodiratime"),
-        (libc::MS_RELATIME, "relatime"),
-        (libc::MS_STRICTATIME, "strictatime"),
-        (libc::MS_LAZYTIME, "lazytime"),
-        (256, "nosymfollow"),
-    ];
-    let flags = named.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, word)| (*word).to_owned());
-    let data = Some(lossy(data)).filter(|data| !data.is_empty());
-    let all: Vec<_> = flags.chain(data).collect();
-    if all.is_empty() { "defaults".to_owned() } else { all.join(",") }
-}
-
-fn attributes(set: u64, clear: u64) -> String {
-    let named = [
-        (libc::MOUNT_ATTR_RDONLY, "ro"),
-        (libc::MOUNT_ATTR_NOSUID, "nosuid"),
-        (libc::MOUNT_ATTR_NODEV, "nodev"),
-        (libc::MOUNT_ATTR_NOEXEC, "noexec"),
-        (libc::MOUNT_ATTR_NODIRATIME, "nodiratime"),
-        (libc::MOUNT_ATTR_NOATIME, "noatime"),
-        (libc::MOUNT_ATTR_STRICTATIME, "strictatime"),
-        (libc::MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"),
-    ];
-    let list = |mask: u64, sign: char| {
-        named.iter().filter(move |(flag, _)| mask & flag != 0).map(move |(_, word)| format!("{sign}{word}"))
-    };
-    let all: Vec<_> = list(set, '+').chain(list(clear, '-')).collect();
-    all.join(" ")
-}
-
-fn capabilities(mask: u64) -> String {
-    let names = caps::all().into_iter().filter(|capability| mask & capability.bitmask() != 0);
-    let mut names: Vec<_> =
-        names.map(|capability| capability.to_string().trim_start_matches("CAP_").to_lowercase()).collect();
-    names.sort_unstable();
-    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
-}
-
-fn limit(value: u64) -> String {
-    if value == libc::RLIM64_INFINITY { "unlimited".to_owned() } else { value.to_string() }
 }
 
 impl fmt::Display for Slot {

@@ -1,9 +1,9 @@
 //! The mounts of config.json, in its order.
 
-use std::{
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-};
+mod bind;
+mod idmap;
+
+use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 use libc::MOUNT_ATTR_RDONLY;
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount};
@@ -15,13 +15,10 @@ use super::{
     options::{self, Options},
     paths::inside,
 };
-use crate::{
-    error::{Code, Error, Result, Warning, plain},
-    host,
-};
+use crate::error::{Code, Error, Result, Warning};
 
 /// After how many mounts the descriptors of finished ones are closed: two system calls, against a limit on open files.
-const SWEEP_EVERY: usize = 16;
+pub(super) const SWEEP_EVERY: usize = 16;
 
 /// A mount with its position, for errors.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +38,27 @@ impl<'a> Entry<'a> {
 
     fn options(self) -> Options {
         options::parse(self.mount.options().as_deref().unwrap_or_default())
+    }
+
+    /// Refuses words that do not go with the kind of mount, or with each other.
+    fn check(self, options: &Options) -> Result<()> {
+        let is_bind = self.is_bind(options) && !options.remount;
+        if options.copy_up && (is_bind || self.kind() != "tmpfs" || options.remount) {
+            return Err(self.refuse(Code::MountOption, "option \"tmpcopyup\" is for a new tmpfs"));
+        }
+        for (has, word) in [(options.copy_link, "copy-symlink"), (options.source_itself, "src-nofollow")] {
+            if has && !is_bind {
+                return Err(self.refuse(Code::MountOption, format!("option {word:?} is for a bind")));
+            }
+        }
+        if options.target_itself && (!is_bind && options.bind || options.remount || self.kind() == "proc") {
+            return Err(self.refuse(Code::MountOption, "option \"dest-nofollow\" is for a new mount"));
+        }
+        if options.copy_link && (options.source_itself || options.target_itself) {
+            let why = "option \"copy-symlink\" goes with neither \"src-nofollow\" nor \"dest-nofollow\"";
+            return Err(self.refuse(Code::MountOption, why));
+        }
+        Ok(())
     }
 
     fn is_bind(self, options: &Options) -> bool {
@@ -63,19 +81,6 @@ impl<'a> Draft<'a> {
         mounts.iter().enumerate().map(|(index, mount)| Entry { index, mount }).collect()
     }
 
-    /// Opens the sources of binds before the ids change, where they will: container root may not pass what the caller
-    /// may. Elsewhere each is opened when it is needed. For each mount, the slot of its source.
-    pub(super) fn open_sources(&mut self) -> Result<Vec<Option<Slot>>> {
-        let changes = self.owner().is_some();
-        let mut slots = Vec::new();
-        for entry in self.entries() {
-            let options = entry.options();
-            let early = changes && entry.is_bind(&options) && !options.remount;
-            slots.push(if early { Some(self.open_source(entry, &options, None)?) } else { None });
-        }
-        Ok(slots)
-    }
-
     /// All mounts of the config, in its order: later ones may lie on earlier ones.
     pub(super) fn mounts(&mut self, sources: &[Option<Slot>]) -> Result<()> {
         for entry in self.entries() {
@@ -89,19 +94,10 @@ impl<'a> Draft<'a> {
 
     fn mount(&mut self, entry: Entry<'_>, source: Option<Slot>) -> Result<()> {
         let options = entry.options();
-        if let Some(word) = &options.refused {
-            return Err(
-                entry.refuse(Code::Unsupported, format!("option {word:?} is not supported by this version of pura"))
-            );
-        }
         if inside(entry.mount.destination()) == Path::new("/") {
             return Err(entry.refuse(Code::Field, "the destination is the root itself"));
         }
-        if options.copy_up {
-            return Err(
-                entry.refuse(Code::Unsupported, "option \"tmpcopyup\" is not supported by this version of pura")
-            );
-        }
+        entry.check(&options)?;
         if options.remount {
             return self.remount(entry, &options);
         }
@@ -115,7 +111,15 @@ impl<'a> Draft<'a> {
                     Code::SysfsBound,
                     "/sys is the host's, read-only, because the container has no network namespace of its own",
                 ));
-                self.bind_host("/sys", entry, &options)
+                self.bind_host("/sys", MOUNT_ATTR_RDONLY, entry, &options)
+            }
+            "sysfs" => self.kernel_filesystem(["sysfs", "sysfs", "/sys"], entry, &options),
+            "proc" if self.annotation("org.pura.proc") == Some("bind") => {
+                self.warn(Warning::new(
+                    Code::ProcOuter,
+                    "/proc is the outer one: processes outside of the container are listed",
+                ));
+                self.bind_host("/proc", 0, entry, &options)
             }
             "cgroup" | "cgroup2" => self.cgroup(entry, &options),
             _ => self.filesystem(entry, &options),
@@ -126,13 +130,13 @@ impl<'a> Draft<'a> {
     fn filesystem(&mut self, entry: Entry<'_>, options: &Options) -> Result<()> {
         let kind = entry.kind();
         let data = self.data(entry, options);
-        let target = if matches!(kind, "proc" | "sysfs") { Target::RealDirectory } else { Target::Directory };
-        self.find(entry, target)?;
+        self.find(entry, if kind == "proc" { Target::RealDirectory } else { target(options, Target::Directory) })?;
         let has_mode = data.iter().any(|word| word.starts_with("mode="));
         let data = self.text(data.join(","))?;
         let mut flags = options.mount_flags();
         let late = flags & libc::MS_RDONLY != 0 && kind == "tmpfs" && self.has_more_inside(entry);
-        if late {
+        // Until all is made in it, or the copy.
+        if late || options.copy_up {
             flags &= !libc::MS_RDONLY;
         }
         let op = if kind == "tmpfs" && !has_mode {
@@ -148,6 +152,10 @@ impl<'a> Draft<'a> {
             }
         };
         self.step_for(op, entry.place());
+        if options.copy_up {
+            self.copy_up(entry, options, late)?;
+        }
+        self.map_new(entry, options)?;
         if late {
             let path = self.text(entry.mount.destination().as_os_str().as_bytes())?;
             let into = self.slot()?;
@@ -163,7 +171,25 @@ impl<'a> Draft<'a> {
         let is_below = |path: &Path| path != own && path.starts_with(&own);
         let cwd = self.spec.process().as_ref().is_some_and(|process| is_below(&inside(process.cwd())));
         let later = self.entries().into_iter().skip(entry.index + 1);
-        cwd || Path::new("/dev") == own || later.into_iter().any(|other| is_below(&inside(other.mount.destination())))
+        let devices = self.spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+        let device = devices.iter().any(|device| is_below(&inside(device.path())));
+        cwd || device
+            || Path::new("/dev") == own
+            || later.into_iter().any(|other| is_below(&inside(other.mount.destination())))
+    }
+
+    /// Copies what a tmpfs covers into it, and only then makes it read-only, if it is to be and nothing else goes into it.
+    fn copy_up(&mut self, entry: Entry<'_>, options: &Options, late: bool) -> Result<()> {
+        let path = self.text(entry.mount.destination().as_os_str().as_bytes())?;
+        // What the first slot has is covered by now; the same path leads to what covers it.
+        self.step_for(Op::FindTarget { path, target: Target::Present, into: Slot::TREE }, entry.place());
+        let owner = !options.data.iter().any(|word| word.starts_with("uid=") || word.starts_with("gid="));
+        self.step_for(Op::CopyUp { from: Slot::TARGET, to: Slot::TREE, owner, path }, entry.place());
+        if options.mount_flags() & libc::MS_RDONLY != 0 && !late {
+            let set = MOUNT_ATTR_RDONLY;
+            self.step_for(Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: false }, entry.place());
+        }
+        Ok(())
     }
 
     /// The options for the filesystem, without ids that the container does not have.
@@ -199,75 +225,26 @@ impl<'a> Draft<'a> {
     /// The container's cgroup: the filesystem itself from a cgroup namespace of its own, else the host's, read-only.
     fn cgroup(&mut self, entry: Entry<'_>, options: &Options) -> Result<()> {
         if !self.is_new(Kind::Cgroup) || self.host.cgroup.mount.is_none() {
-            return self.bind_host("/sys/fs/cgroup", entry, options);
+            return self.bind_host("/sys/fs/cgroup", MOUNT_ATTR_RDONLY, entry, options);
         }
-        self.find(entry, Target::Directory)?;
-        let (kind, source, data) = (self.text("cgroup2")?, self.text("cgroup")?, self.text("")?);
-        self.step_for(Op::Mount { kind, source, flags: options.mount_flags(), data, on: Slot::TARGET }, entry.place());
-        self.propagate(entry, options, true)
+        self.kernel_filesystem(["cgroup2", "cgroup", "/sys/fs/cgroup"], entry, options)
     }
 
-    /// Binds a tree of the host, read-only with all below it, in place of a filesystem that cannot be mounted.
-    fn bind_host(&mut self, path: &str, entry: Entry<'_>, options: &Options) -> Result<()> {
-        let path = self.text(path)?;
-        self.step_for(Op::OpenTree { path, recursive: true, into: Slot::TREE }, entry.place());
-        let set = options.set | options.set_all | MOUNT_ATTR_RDONLY;
-        self.step_for(Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: true }, entry.place());
-        self.find(entry, Target::Directory)?;
-        self.step_for(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET }, entry.place());
-        Ok(())
-    }
-
-    fn bind(&mut self, entry: Entry<'_>, options: &Options, opened: Option<Slot>) -> Result<()> {
+    /// Mounts a filesystem that shows the kernel's objects; init binds the host's when it may not.
+    ///
+    /// Its type, its source, and the tree of the host.
+    fn kernel_filesystem(&mut self, names: [&str; 3], entry: Entry<'_>, options: &Options) -> Result<()> {
+        let [kind, source, host] = names;
         if !options.data.is_empty() {
-            let why = format!("a bind takes no filesystem option: {:?}", options.data.join(","));
+            let why = format!("{kind} takes no such option: {:?}", options.data.join(","));
             return Err(entry.refuse(Code::MountOption, why));
         }
-        let tree = match opened {
-            Some(slot) => slot,
-            None => self.open_source(entry, options, Some(Slot::TREE))?,
-        };
-        // While the tree is detached: no mount is writable, or executable, for a moment.
-        self.attributes(tree, entry, options);
-        let is_directory = self.source_kind(entry) == Some(host::Kind::Directory);
-        self.find(entry, if is_directory { Target::Directory } else { Target::File })?;
-        let path = self.source(entry)?;
-        let path = self.text(path.as_os_str().as_bytes())?;
-        self.step_for(Op::MoveMount { tree, path, on: Slot::TARGET }, entry.place());
-        if options.propagation.is_some() {
-            self.propagation(tree, entry, options);
-        }
-        Ok(())
-    }
-
-    /// Takes the source of a bind, into a slot of its own or the given one.
-    fn open_source(&mut self, entry: Entry<'_>, options: &Options, into: Option<Slot>) -> Result<Slot> {
-        let source = self.source(entry)?;
-        let refuse = |code, why: String| {
-            Err(Error::new(code, format!("bind {source:?} on {:?}", entry.mount.destination()), why).at(entry.place()))
-        };
-        match self.source_kind(entry) {
-            Some(host::Kind::Missing) => return refuse(Code::BindSource, format!("{source:?} does not exist")),
-            Some(host::Kind::Refused(errno)) => {
-                return refuse(Code::PathBlocked, plain(nix::errno::Errno::from_raw(errno)));
-            }
-            Some(host::Kind::Directory | host::Kind::File) | None => {}
-        }
-        let path = self.text(source.as_os_str().as_bytes())?;
-        let recursive = options.recursive || entry.kind() == "rbind";
-        let into = into.map_or_else(|| self.slot(), Ok)?;
-        self.step_for(Op::OpenTree { path, recursive, into }, entry.place());
-        Ok(into)
-    }
-
-    fn source(&self, entry: Entry<'_>) -> Result<PathBuf> {
-        let source = entry.mount.source().as_deref().filter(|source| !source.as_os_str().is_empty());
-        let source = source.ok_or_else(|| entry.refuse(Code::Field, "a bind needs a source"))?;
-        Ok(self.order.bundle.join(source))
-    }
-
-    fn source_kind(&self, entry: Entry<'_>) -> Option<host::Kind> {
-        self.host.named.sources.get(entry.index).copied().flatten()
+        self.find(entry, if kind == "sysfs" { Target::RealDirectory } else { Target::Directory })?;
+        let (kind, source, host) = (self.text(kind)?, self.text(source)?, self.text(host)?);
+        let path = self.text(entry.mount.destination().as_os_str().as_bytes())?;
+        let flags = options.mount_flags();
+        self.step_for(Op::MountOrBind { kind, source, flags, host, path, on: Slot::TARGET }, entry.place());
+        self.propagate(entry, options, true)
     }
 
     fn find(&mut self, entry: Entry<'_>, target: Target) -> Result<()> {
@@ -328,6 +305,11 @@ impl<'a> Draft<'a> {
         let all_private = matches!(root, "" | "private" | "rprivate" | "unbindable" | "runbindable");
         all_private && options.propagation.is_none_or(|flags| flags & libc::MS_PRIVATE != 0)
     }
+}
+
+/// Where a mount goes: onto a link itself, if it says so.
+fn target(options: &Options, usual: Target) -> Target {
+    if options.target_itself { Target::Itself } else { usual }
 }
 
 impl Ids {

@@ -39,8 +39,16 @@ pub enum Effect {
     Remount,
     /// `tmpcopyup`
     CopyUp,
-    /// A word that this version refuses rather than ignores.
-    Refused,
+    /// `idmap`
+    IdMap,
+    /// `ridmap`
+    IdMapAll,
+    /// `copy-symlink`
+    CopyLink,
+    /// `src-nofollow`
+    SourceItself,
+    /// `dest-nofollow`
+    TargetItself,
 }
 
 /// Every word that means something to pura; whatever else stands among the options is for the filesystem.
@@ -106,11 +114,11 @@ pub const WORDS: &[(&str, Effect)] = &[
     ("unbindable", Effect::Propagation(MS_UNBINDABLE)),
     ("runbindable", Effect::Propagation(MS_UNBINDABLE | MS_REC)),
     ("tmpcopyup", Effect::CopyUp),
-    ("idmap", Effect::Refused),
-    ("ridmap", Effect::Refused),
-    ("copy-symlink", Effect::Refused),
-    ("src-nofollow", Effect::Refused),
-    ("dest-nofollow", Effect::Refused),
+    ("idmap", Effect::IdMap),
+    ("ridmap", Effect::IdMapAll),
+    ("copy-symlink", Effect::CopyLink),
+    ("src-nofollow", Effect::SourceItself),
+    ("dest-nofollow", Effect::TargetItself),
 ];
 
 /// The options of one mount, sorted by what they are for.
@@ -137,8 +145,16 @@ pub struct Options {
     pub remount: bool,
     /// `tmpcopyup`
     pub copy_up: bool,
-    /// A word that this version refuses.
-    pub refused: Option<String>,
+    /// `idmap` or `ridmap`, the latter true.
+    pub id_map: Option<bool>,
+    /// The maps in crun's form, which older Podman writes: what follows `idmap=`.
+    pub id_map_lines: Option<String>,
+    /// `copy-symlink`
+    pub copy_link: bool,
+    /// `src-nofollow`
+    pub source_itself: bool,
+    /// `dest-nofollow`
+    pub target_itself: bool,
     /// For the filesystem, as written.
     pub data: Vec<String>,
 }
@@ -147,19 +163,20 @@ pub struct Options {
 pub fn parse(words: &[String]) -> Options {
     let mut options = Options::default();
     for word in words {
-        let name = word.split_once('=').map_or(word.as_str(), |(name, _)| name);
-        match WORDS.iter().find(|(known, _)| known == word) {
-            Some((_, effect)) => options.apply(*effect, word),
-            // crun's form of idmapped mounts, which older Podman writes.
-            None if matches!(name, "idmap" | "ridmap") => options.refused = Some(word.clone()),
-            None => options.data.push(word.clone()),
+        match (WORDS.iter().find(|(known, _)| known == word), word.split_once('=')) {
+            (Some((_, effect)), _) => options.apply(*effect),
+            (None, Some((name @ ("idmap" | "ridmap"), lines))) => {
+                options.id_map = Some(name == "ridmap");
+                options.id_map_lines = Some(lines.to_owned());
+            }
+            (None, _) => options.data.push(word.clone()),
         }
     }
     options
 }
 
 impl Options {
-    fn apply(&mut self, effect: Effect, word: &str) {
+    fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Nothing => {}
             Effect::Set(flag) => change(&mut self.set, &mut self.clear, flag),
@@ -177,7 +194,11 @@ impl Options {
             Effect::BindAll => (self.bind, self.recursive) = (true, true),
             Effect::Remount => self.remount = true,
             Effect::CopyUp => self.copy_up = true,
-            Effect::Refused => self.refused = Some(word.to_owned()),
+            Effect::IdMap => self.id_map = Some(false),
+            Effect::IdMapAll => self.id_map = Some(true),
+            Effect::CopyLink => self.copy_link = true,
+            Effect::SourceItself => self.source_itself = true,
+            Effect::TargetItself => self.target_itself = true,
         }
     }
 
@@ -299,11 +320,15 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_cannot_do_is_kept_to_be_named() {
-        for word in ["idmap", "ridmap", "idmap=uids=0-1-1", "copy-symlink", "src-nofollow", "dest-nofollow"] {
-            assert_eq!(of(&["ro", word]).refused.as_deref(), Some(word));
-        }
-        assert!(of(&["tmpcopyup"]).copy_up && of(&["remount"]).remount);
+    fn words_of_their_own_are_remembered() {
+        assert_eq!(
+            (of(&["idmap"]).id_map, of(&["ridmap"]).id_map, of(&["ro"]).id_map),
+            (Some(false), Some(true), None)
+        );
+        let lines = of(&["ridmap=uids=0-1-1;gids=0-1-1"]);
+        assert_eq!((lines.id_map, lines.id_map_lines.as_deref()), (Some(true), Some("uids=0-1-1;gids=0-1-1")));
+        assert!(of(&["copy-symlink"]).copy_link && of(&["src-nofollow"]).source_itself);
+        assert!(of(&["dest-nofollow"]).target_itself && of(&["tmpcopyup"]).copy_up && of(&["remount"]).remount);
     }
 
     #[test]

@@ -28,21 +28,14 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
         let found = all.and_then(|all| all.iter().find(|namespace| namespace.typ() == wanted));
         found.is_some_and(|namespace| namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()))
     };
-    let idmapped = spec.mounts().iter().flatten().any(|mount| mount.uid_mappings().is_some());
     let found = [
         (hooks, "hooks"),
         (process.is_some_and(|process| profile(process.apparmor_profile().as_ref())), "process.apparmorProfile"),
         (process.is_some_and(|process| label(process.selinux_label().as_ref())), "process.selinuxLabel"),
         (process.is_some_and(|process| process.scheduler().is_some()), "process.scheduler"),
         (process.is_some_and(|process| process.io_priority().is_some()), "process.ioPriority"),
-        (idmapped, "mounts[].uidMappings"),
         (joins(LinuxNamespaceType::Mount), "linux.namespaces (mount, joined)"),
         (joins(LinuxNamespaceType::Time), "linux.namespaces (time, joined)"),
-        (
-            linux.is_some_and(|linux| linux.devices().as_ref().is_some_and(|devices| !devices.is_empty())),
-            "linux.devices",
-        ),
-        (linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|sysctl| !sysctl.is_empty())), "linux.sysctl"),
         (
             linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
             "linux.netDevices",

@@ -19,6 +19,9 @@ const ST_RELATIME: u64 = 4096;
 const NONE: Option<&CStr> = None;
 const OPEN_TREE_CLONE: u32 = 1;
 const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC.unsigned_abs();
+const FSOPEN_CLOEXEC: u32 = 1;
+const FSMOUNT_CLOEXEC: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
 const AT_RECURSIVE: u32 = 0x8000;
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.unsigned_abs();
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
@@ -33,11 +36,6 @@ pub fn mount_on(on: BorrowedFd<'_>, kind: &CStr, source: &CStr, flags: u64, data
 
 fn flags_of(flags: u64) -> MsFlags {
     MsFlags::from_bits_retain(flags)
-}
-
-/// Changes the propagation of the mount whose root is the current directory.
-pub fn set_propagation_here(flags: u64) -> nix::Result<()> {
-    nix::mount::mount(NONE, c".", NONE, flags_of(flags), NONE)
 }
 
 /// Changes the propagation of the mount whose root is behind a descriptor: `mount_setattr(2)` (Linux 5.12).
@@ -62,7 +60,7 @@ pub fn remount_here(flags: u64, data: &CStr) -> nix::Result<()> {
 
 /// Copies the mount, and with `recursive` all below it, at `path` into a detached tree: `open_tree(2)` (Linux 5.2).
 ///
-/// EINVAL, not recursive: the mount hides others that this user namespace may not uncover (`mount_namespaces(7)`).
+/// EINVAL of what is mounted nowhere: Linux before 6.15. EINVAL, not recursive: the mount hides others that this user namespace may not uncover (`mount_namespaces(7)`).
 pub fn open_tree(directory: BorrowedFd<'_>, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
     let mut flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | if recursive { AT_RECURSIVE } else { 0 };
     if path.is_empty() {
@@ -70,6 +68,28 @@ pub fn open_tree(directory: BorrowedFd<'_>, path: &CStr, recursive: bool) -> nix
     }
     // SAFETY: the descriptor is borrowed and the path a C string.
     check(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) }).map(adopt)
+}
+
+/// As [`open_tree`], of the one mount that a path is on; a link that is the last part is taken itself.
+pub fn open_link(directory: BorrowedFd<'_>, path: &CStr) -> nix::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_SYMLINK_NOFOLLOW.unsigned_abs();
+    // SAFETY: the descriptor is borrowed and the path a C string.
+    check(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) }).map(adopt)
+}
+
+/// Shows the ids of a detached tree through the maps of a user namespace: `mount_setattr(2)` (Linux 5.12).
+///
+/// EPERM: the filesystem belongs to a user namespace over which we have no power. EINVAL: it cannot be mapped at all.
+pub fn map_ids(tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> nix::Result<()> {
+    let userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    let size = size_of::<libc::mount_attr>();
+    // SAFETY: both descriptors are borrowed, and the kernel reads `size` bytes of `attributes`.
+    let done = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, &raw const attributes, size)
+    };
+    check(done).map(drop)
 }
 
 /// Attaches a detached tree at what `on` and `path` lead to (an empty path: `on` itself): `move_mount(2)` (Linux 5.2).
@@ -102,6 +122,17 @@ pub fn locked_flags(mount: BorrowedFd<'_>) -> nix::Result<u64> {
     // ST_RDONLY, NOSUID, NODEV, NOEXEC, NOATIME and NODIRATIME have the values of their MS_ names; RELATIME has not.
     let same = flags & 0b1_1100_0000_1111;
     Ok(same & !ST_RELATIME | if flags & ST_RELATIME == 0 { 0 } else { MsFlags::MS_RELATIME.bits() })
+}
+
+/// A new filesystem that is mounted nowhere: `fsopen(2)`, `fsmount(2)` (Linux 5.2).
+pub fn detached(kind: &CStr) -> nix::Result<OwnedFd> {
+    // SAFETY: the name is a C string.
+    let context = check(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) }).map(adopt)?;
+    let raw = context.as_raw_fd();
+    // SAFETY: the descriptor is owned here; the command takes neither key nor value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, raw, FSCONFIG_CMD_CREATE, 0_usize, 0_usize, 0) })?;
+    // SAFETY: the descriptor is owned here; the rest are plain numbers.
+    check(unsafe { libc::syscall(libc::SYS_fsmount, raw, FSMOUNT_CLOEXEC, 0) }).map(adopt)
 }
 
 /// Binds `source` on `name`, a file of the current directory: `mount(2)`.

@@ -51,6 +51,27 @@ pub fn create_directory(directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<(
     check(libc::c_long::from(unsafe { libc::mkdirat(directory.as_raw_fd(), name.as_ptr(), 0o755) })).map(drop)
 }
 
+/// Makes a node by name in a directory: `mknodat(2)`. EPERM: a device, from a user namespace. EEXIST as it is.
+pub fn create_node(directory: BorrowedFd<'_>, name: &CStr, mode: u32, device: libc::dev_t) -> nix::Result<()> {
+    // SAFETY: the descriptor is borrowed, the name a C string.
+    check(libc::c_long::from(unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), mode, device) })).map(drop)
+}
+
+/// Creates a file that was not there and opens it for writing: 0600.
+pub fn create_new(directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    retry(|| nix::fcntl::openat(directory, name, flags, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR))
+}
+
+/// The id of the mount that a path of the host is on, as `/proc/self/mountinfo` counts: `statx(2)` (Linux 5.8).
+pub fn mount_id(path: &CStr) -> nix::Result<u64> {
+    // SAFETY: `statx` is plain integers, for which zero is a value.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a C string, and the kernel writes one `statx`, which lives until the call returns.
+    Errno::result(unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_MNT_ID, &raw mut found) })?;
+    Ok(found.stx_mnt_id)
+}
+
 /// The file type and permission bits behind a descriptor, and its device numbers: `fstat(2)`.
 pub fn stat(descriptor: BorrowedFd<'_>) -> nix::Result<libc::stat> {
     nix::sys::stat::fstat(descriptor)

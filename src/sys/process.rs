@@ -84,6 +84,11 @@ pub fn sibling() -> nix::Result<Option<Pid>> {
     Ok((pid != 0).then(|| Pid::from_raw(pid)))
 }
 
+/// Makes a child that only holds new namespaces (`flags`, `CLONE_NEW*`) open. For init too: nothing is allocated.
+pub fn holder(flags: i32) -> nix::Result<Fork> {
+    old_clone(u64::from(flags.unsigned_abs()))
+}
+
 /// `prctl(2)` with one number. The caller chooses among options that touch no memory.
 pub fn prctl(option: Attribute, value: u64) -> nix::Result<()> {
     // SAFETY: every `Attribute` is an option whose arguments are plain numbers.

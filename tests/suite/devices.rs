@@ -110,3 +110,105 @@ fn device_rules_of_an_ordinary_user_are_moot() -> Result<()> {
     bundle.config["linux"]["resources"] = serde_json::json!({"devices": [{"allow": false, "access": "rwm"}]});
     bundle.run()?.succeeds_silently()
 }
+
+/// A device as `linux.devices` has it.
+fn device(path: &str, kind: &str, numbers: (u32, u32)) -> serde_json::Value {
+    serde_json::json!({"path": path, "type": kind, "major": numbers.0, "minor": numbers.1})
+}
+
+#[test]
+fn a_device_of_the_config_is_found_by_number_and_put_anywhere() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["stat", "/dev/foo", "/deep/er/null", "/dev/zero", "/dev/full"])?;
+    // /dev/zero: the host has another device of that name.
+    bundle.config["linux"]["devices"] = serde_json::json!([
+        device("/dev/foo", "c", (1, 3)),
+        device("/deep/er/null", "u", (1, 3)),
+        device("/dev/zero", "c", (1, 3)),
+        device("/dev/full", "c", (1, 7)),
+    ]);
+    // The second time, what was made in the image is there already.
+    for _ in 0..2 {
+        let facts = bundle.facts()?;
+        for (path, numbers) in
+            [("/dev/foo", "1:3"), ("/deep/er/null", "1:3"), ("/dev/zero", "1:3"), ("/dev/full", "1:7")]
+        {
+            let is_it =
+                facts.get(path)?.starts_with("character ") && facts.get(path)?.ends_with(&format!(" {numbers}"));
+            assert!(is_it, "{path}: {facts:?}");
+        }
+    }
+    bundle.args(&["/bin/pura-probe", "write", "/deep/er/null"]);
+    bundle.run()?.succeeds_silently()
+}
+
+#[test]
+fn a_device_goes_where_nothing_else_is() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config["linux"]["devices"] = serde_json::json!([device("/file", "c", (1, 3))]);
+    fs::write(bundle.rootfs("file"), "precious")?;
+    bundle.is_refused(340, &["/file", "something else is there"])?;
+    assert_eq!(fs::read_to_string(bundle.rootfs("file"))?, "precious");
+    fs::remove_file(bundle.rootfs("file"))?;
+    fs::create_dir(bundle.rootfs("file"))?;
+    bundle.is_refused(340, &["/file", "something else is there"])
+}
+
+#[test]
+fn a_device_that_the_host_lacks_is_refused_before_anything_is_made() -> Result<()> {
+    requires!(unprivileged, userns);
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config["linux"]["devices"] = serde_json::json!([device("/new/device", "c", (511, 77))]);
+    bundle.is_refused(340, &["/new/device", "511:77"])?;
+    assert!(!bundle.rootfs("new").exists());
+    Ok(())
+}
+
+#[test]
+fn root_makes_a_device_that_the_host_lacks() -> Result<()> {
+    requires!(root);
+    let mut bundle = Bundle::probing(&["stat", "/new/device"])?;
+    bundle.share_user();
+    bundle.config["linux"]["devices"] = serde_json::json!([device("/new/device", "b", (511, 77))]);
+    let facts = bundle.facts()?;
+    let found = facts.get("/new/device")?;
+    assert!(found.starts_with("block 644 ") && found.ends_with(" 511:77"), "{facts:?}");
+    Ok(())
+}
+
+#[test]
+fn a_pipe_has_its_mode_and_owner() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["stat", "/dev/pipe", "/a/pipe"])?;
+    // The type bits of stat(2) may be in the mode.
+    bundle.config["linux"]["devices"] = serde_json::json!([
+        {"path": "/dev/pipe", "type": "p", "fileMode": 0o010_620, "uid": 0, "gid": 0},
+        {"path": "/a/pipe", "type": "p"},
+    ]);
+    for _ in 0..2 {
+        let facts = bundle.facts()?;
+        assert!(facts.get("/dev/pipe")?.starts_with("fifo 620 0 0 "), "{facts:?}");
+        assert!(facts.get("/a/pipe")?.starts_with("fifo 666 0 0 "), "{facts:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pipe_of_an_owner_who_is_not_mapped_is_refused() -> Result<()> {
+    requires!(unprivileged, userns);
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config["linux"]["devices"] = serde_json::json!([{"path": "/p", "type": "p", "uid": 7}]);
+    bundle.is_refused(122, &["/p", "7:0"])
+}
+
+#[test]
+fn a_device_without_numbers_is_refused() -> Result<()> {
+    requires!(userns);
+    for (kind, path) in [("c", "/dev/x"), ("b", "/dev/x"), ("c", "relative")] {
+        let mut bundle = Bundle::probing(&["true"])?;
+        bundle.config["linux"]["devices"] = serde_json::json!([{"path": path, "type": kind}]);
+        bundle.is_refused(803, &["linux.devices[0]"])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Probing what config.json names.
+
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::Path,
+};
+
+use oci_spec::runtime::{Mount, Spec};
+
+use super::Named;
+use crate::{plan::limit_number, sys};
+
+/// What the paths of the config lead to. What it does not use costs nothing.
+pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
+    let root = spec.root().as_ref().map(|root| kind(&bundle.join(root.path())));
+    let mut found = Named::default();
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let source = source(index, mount, bundle, &mut found);
+        found.sources.push(source);
+    }
+    let namespaces =
+        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten().map(|namespace| {
+            let path = namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+            path.map(|path| super::probe::joined(path, own_userns))
+        });
+    let process = spec.process().as_ref();
+    let limits = process.into_iter().flat_map(|process| process.rlimits().iter().flatten());
+    let limits = limits.map(|limit| sys::process::rlimit(limit_number(limit.typ())).unwrap_or((u64::MAX, u64::MAX)));
+    let oom_score = process.and_then(oci_spec::runtime::Process::oom_score_adj).and_then(|_| own_oom_score());
+    let linux = spec.linux().as_ref();
+    let devices = linux.into_iter().flat_map(|linux| linux.devices().iter().flatten()).map(super::devices::look_up);
+    let host_namespaces = if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
+        host_namespaces()
+    } else {
+        Vec::new()
+    };
+    Named {
+        root,
+        limits: limits.collect(),
+        oom_score,
+        namespaces: namespaces.collect(),
+        devices: devices.collect(),
+        host_namespaces,
+        ..found
+    }
+}
+
+/// What the source of a bind is, and what else its options make matter.
+fn source(index: usize, mount: &Mount, bundle: &Path, found: &mut Named) -> Option<super::Kind> {
+    let words = mount.options().as_deref().unwrap_or_default();
+    let has = |wanted: &[&str]| words.iter().any(|word| wanted.contains(&word.as_str()));
+    let bind = has(&["bind", "rbind"]) || matches!(mount.typ().as_deref(), Some("bind" | "rbind"));
+    let source = mount.source().as_ref().filter(|source| bind && !source.as_os_str().is_empty())?;
+    let path = bundle.join(source);
+    if mount.uid_mappings().is_some() || words.iter().any(|word| word.trim_start_matches('r').starts_with("idmap")) {
+        found.filesystems.push((index, filesystem(&path).unwrap_or_else(|| "of this kind".to_owned())));
+    }
+    if has(&["copy-symlink", "src-nofollow"])
+        && let Ok(says) = fs::read_link(&path)
+    {
+        found.links.push((index, says));
+        return Some(super::Kind::File);
+    }
+    Some(kind(&path))
+}
+
+/// The type of the filesystem at a path: `proc_pid_mountinfo(5)`.
+fn filesystem(path: &Path) -> Option<String> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mount = sys::path::mount_id(&path).ok()?.to_string();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = mounts.lines().find(|line| line.split(' ').next() == Some(&mount))?;
+    line.split_once(" - ")?.1.split(' ').next().map(str::to_owned)
+}
+
+fn host_namespaces() -> Vec<u64> {
+    let inode = |process: &str, name: &str| fs::metadata(format!("/proc/{process}/ns/{name}")).map(|found| found.ino());
+    let names = ["net", "ipc", "uts"];
+    // Process 1 shows its namespaces only to real root, who alone could harm them.
+    ["self", "1"].iter().flat_map(|process| names.iter().filter_map(move |name| inode(process, name).ok())).collect()
+}
+
+fn own_oom_score() -> Option<i32> {
+    String::from_utf8(sys::path::read::<16>(c"/proc/self/oom_score_adj").ok()?).ok()?.trim_end().parse().ok()
+}
+
+fn kind(path: &Path) -> super::Kind {
+    match fs::metadata(path) {
+        Ok(file) if file.is_dir() => super::Kind::Directory,
+        Ok(_) => super::Kind::File,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => super::Kind::Missing,
+        Err(error) => super::Kind::Refused(error.raw_os_error().unwrap_or(libc::EIO)),
+    }
+}

@@ -1,0 +1,57 @@
+//! Steps that have a second way, because a kernel or an outer container closes the first.
+
+use std::os::fd::AsFd as _;
+
+use nix::errno::Errno;
+
+use super::{Init, path};
+use crate::{
+    plan::{Slot, Target, arena::Text},
+    sys,
+};
+
+/// What is mounted, and what is bound when it may not be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice {
+    pub(super) kind: Text,
+    pub(super) source: Text,
+    pub(super) flags: u64,
+    pub(super) host: Text,
+    pub(super) path: Text,
+    pub(super) on: Slot,
+}
+
+impl Init<'_> {
+    /// Mounts a filesystem of the kernel's; where that is closed, the host's is bound, read-only.
+    pub(super) fn mount_or_bind(&mut self, step: u32, choice: Choice) -> nix::Result<()> {
+        let [kind, source] = [choice.kind, choice.source].map(|text| self.plan.text(text));
+        let target = self.slots.get(choice.on.index())?;
+        match sys::mount::mount_on(target, kind, source, choice.flags, c"") {
+            // The kernel mounts no filesystem on itself: over a tmpfs it does.
+            Err(Errno::EBUSY) => {
+                sys::mount::mount_on(target, c"tmpfs", c"tmpfs", choice.flags & !libc::MS_RDONLY, c"mode=755")?;
+                let root = self.slots.get(Slot::ROOT.index())?;
+                let again = path::find(root, self.plan.text(choice.path), Target::Directory)?;
+                sys::mount::mount_on(again.as_fd(), kind, source, choice.flags, c"")
+            }
+            Err(Errno::EPERM) => {
+                let tree = sys::mount::open_tree(sys::path::here(), self.plan.text(choice.host), true)?;
+                let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+                sys::mount::set_attributes(tree.as_fd(), set | libc::MOUNT_ATTR_NOEXEC, 0, true)?;
+                sys::mount::move_mount(tree.as_fd(), target, c"")?;
+                self.warn(step, Errno::EPERM)
+            }
+            done => done,
+        }
+    }
+
+    /// Opens a procfs of its own for what is written below `/proc/sys`; where that is closed, the outer one.
+    pub(super) fn open_proc(&mut self, into: Slot) -> nix::Result<()> {
+        let proc = match sys::procfs::fresh() {
+            Err(Errno::EPERM | Errno::ENOSYS) => sys::procfs::outer()?,
+            fresh => fresh?,
+        };
+        self.fill(into, proc);
+        Ok(())
+    }
+}

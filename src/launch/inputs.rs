@@ -1,0 +1,92 @@
+//! What the parent opens, makes or writes before clone, because only it may.
+
+use std::{
+    ffi::{CStr, CString},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use nix::{errno::Errno, fcntl::AT_FDCWD};
+
+use crate::{
+    error::{Code, Context as _, Error, Result, plain},
+    init::mapping,
+    plan::{Input, MappedTree, NewNode, Plan, explain_id_map},
+    sys,
+};
+
+/// The name of a node on a filesystem of its own.
+const NODE: &CStr = c"node";
+
+/// Opens one.
+pub(super) fn open(input: &Input) -> Result<OwnedFd> {
+    let (path, owner) = match input {
+        Input::Namespace(path) => (path, false),
+        Input::Owner(path) => (path, true),
+        Input::Mapped(tree) => return map(tree),
+        Input::Node(node) => return make(node),
+    };
+    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
+    let opened = sys::retry(|| nix::fcntl::open(path.as_path(), flags, nix::sys::stat::Mode::empty()));
+    let opened =
+        opened.and_then(|namespace| if owner { sys::namespace::owner(namespace.as_fd()) } else { Ok(namespace) });
+    opened.doing(Code::Join, || format!("open the namespace {path:?}"))
+}
+
+fn text(path: &Path) -> Result<CString> {
+    let refused = |_inner| Error::new(Code::Field, format!("use {path:?}"), "it contains a NUL byte");
+    CString::new(path.as_os_str().as_bytes()).map_err(refused)
+}
+
+/// Copies a mount and maps its ids.
+fn map(tree: &MappedTree) -> Result<OwnedFd> {
+    let path = text(&tree.path)?;
+    let copy = sys::mount::open_tree(AT_FDCWD, &path, tree.recursive);
+    let copy = copy.doing(Code::BindSource, || format!("take {:?}", tree.path))?;
+    let [uids, gids] = [&tree.uids, &tree.gids].map(|lines| CString::new(lines.as_str()).unwrap_or_default());
+    let namespace = mapping::make(&uids, &gids).map_err(|errno| {
+        let what = format!("map ids: {:?} and {:?}, of a mount", tree.uids.trim_end(), tree.gids.trim_end());
+        Error::new(Code::MapRefused, what, plain(errno)).at(tree.place.clone())
+    })?;
+    let mapped = sys::mount::map_ids(copy.as_fd(), namespace.as_fd(), tree.all);
+    mapped
+        .map_err(|errno| explain_id_map(&format!("idmap {:?}", tree.path), &tree.kind, errno).at(tree.place.clone()))?;
+    Ok(copy)
+}
+
+/// Makes a device node that the host lacks, and its mount: on a filesystem that is mounted nowhere, and lives as long as
+/// the container's mount of the node does.
+fn make(node: &NewNode) -> Result<OwnedFd> {
+    let made = sys::mount::detached(c"tmpfs").and_then(|nowhere| {
+        sys::path::create_node(nowhere.as_fd(), NODE, node.kind | 0o666, node.device)?;
+        sys::mount::open_tree(nowhere.as_fd(), NODE, false)
+    });
+    made.map_err(|errno| {
+        let (major, minor) = (libc::major(node.device), libc::minor(node.device));
+        let why = if errno == Errno::EINVAL { "only Linux 6.15 and later can".to_owned() } else { plain(errno) };
+        Error::new(Code::Device, format!("make the device {major}:{minor}, which this host lacks"), why)
+            .at(node.place.clone())
+            .fix("mknod it below the host's /dev")
+    })
+}
+
+/// Writes parameters of namespaces that were just joined, through the caller's own procfs: the container's ids have no
+/// power over them.
+pub(super) fn write_parameters(plan: &Plan) -> Result<()> {
+    if plan.parameters.is_empty() {
+        return Ok(());
+    }
+    let proc = sys::procfs::outer().doing(Code::Proc, || "open /proc".to_owned())?;
+    for parameter in &plan.parameters {
+        let file = text(Path::new(&parameter.file))?;
+        let written = sys::procfs::write(proc.as_fd(), &file, parameter.value.as_bytes());
+        written.map_err(|errno| {
+            crate::plan::explain_sysctl(&parameter.key, &parameter.value, errno)
+                .at(format!("linux.sysctl[{:?}]", parameter.key))
+        })?;
+    }
+    Ok(())
+}

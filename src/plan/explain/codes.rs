@@ -1,0 +1,109 @@
+//! The code and the remedy of a failed step.
+
+use nix::errno::Errno;
+
+use crate::{
+    error::{Code, Error, plain},
+    plan::{Op, Plan},
+};
+
+/// How to own one's files inside without an idmapped mount.
+const ID_MAP_FIX: &str = "--userns=keep-id, which makes your files yours inside";
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
+pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
+    match op {
+        Op::MakeIdMap { .. } => Code::MapRefused,
+        Op::SetNs { .. } => Code::Join,
+        Op::Unshare(_) => Code::Namespace,
+        Op::SetIds { .. } => Code::UserUnmapped,
+        Op::SetGroups => Code::GroupsDropped,
+        Op::BindRoot { .. } => Code::Rootfs,
+        Op::FindTarget { .. } if matches!(errno, Errno::ELOOP | Errno::EXDEV) => Code::Mount,
+        Op::FindTarget { .. } | Op::CopyLink { .. } => Code::MountPoint,
+        Op::OpenTree { .. } | Op::OpenLink { .. } | Op::OpenPath { .. } if errno == Errno::EACCES => Code::PathBlocked,
+        Op::OpenTree { .. } | Op::OpenLink { .. } | Op::OpenPath { .. } => Code::BindSource,
+        Op::Mount { kind, .. } if errno == Errno::EPERM && plan.text(kind) == c"proc" => Code::ProcMasked,
+        Op::Mount { .. } if errno == Errno::ENODEV || errno == Errno::EPERM => Code::FilesystemType,
+        Op::Mount { .. } | Op::MountTmpfs { .. } | Op::MountOrBind { .. } | Op::Remount { .. }
+            if errno == Errno::EINVAL =>
+        {
+            Code::MountOption
+        }
+        Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => Code::LockedFlag,
+        Op::Device { .. } | Op::AttachNode { .. } | Op::Fifo { .. } => Code::Device,
+        Op::MapIds { .. } => Code::IdMap,
+        Op::OpenProc(_) => Code::Proc,
+        Op::OpenConsole { .. } | Op::BindConsole(_) | Op::TakeConsole(_) => Code::NoTerminal,
+        Op::MountOverlay { .. } => Code::Overlay,
+        Op::PivotRoot(_) | Op::MoveRoot(_) => Code::PivotRoot,
+        Op::Mask(_) | Op::ReadOnly(_) => Code::Mask,
+        Op::WriteProc { .. } | Op::Rlimit { .. } => Code::Rlimit,
+        Op::Bounding(_) | Op::Capabilities { .. } | Op::Ambient(_) => Code::Capabilities,
+        Op::Seccomp { .. } if errno == Errno::EACCES => Code::SeccompPrivilege,
+        Op::Seccomp { .. } => Code::Seccomp,
+        Op::MakeCwd(_) | Op::EnterCwd(_) => Code::Cwd,
+        _ => {
+            if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN) {
+                Code::Exhausted
+            } else {
+                Code::Mount
+            }
+        }
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
+pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
+    match op {
+        Op::Mount { kind, .. } if errno == Errno::EPERM && plan.text(kind) == c"proc" => Some(
+            "give the outer container --security-opt systempaths=unconfined (docker), unmask=ALL (podman) or procMount: \
+             Unmasked (kubernetes), or set the annotation org.pura.proc=bind",
+        ),
+        Op::CopyUp { .. } if errno == Errno::ENOSPC => Some("a larger size= for the tmpfs"),
+        Op::MapIds { .. } if errno == Errno::EPERM => Some(ID_MAP_FIX),
+        Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => {
+            Some("drop suid, dev, exec or rw from the mount's options")
+        }
+        Op::Unshare(_) if errno == Errno::ENOSPC => {
+            Some("sudo sysctl user.max_net_namespaces=15000 (this is not about disk space)")
+        }
+        Op::FindTarget { .. } if matches!(errno, Errno::EROFS | Errno::EACCES) => Some("create it in the image"),
+        Op::FindTarget { .. } | Op::MoveMount { .. }
+            if matches!(errno, Errno::ENOTDIR | Errno::EISDIR | Errno::EINVAL) =>
+        {
+            Some("bind a file on a file, a directory on a directory")
+        }
+        _ => None,
+    }
+}
+
+/// Why the kernel does not map the ids of a filesystem.
+#[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
+pub(super) fn id_map(kind: &str, errno: Errno) -> String {
+    match errno {
+        Errno::EPERM => format!("a filesystem {kind} that the host mounted cannot be idmapped without root"),
+        Errno::EINVAL => format!("a filesystem {kind} cannot be idmapped by this kernel, or is so already"),
+        errno => plain(errno),
+    }
+}
+
+/// A filesystem whose ids cannot be mapped.
+pub fn explain_id_map(what: &str, kind: &str, errno: Errno) -> Error {
+    let error = Error::new(Code::IdMap, what.to_owned(), id_map(kind, errno));
+    if errno == Errno::EPERM { error.fix(ID_MAP_FIX) } else { error }
+}
+
+/// A kernel parameter that cannot be set.
+#[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
+pub fn explain_sysctl(key: &str, value: &str, errno: Errno) -> Error {
+    let (code, why) = match errno {
+        Errno::ENOENT => (Code::Sysctl, "this kernel has no such parameter for a namespace".to_owned()),
+        Errno::EACCES | Errno::EPERM | Errno::EROFS => {
+            (Code::Sysctl, "only root of the host may set it: operation not permitted".to_owned())
+        }
+        Errno::EXDEV => (Code::Sysctl, "the outer container covers /proc/sys".to_owned()),
+        errno => (Code::SysctlValue, format!("the kernel refuses the value: {}", plain(errno))),
+    };
+    Error::new(code, format!("set {key} to {value:?}"), why)
+}
