@@ -72,6 +72,8 @@ pub enum Code {
     Namespace = 213,
     /// Time namespaces are not supported.
     TimeNamespace = 215,
+    /// Time offsets are refused, or out of range.
+    TimeOffsets = 216,
     /// A namespace cannot be joined.
     Join = 217,
     /// Warning: `--userns=inherit`.
@@ -124,6 +126,14 @@ pub enum Code {
     CgroupV1 = 463,
     /// Warning: capabilities that cannot be had were dropped.
     Capabilities = 501,
+    /// An `SELinux` label cannot be applied.
+    Selinux = 508,
+    /// An `AppArmor` profile cannot be applied.
+    AppArmor = 509,
+    /// Scheduler, nice value or I/O priority is refused.
+    Scheduling = 510,
+    /// RDT, memory policy or personality is refused.
+    Placement = 511,
     /// A resource limit, or `oom_score_adj`, is refused.
     Rlimit = 520,
     /// Warning: the session keyring was not replaced.
@@ -202,6 +212,8 @@ pub enum Code {
     Kernel = 902,
     /// Processes, files or memory are used up.
     Exhausted = 903,
+    /// pura's own binary cannot be kept from the container.
+    Unprotected = 904,
     /// A helper is not installed.
     Helper = 908,
     /// A bug in pura.

@@ -6,6 +6,7 @@
 mod apply;
 mod home;
 mod path;
+mod program;
 
 use std::ffi::CStr;
 

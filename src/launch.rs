@@ -3,6 +3,7 @@
 pub mod helper;
 pub mod idmap;
 pub mod link;
+mod outside;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
@@ -51,6 +52,8 @@ pub struct Container {
     console: Console,
     /// What init had to do without.
     pub warnings: Vec<Warning>,
+    /// Init is the second process of its plan.
+    is_reborn: bool,
     /// The signal mask of before, for what comes after.
     mask: SigSet,
 }
@@ -62,7 +65,11 @@ impl Launch<'_> {
     pub fn run(mut self, created: impl FnOnce(&Container) -> Result<()>) -> Result<Container> {
         let plan = self.plan;
         let (ours, theirs) = link::pair().doing(Code::Exhausted, || "make the link to init".to_owned())?;
+        if plan.has_rebirth() {
+            link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
+        }
         let slots = self.slots(theirs)?;
+        let clocks = own_clocks(plan)?;
         join(plan, &slots)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
@@ -74,6 +81,7 @@ impl Launch<'_> {
                 master: None,
                 console: std::mem::replace(&mut self.console, Console::None),
                 warnings: Vec::new(),
+                is_reborn: false,
                 mask,
             },
             Err(errno) => {
@@ -81,6 +89,11 @@ impl Launch<'_> {
                 return Err(refused(plan, self.host, errno));
             }
         };
+        if let Some(clocks) = clocks {
+            let back = sys::process::set_namespace(clocks.as_fd(), libc::CLONE_NEWTIME);
+            back.doing(Code::Join, || "return to the caller's time namespace".to_owned())
+                .inspect_err(|_| container.discard())?;
+        }
         // Init's end must not live on in us, or we would never see that init is gone.
         slots.close();
         container.meet(plan, self.host, ours.as_fd(), created).inspect_err(|_| container.discard())?;
@@ -125,7 +138,7 @@ impl Container {
                 Meeting::MapIds => map_ids(plan, host, self.init, mappers.take())?,
                 Meeting::Console => self.take_console(descriptor)?,
                 Meeting::Created => {
-                    raise_limits(plan, self.init)?;
+                    outside::raise(plan, self.init)?;
                     created.take().map_or(Ok(()), |created| created(self))?;
                 }
             }
@@ -137,14 +150,23 @@ impl Container {
     /// Hears init out until it has reached the meeting; what it has brought along.
     fn reach(&mut self, plan: &Plan, host: &Host, link: BorrowedFd<'_>, meeting: Meeting) -> Result<Option<OwnedFd>> {
         loop {
-            let (heard, descriptor) = link::receive_with(link);
-            match heard {
-                Heard::Report(Report::At(at)) if at == meeting as u32 => return Ok(descriptor),
-                Heard::Report(Report::Warned { step, errno }) => self.warnings.push(plan.explain_warning(step, errno)),
-                Heard::Report(Report::Reborn(pid)) if plan.has_rebirth() => self.follow(pid)?,
-                Heard::Report(Report::Failed { step, errno }) => return Err(failed(plan, host, step, errno)),
-                Heard::End => return Err(self.obituary()),
-                other @ (Heard::Report(Report::At(_) | Report::Reborn(_)) | Heard::Nonsense) => {
+            // Nothing but the report itself comes from a process before it is known by its id.
+            let (heard, descriptor, sender) = if plan.has_rebirth() && !self.is_reborn {
+                let (heard, sender) = link::receive_named(link);
+                (heard, None, sender)
+            } else {
+                let (heard, descriptor) = link::receive_with(link);
+                (heard, descriptor, None)
+            };
+            match (heard, sender) {
+                (Heard::Report(Report::At(at)), _) if at == meeting as u32 => return Ok(descriptor),
+                (Heard::Report(Report::Warned { step, errno }), _) => {
+                    self.warnings.push(plan.explain_warning(step, errno));
+                }
+                (Heard::Report(Report::Reborn), Some(pid)) => self.follow(link, pid)?,
+                (Heard::Report(Report::Failed { step, errno }), _) => return Err(failed(plan, host, step, errno)),
+                (Heard::End, _) => return Err(self.obituary()),
+                (other @ (Heard::Report(Report::At(_) | Report::Reborn) | Heard::Nonsense), _) => {
                     let why = format!("init was to reach {meeting:?}, but sent {other:?}");
                     return Err(Error::new(Code::Bug, "start the container", why));
                 }
@@ -159,14 +181,10 @@ impl Container {
     }
 
     /// Init goes on as another child of ours; the first one has ended.
-    fn follow(&mut self, pid: u32) -> Result<()> {
-        // 0 and negative numbers mean process groups to kill(2), ours first of all.
-        let reborn = i32::try_from(pid).ok().filter(|pid| *pid > 0).ok_or_else(|| {
-            Error::new(Code::Bug, "start the container", format!("init goes on as {pid}, which is no process id"))
-        })?;
+    fn follow(&mut self, link: BorrowedFd<'_>, pid: Pid) -> Result<()> {
         let _ = sys::process::wait(self.init);
-        self.init = Pid::from_raw(reborn);
-        Ok(())
+        (self.init, self.is_reborn) = (pid, true);
+        link::name_senders(link, false).doing(Code::Bug, || "listen to init".to_owned())
     }
 
     fn obituary(&self) -> Error {
@@ -201,7 +219,7 @@ fn hear_exec(plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
     match link::receive(link) {
         Heard::End => Ok(()),
         Heard::Report(Report::Failed { step, errno }) => Err(plan.explain(step, errno)),
-        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn(_)) | Heard::Nonsense) => {
+        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn) | Heard::Nonsense) => {
             let why = format!("init sent {heard:?} when it was to run the program");
             Err(Error::new(Code::Bug, "start the container", why))
         }
@@ -222,6 +240,15 @@ fn join(plan: &Plan, slots: &Slots) -> Result<()> {
         joined.doing(Code::Join, || format!("join the {} namespace", plan.namespace_path(slot)))?;
     }
     Ok(())
+}
+
+/// The caller's time namespace, for the way back: the times at which processes started are shown in the clocks of the
+/// reader, and every other verb reads init's in the caller's.
+fn own_clocks(plan: &Plan) -> Result<Option<OwnedFd>> {
+    if !plan.joined_first.iter().any(|(_, kind)| *kind == libc::CLONE_NEWTIME) {
+        return Ok(None);
+    }
+    open(&Input::Namespace("/proc/self/ns/time".into())).map(Some)
 }
 
 fn open(input: &Input) -> Result<OwnedFd> {
@@ -245,19 +272,6 @@ fn map_ids(plan: &Plan, host: &Host, init: Pid, mappers: Option<idmap::Mappers>)
     }
 }
 
-/// Does for init what only real root may do, and not from inside a user namespace.
-fn raise_limits(plan: &Plan, init: Pid) -> Result<()> {
-    for &(resource, soft, hard) in &plan.raised {
-        let what = || format!("raise a resource limit (RLIMIT number {resource}) to {soft} (hard {hard})");
-        sys::process::set_rlimit(init.as_raw(), resource, soft, hard).doing(Code::Rlimit, what)?;
-    }
-    if let Some(score) = plan.lowered_oom_score {
-        let written = std::fs::write(format!("/proc/{init}/oom_score_adj"), score.to_string());
-        written.doing(Code::Rlimit, || format!("set the OOM score {score}"))?;
-    }
-    Ok(())
-}
-
 /// Why clone made no process.
 fn refused(plan: &Plan, host: &Host, errno: Errno) -> Error {
     refusal::explain(plan.clone_flags, host, errno)
@@ -273,7 +287,7 @@ pub fn started(connection: &OwnedFd, program: &str) -> Result<()> {
     match link::receive(connection.as_fd()) {
         Heard::End => Ok(()),
         Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
-        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn(_)) | Heard::Nonsense) => {
+        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn) | Heard::Nonsense) => {
             Err(Error::new(Code::Bug, "start the container", format!("init sent {heard:?}")))
         }
     }

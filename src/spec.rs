@@ -1,5 +1,6 @@
 //! Validation of config.json: what can be judged without the host. Pure; all faults at once, on one line.
 
+pub mod attributes;
 mod unsupported;
 
 use std::{
@@ -161,6 +162,7 @@ fn process(process: &Process, faults: &mut Faults) {
         }
         seen.push(limit.typ());
     }
+    attributes::process(process, faults);
 }
 
 fn mounts(spec: &Spec, faults: &mut Faults) {
@@ -231,6 +233,9 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     if (uids || gids) && !namespace_in(&seen, Kind::User) {
         faults.add_as(Code::NamespaceNeeded, "linux.uidMappings", "mappings need a user namespace");
     }
+    let new_time = linux.namespaces().iter().flatten().find(|namespace| namespace.typ() == Kind::Time);
+    let is_new = |path: &Option<std::path::PathBuf>| path.as_ref().is_none_or(|path| path.as_os_str().is_empty());
+    attributes::linux(linux, new_time.is_some_and(|namespace| is_new(namespace.path())), faults);
     for (key, paths) in [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())] {
         for (index, path) in paths.iter().flatten().enumerate().filter(|(_, path)| !path.starts_with('/')) {
             faults.add(&format!("linux.{key}[{index}]"), format!("{path:?} is not absolute"));

@@ -13,7 +13,7 @@ use std::{
 use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
 
-use super::{Caller, Cgroup, Host, Joined, Maps, Named, account, ids};
+use super::{Caller, Cgroup, Host, Itself, Joined, Maps, Named, Nice, account, ids};
 use crate::{
     cli::UsernsMode,
     error::{Code, Context as _, Error, Result, plain},
@@ -24,6 +24,7 @@ use crate::{
 /// Inode of the initial user namespace: `PROC_USER_INIT_INO`, include/uapi/linux/nsfs.h.
 const INITIAL_USERNS: u64 = 0xEFFF_FFFD;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
+const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 const CAP_SYS_ADMIN: u8 = 21;
 
@@ -84,6 +85,7 @@ pub fn host(spec: &Spec, bundle: &Path, caller: Caller, mode: UsernsMode) -> Res
         setgroups_denied,
         account,
         terminal: terminal(spec),
+        itself: itself(),
         cgroup: cgroup(),
         named,
         caller,
@@ -169,7 +171,52 @@ fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     let limits = process.into_iter().flat_map(|process| process.rlimits().iter().flatten());
     let limits = limits.map(|limit| sys::process::rlimit(limit_number(limit.typ())).unwrap_or((u64::MAX, u64::MAX)));
     let oom_score = process.and_then(oci_spec::runtime::Process::oom_score_adj).and_then(|_| own_oom_score());
-    Named { root, sources: sources.collect(), limits: limits.collect(), oom_score, namespaces: namespaces.collect() }
+    let linux = spec.linux().as_ref();
+    let asked = |label: Option<&String>| label.is_some_and(|label| !label.is_empty());
+    let selinux = asked(process.and_then(|process| process.selinux_label().as_ref()))
+        || asked(linux.and_then(|linux| linux.mount_label().as_ref()));
+    let apparmor = asked(process.and_then(|process| process.apparmor_profile().as_ref()));
+    let all = linux.and_then(|linux| linux.namespaces().as_ref());
+    let has_time = all.is_some_and(|all| all.iter().any(|namespace| namespace.typ() == Kind::Time));
+    Named {
+        root,
+        sources: sources.collect(),
+        limits: limits.collect(),
+        oom_score,
+        nice: process.and_then(|process| process.scheduler().as_ref()).map(|_| nice()),
+        apparmor: if apparmor { self::apparmor() } else { None },
+        selinux: selinux && is_selinux_on(),
+        has_time: has_time && Path::new("/proc/self/ns/time_for_children").exists(),
+        namespaces: namespaces.collect(),
+    }
+}
+
+fn itself() -> Option<Itself> {
+    let stat = nix::sys::stat::stat(crate::itself::PATH).ok()?;
+    let file = sys::path::File { device: stat.st_dev, inode: stat.st_ino };
+    Some(Itself { file, uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
+}
+
+fn nice() -> Nice {
+    let soft = |limit| sys::process::rlimit(limit).map_or(0, |(soft, _)| soft);
+    Nice {
+        own: sys::schedule::nice().unwrap_or(0),
+        // 1 to 40 for 19 to -20: getrlimit(2).
+        lowest: 20 - i32::try_from(soft(libc::RLIMIT_NICE).min(40)).unwrap_or(0),
+        highest_priority: soft(libc::RLIMIT_RTPRIO),
+    }
+}
+
+/// Of its own since Linux 5.8; before, all modules shared one file.
+fn apparmor() -> Option<&'static str> {
+    let enabled = fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
+    let own = "/proc/self/attr/apparmor/exec";
+    enabled.then(|| if Path::new(own).exists() { own } else { "/proc/self/attr/exec" })
+}
+
+/// As libselinux finds it out: its filesystem is mounted.
+fn is_selinux_on() -> bool {
+    nix::sys::statfs::statfs("/sys/fs/selinux").is_ok_and(|fs| fs.filesystem_type().0 == SELINUX_MAGIC)
 }
 
 fn own_oom_score() -> Option<i32> {

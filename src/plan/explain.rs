@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::{Meeting, Op, Plan, Slot, Target, arena::Text, ids::UserNamespace, limits, namespaces};
 use crate::{
     error::{Code, Error, Warning, plain},
-    sys::process::Attribute,
+    sys::{process::Attribute, schedule::Scheduling},
 };
 
 impl Plan {
@@ -22,6 +22,13 @@ impl Plan {
             }
             Op::Sweep { .. } => "close what the set-up needed".to_owned(),
             Op::WriteProc { file, line } => format!("write {} to {}", text(line), lossy(self.text(file))),
+            // Engines know a refused label by the path in back-quotes.
+            Op::Label { file, label, .. } => {
+                format!("label the program {}: write `{}`", text(label), lossy(self.text(file)))
+            }
+            Op::ShiftClocks(offsets) => {
+                format!("shift the clocks: {}", lossy(self.text(offsets)).trim_end().replace('\n', ", "))
+            }
             Op::Meet(Meeting::MapIds) => "wait until the parent has mapped the ids".to_owned(),
             Op::Meet(Meeting::Console) | Op::PassConsole(_) => "pass the terminal to the parent".to_owned(),
             Op::OpenConsole { size: (rows, columns), .. } => {
@@ -34,7 +41,7 @@ impl Plan {
             Op::Meet(Meeting::Created) => "be recorded as created".to_owned(),
             Op::SetNs { kind, .. } => format!("join the {} namespace", namespaces::name(kind)),
             Op::Unshare(kinds) => format!("make a new {} namespace", namespaces::names(kinds).join(", ")),
-            Op::Rebirth => "go on as a process inside the joined PID namespace".to_owned(),
+            Op::Rebirth => "go on as another process, inside the namespaces that only children enter".to_owned(),
             Op::NewSession => "lead a new session".to_owned(),
             Op::SetIds { uid, gid } => format!("become user {uid}, group {gid}"),
             Op::SetGroups if self.groups.is_empty() => "drop the supplementary groups".to_owned(),
@@ -84,6 +91,13 @@ impl Plan {
             Op::Rlimit { resource, soft, hard } => {
                 format!("set {} to {} (hard {})", limits::name(resource), limit(soft), limit(hard))
             }
+            Op::Schedule => self.scheduling.map_or_else(String::new, |wanted| {
+                let Scheduling { policy, nice, priority, .. } = wanted;
+                format!("schedule the program: policy {policy}, nice {nice}, priority {priority}")
+            }),
+            Op::IoPriority(value) => format!("set the I/O priority: class {}, level {}", value >> 13, value & 7),
+            Op::Personality(domain) => format!("set personality {domain}"),
+            Op::MemoryPolicy => "take memory from the nodes of linux.memoryPolicy".to_owned(),
             Op::Bounding(mask) => format!("limit the bounding set to {}", capabilities(mask)),
             Op::Capabilities { effective, permitted, inheritable } => format!(
                 "set capabilities: effective {}; permitted {}; inheritable {}",
@@ -220,6 +234,14 @@ impl Plan {
             Op::Rlimit { .. } if errno == Errno::EPERM => {
                 "it is above your hard limit: operation not permitted".to_owned()
             }
+            Op::Label { module, .. } if matches!(errno, Errno::ENOENT | Errno::EINVAL) => {
+                format!("{} does not know it", module.name())
+            }
+            Op::ShiftClocks(_) if errno == Errno::ERANGE => "a clock would stand before 0, or too far away".to_owned(),
+            Op::MemoryPolicy if errno == Errno::EINVAL => {
+                "none of the nodes has memory, or this kernel lacks the mode or a flag".to_owned()
+            }
+            Op::Schedule if errno == Errno::EPERM => "only real root may: operation not permitted".to_owned(),
             Op::WriteProc { file, .. } if errno == Errno::EACCES && self.text(file) == c"/proc/self/oom_score_adj" => {
                 "only real root may lower it".to_owned()
             }
@@ -251,6 +273,9 @@ pub fn explain_program(name: &str, errno: Errno, at_exec: bool) -> Error {
             Error::new(Code::ProgramNotInPath, run(), "executable file not found in $PATH: no such file or directory")
         }
         Errno::EISDIR => refused(Code::ProgramDirectory, "is a directory: permission denied"),
+        Errno::EPERM if !at_exec => {
+            refused(Code::ProgramRefused, "it is pura itself, or a script for it, which no container may run")
+        }
         Errno::EACCES => refused(Code::ProgramRefused, "permission denied").fix("chmod +x it in the image"),
         Errno::ENOEXEC => refused(Code::ProgramFormat, "exec format error")
             .fix("a first line such as #!/bin/sh, or a program for this machine"),
@@ -306,6 +331,10 @@ fn lossy(text: &CStr) -> String {
 #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
 fn code(op: Op, errno: Errno) -> Code {
     match op {
+        Op::Label { module, .. } => module.code(),
+        Op::ShiftClocks(_) => Code::TimeOffsets,
+        Op::Schedule | Op::IoPriority(_) => Code::Scheduling,
+        Op::Personality(_) | Op::MemoryPolicy => Code::Placement,
         Op::SetNs { .. } => Code::Join,
         Op::Unshare(_) => Code::Namespace,
         Op::SetIds { .. } => Code::UserUnmapped,

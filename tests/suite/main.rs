@@ -24,6 +24,7 @@ mod lifecycle;
 mod list;
 mod mounts;
 mod plan;
+mod process;
 mod remounts;
 mod root;
 mod rootfs;
