@@ -45,7 +45,7 @@ impl Init<'_> {
         self.fill(Slot::TREE, opened);
         let Some(interpreter) = interpreter(&mut head).filter(|_| deepest > 0) else { return Ok(()) };
         match sys::path::executable(interpreter) {
-            Ok(file) => self.refuse_own(interpreter, file, deepest - 1),
+            Ok(next) => self.refuse_own(interpreter, next, deepest - 1),
             Err(_) => Ok(()),
         }
     }
@@ -68,7 +68,7 @@ fn interpreter(head: &mut [u8]) -> Option<&CStr> {
     let length = path.iter().take_while(|byte| !is_blank(byte) && !matches!(byte, b'\n' | 0)).count();
     let start = 2 + blanks;
     *head.get_mut(start + length)? = 0;
-    CStr::from_bytes_until_nul(head.get(start..)?).ok().filter(|path| !path.is_empty())
+    CStr::from_bytes_until_nul(head.get(start..)?).ok().filter(|interpreter| !interpreter.is_empty())
 }
 
 #[cfg(test)]

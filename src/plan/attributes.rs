@@ -69,10 +69,10 @@ impl Draft<'_> {
             }
             self.label(Module::Selinux, file, label, place)?;
         }
-        let label = self.spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref()).unwrap_or_default();
-        if !label.is_empty() && !self.host.named.selinux {
+        let mounts = self.spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref()).unwrap_or_default();
+        if !mounts.is_empty() && !self.host.named.selinux {
             let why = "SELinux is off on this host";
-            return Err(Error::new(Code::Selinux, format!("label mounts {label:?}"), why).at("linux.mountLabel"));
+            return Err(Error::new(Code::Selinux, format!("label mounts {mounts:?}"), why).at("linux.mountLabel"));
         }
         Ok(())
     }

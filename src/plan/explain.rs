@@ -234,18 +234,10 @@ impl Plan {
             Op::Rlimit { .. } if errno == Errno::EPERM => {
                 "it is above your hard limit: operation not permitted".to_owned()
             }
-            Op::Label { module, .. } if matches!(errno, Errno::ENOENT | Errno::EINVAL) => {
-                format!("{} does not know it", module.name())
-            }
-            Op::ShiftClocks(_) if errno == Errno::ERANGE => "a clock would stand before 0, or too far away".to_owned(),
-            Op::MemoryPolicy if errno == Errno::EINVAL => {
-                "none of the nodes has memory, or this kernel lacks the mode or a flag".to_owned()
-            }
-            Op::Schedule if errno == Errno::EPERM => "only real root may: operation not permitted".to_owned(),
             Op::WriteProc { file, .. } if errno == Errno::EACCES && self.text(file) == c"/proc/self/oom_score_adj" => {
                 "only real root may lower it".to_owned()
             }
-            _ => plain(errno),
+            _ => attribute_why(op, errno).unwrap_or_else(|| plain(errno)),
         }
     }
 
@@ -382,6 +374,21 @@ fn fix(op: Op, errno: Errno) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Why the kernel refuses what it keeps with a process.
+#[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
+fn attribute_why(op: Op, errno: Errno) -> Option<String> {
+    let why = match (op, errno) {
+        (Op::Label { module, .. }, Errno::ENOENT | Errno::EINVAL) => format!("{} does not know it", module.name()),
+        (Op::ShiftClocks(_), Errno::ERANGE) => "a clock would stand before 0, or too far away".to_owned(),
+        (Op::MemoryPolicy, Errno::EINVAL) => {
+            "none of the nodes has memory, or this kernel lacks the mode or a flag".to_owned()
+        }
+        (Op::Schedule, Errno::EPERM) => "only real root may: operation not permitted".to_owned(),
+        _ => return None,
+    };
+    Some(why)
 }
 
 fn attribute_words(attribute: Attribute, value: u64) -> String {

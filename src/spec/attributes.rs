@@ -113,10 +113,10 @@ pub fn node_list(text: &str) -> Result<[u64; 16], String> {
             digits.parse::<usize>().ok().filter(|node| *node < crate::sys::schedule::MOST_NODES)
         };
         let range = number(first).zip(number(last)).filter(|(first, last)| first <= last);
-        let Some((first, last)) = range else {
+        let Some((from, to)) = range else {
             return Err(format!("{part:?} in {text:?} is no node from 0 to 1023, nor a range of them"));
         };
-        for node in first..=last {
+        for node in from..=to {
             if let Some(word) = nodes.get_mut(node / 64) {
                 *word |= 1 << (node % 64);
             }
