@@ -55,9 +55,9 @@ fn is_exposed(host: &Host, ids: &Ids) -> bool {
     let Some(file) = &host.itself else { return false };
     let inside = |map: &[Extent], id: u32| map.iter().any(|extent| extent.inside_of(id).is_some());
     let (uid, gid) = match (&ids.user_namespace, &ids.maps) {
-        (UserNamespace::Create { .. }, Some(maps)) => (inside(&maps.uids, file.uid), inside(&maps.gids, file.gid)),
-        // Not ours to know: whatever is an id here may be one there.
-        _ => (file.uid != UNMAPPED, file.gid != UNMAPPED),
+        // Whatever is an id here is one there, or may be.
+        (UserNamespace::Reuse | UserNamespace::Inherit, _) | (_, None) => (file.uid != UNMAPPED, file.gid != UNMAPPED),
+        (_, Some(maps)) => (inside(&maps.uids, file.uid), inside(&maps.gids, file.gid)),
     };
     uid || (gid && file.mode & 0o020 != 0) || file.mode & 0o002 != 0
 }

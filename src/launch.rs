@@ -69,6 +69,7 @@ impl Launch<'_> {
             link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
         }
         let slots = self.slots(theirs)?;
+        take_labels(plan)?;
         let clocks = own_clocks(plan)?;
         join(plan, &slots)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
@@ -224,6 +225,17 @@ fn hear_exec(plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
             Err(Error::new(Code::Bug, "start the container", why))
         }
     }
+}
+
+/// Takes, in the parent itself, the labels that its child inherits for exec: the host's `/proc` is out of its reach.
+fn take_labels(plan: &Plan) -> Result<()> {
+    for &label in &plan.inherited_labels {
+        if let Op::Label { module, file, label: text } = label {
+            let written = sys::path::write(plan.text(file), plan.text(text).to_bytes());
+            written.doing(module.code(), || plan.describe(label))?;
+        }
+    }
+    Ok(())
 }
 
 /// Joins, in the parent itself, the namespaces that only the caller's user namespace may enter: init is born in them.

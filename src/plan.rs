@@ -392,6 +392,8 @@ pub struct Plan {
     pub(crate) clone_flags: u64,
     /// Joined by the parent before clone, because only the caller's user namespace owns them: slot and kind.
     pub(crate) joined_first: Vec<(Slot, i32)>,
+    /// Taken by the parent before clone, and inherited: [`Op::Label`].
+    pub(crate) inherited_labels: Vec<Op>,
     /// Opened before clone.
     pub(crate) inputs: Vec<(Slot, Input)>,
     pub(crate) slots: usize,

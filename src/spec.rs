@@ -333,13 +333,10 @@ mod tests {
     #[test]
     fn what_changes_nothing_is_no_unsupported_field() {
         for (fields, refused) in [
-            (r#","linux":{"personality":{"domain":"LINUX"}}"#, false),
-            (r#","linux":{"personality":{"domain":"LINUX32"}}"#, true),
-            (r#","linux":{"personality":{"domain":"LINUX","flags":["x"]}}"#, true),
-            (r#","linux":{"mountLabel":""}"#, false),
-            (r#","linux":{"mountLabel":"unconfined"}"#, true),
-            (r#","process":{"cwd":"/","user":{},"selinuxLabel":"unconfined"}"#, true),
-            (r#","process":{"cwd":"/","user":{},"apparmorProfile":"unconfined"}"#, false),
+            (r#","linux":{"netDevices":{}}"#, false),
+            (r#","linux":{"netDevices":{"eth0":{}}}"#, true),
+            (r#","annotations":{"run.oci.keep_original_groups":"1"}"#, false),
+            (r#","annotations":{"run.oci.handler":"wasm"}"#, true),
         ] {
             assert_eq!(with(fields).contains("PURA-804"), refused, "{fields}");
         }

@@ -172,10 +172,6 @@ fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     let limits = limits.map(|limit| sys::process::rlimit(limit_number(limit.typ())).unwrap_or((u64::MAX, u64::MAX)));
     let oom_score = process.and_then(oci_spec::runtime::Process::oom_score_adj).and_then(|_| own_oom_score());
     let linux = spec.linux().as_ref();
-    let asked = |label: Option<&String>| label.is_some_and(|label| !label.is_empty());
-    let selinux = asked(process.and_then(|process| process.selinux_label().as_ref()))
-        || asked(linux.and_then(|linux| linux.mount_label().as_ref()));
-    let apparmor = asked(process.and_then(|process| process.apparmor_profile().as_ref()));
     let all = linux.and_then(|linux| linux.namespaces().as_ref());
     let has_time = all.is_some_and(|all| all.iter().any(|namespace| namespace.typ() == Kind::Time));
     Named {
@@ -183,28 +179,41 @@ fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
         sources: sources.collect(),
         limits: limits.collect(),
         oom_score,
-        nice: process.and_then(|process| process.scheduler().as_ref()).map(|_| nice()),
-        apparmor: if apparmor { self::apparmor() } else { None },
-        selinux: selinux && is_selinux_on(),
+        nice: nice(spec),
         has_time: has_time && Path::new("/proc/self/ns/time_for_children").exists(),
         namespaces: namespaces.collect(),
+        ..modules(spec)
     }
 }
 
-fn itself() -> Option<Itself> {
+/// The file that this process runs from.
+pub fn itself() -> Option<Itself> {
     let stat = nix::sys::stat::stat(crate::itself::PATH).ok()?;
     let file = sys::path::File { device: stat.st_dev, inode: stat.st_ino };
     Some(Itself { file, uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
 }
 
-fn nice() -> Nice {
+/// The security modules that the config has labels for, as far as they are on.
+pub fn modules(spec: &Spec) -> Named {
+    let asked = |label: Option<&String>| label.is_some_and(|label| !label.is_empty());
+    let process = spec.process().as_ref();
+    let selinux = asked(process.and_then(|process| process.selinux_label().as_ref()))
+        || asked(spec.linux().as_ref().and_then(|linux| linux.mount_label().as_ref()));
+    let profile = asked(process.and_then(|process| process.apparmor_profile().as_ref()));
+    let apparmor = if profile { apparmor() } else { None };
+    Named { apparmor, selinux: selinux && is_selinux_on(), ..Named::default() }
+}
+
+/// The caller's own nice value, when the config sets a scheduler.
+pub fn nice(spec: &Spec) -> Option<Nice> {
+    spec.process().as_ref()?.scheduler().as_ref()?;
     let soft = |limit| sys::process::rlimit(limit).map_or(0, |(soft, _)| soft);
-    Nice {
+    Some(Nice {
         own: sys::schedule::nice().unwrap_or(0),
         // 1 to 40 for 19 to -20: getrlimit(2).
         lowest: 20 - i32::try_from(soft(libc::RLIMIT_NICE).min(40)).unwrap_or(0),
         highest_priority: soft(libc::RLIMIT_RTPRIO),
-    }
+    })
 }
 
 /// Of its own since Linux 5.8; before, all modules shared one file.

@@ -52,22 +52,8 @@ impl Draft<'_> {
     /// Labels for the program, which the kernel keeps until exec. Through the host's procfs: what the image puts in the
     /// place of `/proc` must not swallow them (CVE-2019-16884, CVE-2019-19921).
     pub(super) fn labels(&mut self) -> Result<()> {
-        let Some(process) = self.spec.process() else { return Ok(()) };
-        let profile = process.apparmor_profile().as_deref().unwrap_or_default();
-        if !profile.is_empty() && profile != "unconfined" {
-            let place = "process.apparmorProfile";
-            let Some(file) = self.host.named.apparmor else {
-                return Err(unlabelled(Module::AppArmor, profile, "/proc/self/attr/apparmor/exec", place));
-            };
-            self.label(Module::AppArmor, file, &format!("exec {profile}"), place)?;
-        }
-        let label = process.selinux_label().as_deref().unwrap_or_default();
-        if !label.is_empty() {
-            let (file, place) = ("/proc/self/attr/exec", "process.selinuxLabel");
-            if !self.host.named.selinux {
-                return Err(unlabelled(Module::Selinux, label, file, place));
-            }
-            self.label(Module::Selinux, file, label, place)?;
+        for (label, place) in self.wanted_labels()? {
+            self.step_for(label, place);
         }
         let mounts = self.spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref()).unwrap_or_default();
         if !mounts.is_empty() && !self.host.named.selinux {
@@ -77,10 +63,35 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn label(&mut self, module: Module, file: &str, label: &str, place: &'static str) -> Result<()> {
-        let (file, label) = (self.text(file)?, self.text(label)?);
-        self.step_for(Op::Label { module, file, label }, place);
+    /// The same for `exec`, whose child is born behind the container's `/proc`: the parent takes the labels, and the child
+    /// inherits them.
+    pub(super) fn inherited_labels(&mut self) -> Result<()> {
+        self.plan.inherited_labels = self.wanted_labels()?.into_iter().map(|(label, _)| label).collect();
         Ok(())
+    }
+
+    fn wanted_labels(&mut self) -> Result<Vec<(Op, &'static str)>> {
+        let mut labels = Vec::new();
+        let Some(process) = self.spec.process() else { return Ok(labels) };
+        let profile = process.apparmor_profile().as_deref().unwrap_or_default();
+        if !profile.is_empty() && profile != "unconfined" {
+            let (module, place) = (Module::AppArmor, "process.apparmorProfile");
+            let Some(file) = self.host.named.apparmor else {
+                return Err(unlabelled(module, profile, "/proc/self/attr/apparmor/exec", place));
+            };
+            let (file, label) = (self.text(file)?, self.text(format!("exec {profile}"))?);
+            labels.push((Op::Label { module, file, label }, place));
+        }
+        let label = process.selinux_label().as_deref().unwrap_or_default();
+        if !label.is_empty() {
+            let (module, file, place) = (Module::Selinux, "/proc/self/attr/exec", "process.selinuxLabel");
+            if !self.host.named.selinux {
+                return Err(unlabelled(module, label, file, place));
+            }
+            let (file, label) = (self.text(file)?, self.text(label)?);
+            labels.push((Op::Label { module, file, label }, place));
+        }
+        Ok(labels)
     }
 
     /// The option that labels a filesystem, where the kernel takes one from a user namespace.

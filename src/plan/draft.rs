@@ -57,6 +57,7 @@ impl<'a> Draft<'a> {
             groups: Vec::new(),
             clone_flags: 0,
             joined_first: Vec::new(),
+            inherited_labels: Vec::new(),
             inputs: Vec::new(),
             slots: usize::from(Slot::FIRST_FREE),
             raised: Vec::new(),

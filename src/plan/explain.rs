@@ -377,7 +377,6 @@ fn fix(op: Op, errno: Errno) -> Option<&'static str> {
 }
 
 /// Why the kernel refuses what it keeps with a process.
-#[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
 fn attribute_why(op: Op, errno: Errno) -> Option<String> {
     let why = match (op, errno) {
         (Op::Label { module, .. }, Errno::ENOENT | Errno::EINVAL) => format!("{} does not know it", module.name()),

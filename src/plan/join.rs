@@ -33,6 +33,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     let mut draft = Draft::new(spec, host, order, container.ids.clone());
     draft.plan.warnings = warnings;
     // All namespaces in one call, by the parent: its next child is then born inside all of them.
+    draft.inherited_labels()?;
     let init = draft.slot()?;
     draft.plan.joined_first.push((init, namespaces(spec, container)));
 
@@ -43,6 +44,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.step(Op::OpenPath { path: root, into: Slot::ROOT });
     let terminal = draft.open_terminal(false)?;
     draft.home();
+    draft.attributes()?;
     draft.limits()?;
     draft.identity();
     // Container code runs beside us from the first moment: it must not look inside, where descriptors of the host were

@@ -1,7 +1,7 @@
 //! Fields that this version does not carry out. Each is an error, never ignored: a confinement that was asked for must
 //! not be silently absent.
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::Faults;
 use crate::error::Code;
@@ -54,12 +54,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
 #[allow(deprecated, reason = "oci-spec marks prestart so in some versions; engines still send it")]
 fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
     hooks.prestart().as_ref().is_some_and(|list| !list.is_empty())
-}
-
-/// Whether a personality is another than the one that every process has.
-fn changes(personality: &LinuxPersonality) -> bool {
-    personality.domain() != LinuxPersonalityDomain::PerLinux
-        || personality.flags().as_ref().is_some_and(|flags| !flags.is_empty())
 }
 
 #[cfg(test)]
