@@ -8,7 +8,6 @@ use crate::error::Code;
 
 /// Refuses every such field that asks for something.
 pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
-    let process = spec.process().as_ref();
     let linux = spec.linux().as_ref();
     let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
         let kinds = [
