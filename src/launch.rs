@@ -322,7 +322,7 @@ mod tests {
     const CREATED: Report = Report::At(Meeting::Created as u32);
     const WEAKER: Report = Report::Warned { step: 0, errno: Errno::EDQUOT };
     const FAILED: Report = Report::Failed { step: 0, errno: Errno::EPERM };
-    const REBORN: Report = Report::Reborn(NOBODY);
+    const REBORN: Report = Report::Reborn;
 
     /// A plan with both meetings, of which the first has nothing to do.
     fn plan(waits: bool, reborn: bool) -> Plan {
@@ -346,7 +346,7 @@ mod tests {
             let went = match report {
                 Report::At(at) if at == Meeting::MapIds as u32 => link::meet(link.as_fd(), Meeting::MapIds),
                 Report::At(_) => link::meet(link.as_fd(), Meeting::Created),
-                other @ (Report::Failed { .. } | Report::Warned { .. } | Report::Reborn(_)) => {
+                other @ (Report::Failed { .. } | Report::Warned { .. } | Report::Reborn) => {
                     link::report(link.as_fd(), other)
                 }
             };
@@ -365,12 +365,15 @@ mod tests {
         std::thread::spawn(move || {
             let plan = plan(waits, reborn);
             let (ours, theirs) = link::pair().unwrap();
+            // As `Launch::run` does.
+            link::name_senders(ours.as_fd(), reborn).unwrap();
             let init = std::thread::spawn(move || report(&theirs, reports));
             let mut container = Container {
                 init: Pid::from_raw(NOBODY.cast_signed()),
                 master: None,
                 console: Console::None,
                 warnings: Vec::new(),
+                is_reborn: false,
                 mask: SigSet::empty(),
             };
             let mut recorded = 0;
@@ -437,11 +440,13 @@ mod tests {
     }
 
     #[test]
-    fn init_is_never_taken_for_a_process_group() {
-        for pid in [0, 1 << 31, u32::MAX] {
-            let (recorded, result) = meet(false, true, &[Report::Reborn(pid), MAPPED, CREATED]);
-            assert!(recorded == 0 && result.unwrap_err().to_string().contains("no process id"), "{pid}");
-        }
+    fn a_second_process_that_the_kernel_does_not_name_is_refused() {
+        let (ours, theirs) = link::pair().unwrap();
+        report(&theirs, vec![REBORN]);
+        assert_eq!(link::receive_named(ours.as_fd()), (Heard::Report(REBORN), None));
+        link::name_senders(ours.as_fd(), true).unwrap();
+        report(&theirs, vec![REBORN]);
+        assert_eq!(link::receive_named(ours.as_fd()), (Heard::Report(REBORN), Some(Pid::this())));
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Draft<'_> {
     }
 
     /// Before the limits: with those of the caller it was decided what init may do itself.
-    pub(super) fn attributes(&mut self) -> Result<()> {
+    pub(super) fn process_attributes(&mut self) -> Result<()> {
         let process = self.spec.process().as_ref();
         if let Some(scheduler) = process.and_then(|process| process.scheduler().as_ref()) {
             self.scheduler(scheduler)?;

@@ -42,7 +42,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // After mount points and the working directory have been made.
     draft.readonly_root();
     draft.home();
-    draft.attributes()?;
+    draft.process_attributes()?;
     // Before the capabilities that they need are dropped.
     draft.limits()?;
     draft.identity();

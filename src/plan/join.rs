@@ -44,7 +44,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.step(Op::OpenPath { path: root, into: Slot::ROOT });
     let terminal = draft.open_terminal(false)?;
     draft.home();
-    draft.attributes()?;
+    draft.process_attributes()?;
     draft.limits()?;
     draft.identity();
     // Container code runs beside us from the first moment: it must not look inside, where descriptors of the host were
