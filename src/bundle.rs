@@ -108,14 +108,22 @@ pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
         Ok(spec) => return check_text(json, file).map(|()| (spec, Vec::new())),
         Err(error) => error,
     };
+    let Ok(mut value) = serde_json::from_slice::<Value>(json) else { return Err(refuse(&strict)) };
+    let renamed = rename_scheduler_flags(&mut value);
     // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
-    let Some((value, unknown)) = without_unknown_capabilities(json) else { return Err(refuse(&strict)) };
+    let unknown = drop_unknown_capabilities(&mut value).unwrap_or_default();
+    if !renamed && unknown.is_empty() {
+        return Err(refuse(&strict));
+    }
     // The value keeps the last of several equal keys, and so would hide them.
     serde_json::from_slice::<distinct::Keys>(json).map_err(|error| refuse(&error))?;
     // Through bytes again, because a second deserializer would be a tenth of the whole binary.
     let clean = serde_json::to_vec(&value).map_err(|_second| refuse(&strict))?;
     let spec = serde_json::from_slice(&clean).map_err(|_second| refuse(&strict))?;
     check_text(json, file)?;
+    if unknown.is_empty() {
+        return Ok((spec, Vec::new()));
+    }
     let what = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
     Ok((spec, vec![Warning::new(Code::Capabilities, what)]))
 }
@@ -164,9 +172,24 @@ fn escaped_nul(json: &[u8]) -> Option<usize> {
     found.next()
 }
 
-/// The config without the capabilities that oci-spec does not know, and their names; nothing when there are none.
-fn without_unknown_capabilities(json: &[u8]) -> Option<(Value, Vec<String>)> {
-    let mut value: Value = serde_json::from_slice(json).ok()?;
+/// Gives two flags of the specification the names that oci-spec has for them; whether there were any.
+fn rename_scheduler_flags(value: &mut Value) -> bool {
+    let flags = value.pointer_mut("/process/scheduler/flags").and_then(Value::as_array_mut);
+    let mut renamed = false;
+    for flag in flags.into_iter().flatten() {
+        let name = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = Value::from(name);
+        renamed = true;
+    }
+    renamed
+}
+
+/// Removes the capabilities that oci-spec does not know; their names.
+fn drop_unknown_capabilities(value: &mut Value) -> Option<Vec<String>> {
     let sets = value.get_mut("process")?.get_mut("capabilities")?.as_object_mut()?;
     let mut unknown = Vec::new();
     for set in sets.values_mut().filter_map(Value::as_array_mut) {
@@ -179,7 +202,7 @@ fn without_unknown_capabilities(json: &[u8]) -> Option<(Value, Vec<String>)> {
             known
         });
     }
-    if unknown.is_empty() { None } else { Some((value, unknown)) }
+    Some(unknown)
 }
 
 /// Whether oci-spec knows the name, with whatever it takes for one.

@@ -13,6 +13,7 @@ use crate::{
     console::Console,
     error::{Code, Error, Result},
     host::{self, Host, probe},
+    itself,
     launch::{Container, Launch},
     log::Log,
     plan::{
@@ -95,6 +96,8 @@ impl Making<'_> {
     /// Makes the container: intent before effect, and an error leaves nothing behind.
     pub fn make(self) -> Result<Made> {
         let Planned { plan, host, leaf, root } = self.plan()?;
+        // Before the first effect: what has been done so far is done again by the copy.
+        itself::protect(&host, plan.ids())?;
         let terminal = self.bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
         let console = Console::open(terminal == Some(true), self.create.console_socket.as_deref(), self.detached)?;
         self.log.warn(plan.warnings(), self.loud)?;

@@ -72,6 +72,8 @@ pub enum Code {
     Namespace = 213,
     /// Time namespaces are not supported.
     TimeNamespace = 215,
+    /// Time offsets are refused, or out of range.
+    TimeOffsets = 216,
     /// A namespace cannot be joined.
     Join = 217,
     /// Warning: `--userns=inherit`.
@@ -134,6 +136,14 @@ pub enum Code {
     Seccomp = 505,
     /// A seccomp filter without `no_new_privs` needs `CAP_SYS_ADMIN`.
     SeccompPrivilege = 507,
+    /// An `SELinux` label cannot be applied.
+    Selinux = 508,
+    /// An `AppArmor` profile cannot be applied.
+    AppArmor = 509,
+    /// Scheduler, nice value or I/O priority is refused.
+    Scheduling = 510,
+    /// RDT, memory policy or personality is refused.
+    Placement = 511,
     /// A kernel parameter is global, or its namespace is the host's.
     Sysctl = 512,
     /// Warning: `ping_group_range` was clamped to mapped ids.
@@ -218,6 +228,8 @@ pub enum Code {
     Kernel = 902,
     /// Processes, files or memory are used up.
     Exhausted = 903,
+    /// pura's own binary cannot be kept from the container.
+    Unprotected = 904,
     /// A helper is not installed.
     Helper = 908,
     /// A bug in pura.

@@ -35,6 +35,8 @@ pub struct Host {
     pub account: Option<Account>,
     /// Rows and columns of the caller's own terminal, when the program gets one.
     pub terminal: Option<(u16, u16)>,
+    /// pura's own binary.
+    pub itself: Option<Itself>,
     /// cgroup v2, as the caller sees it.
     pub cgroup: Cgroup,
     /// Facts about what config.json names.
@@ -107,6 +109,14 @@ pub struct Named {
     pub limits: Vec<(u64, u64)>,
     /// The caller's own `oom_score_adj`, when the config sets one.
     pub oom_score: Option<i32>,
+    /// The caller's own nice value, when the config sets a scheduler.
+    pub nice: Option<Nice>,
+    /// Where `AppArmor` takes a profile, when the config sets one and the module is on.
+    pub apparmor: Option<&'static str>,
+    /// `SELinux` is on, when the config sets a label.
+    pub selinux: bool,
+    /// The kernel has time namespaces, when the config has one.
+    pub has_time: bool,
     /// For each of `linux.namespaces`: what its path is, when it has one.
     pub namespaces: Vec<Option<Joined>>,
     /// For each of `mounts` with "copy-symlink" or "src-nofollow" whose source is a link: its position, and what it says.
@@ -118,6 +128,30 @@ pub struct Named {
     /// Inodes of the namespaces that the caller and process 1 are in, when the config sets kernel parameters: those of
     /// the host, whose parameters are not the container's to change.
     pub host_namespaces: Vec<u64>,
+}
+
+/// A nice value, and what the caller's limits allow besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Nice {
+    /// The caller's own.
+    pub own: i32,
+    /// The lowest that `RLIMIT_NICE` allows; 20 for none.
+    pub lowest: i32,
+    /// The highest real-time priority that `RLIMIT_RTPRIO` allows; 0 for none.
+    pub highest_priority: u64,
+}
+
+/// The file that this process runs from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Itself {
+    /// Which it is.
+    pub file: crate::sys::path::File,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permission bits.
+    pub mode: u32,
 }
 
 /// What a path leads to, links followed.

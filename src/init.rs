@@ -11,6 +11,7 @@ mod line;
 pub(crate) mod mapping;
 mod node;
 mod path;
+mod program;
 
 use std::ffi::CStr;
 

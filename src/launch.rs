@@ -4,6 +4,7 @@ pub mod helper;
 pub mod idmap;
 mod inputs;
 pub mod link;
+mod outside;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
@@ -52,6 +53,8 @@ pub struct Container {
     console: Console,
     /// What init had to do without.
     pub warnings: Vec<Warning>,
+    /// Init is the second process of its plan.
+    is_reborn: bool,
     /// The signal mask of before, for what comes after.
     mask: SigSet,
 }
@@ -63,7 +66,12 @@ impl Launch<'_> {
     pub fn run(mut self, created: impl FnOnce(&Container) -> Result<()>) -> Result<Container> {
         let plan = self.plan;
         let (ours, theirs) = link::pair().doing(Code::Exhausted, || "make the link to init".to_owned())?;
+        if plan.has_rebirth() {
+            link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
+        }
         let slots = self.slots(theirs)?;
+        take_labels(plan)?;
+        let clocks = own_clocks(plan)?;
         join(plan, &slots)?;
         inputs::write_parameters(plan)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
@@ -76,6 +84,7 @@ impl Launch<'_> {
                 master: None,
                 console: std::mem::replace(&mut self.console, Console::None),
                 warnings: Vec::new(),
+                is_reborn: false,
                 mask,
             },
             Err(errno) => {
@@ -83,6 +92,11 @@ impl Launch<'_> {
                 return Err(refused(plan, self.host, errno));
             }
         };
+        if let Some(clocks) = clocks {
+            let back = sys::process::set_namespace(clocks.as_fd(), libc::CLONE_NEWTIME);
+            back.doing(Code::Join, || "return to the caller's time namespace".to_owned())
+                .inspect_err(|_| container.discard())?;
+        }
         // Init's end must not live on in us, or we would never see that init is gone.
         slots.close();
         container.meet(plan, self.host, ours.as_fd(), created).inspect_err(|_| container.discard())?;
@@ -127,7 +141,7 @@ impl Container {
                 Meeting::MapIds => map_ids(plan, host, self.init, mappers.take())?,
                 Meeting::Console => self.take_console(descriptor)?,
                 Meeting::Created => {
-                    raise_limits(plan, self.init)?;
+                    outside::raise(plan, self.init)?;
                     created.take().map_or(Ok(()), |created| created(self))?;
                 }
             }
@@ -139,16 +153,25 @@ impl Container {
     /// Hears init out until it has reached the meeting; what it has brought along.
     fn reach(&mut self, plan: &Plan, host: &Host, link: BorrowedFd<'_>, meeting: Meeting) -> Result<Option<OwnedFd>> {
         loop {
-            let (heard, descriptor) = link::receive_with(link);
-            match heard {
-                Heard::Report(Report::At(at)) if at == meeting as u32 => return Ok(descriptor),
-                Heard::Report(Report::Warned { step, errno }) => self.warnings.push(plan.explain_warning(step, errno)),
-                Heard::Report(Report::Reborn(pid)) if plan.has_rebirth() => self.follow(pid)?,
-                Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }) => {
+            // Nothing but the report itself comes from a process before it is known by its id.
+            let (heard, descriptor, sender) = if plan.has_rebirth() && !self.is_reborn {
+                let (heard, sender) = link::receive_named(link);
+                (heard, None, sender)
+            } else {
+                let (heard, descriptor) = link::receive_with(link);
+                (heard, descriptor, None)
+            };
+            match (heard, sender) {
+                (Heard::Report(Report::At(at)), _) if at == meeting as u32 => return Ok(descriptor),
+                (Heard::Report(Report::Warned { step, errno }), _) => {
+                    self.warnings.push(plan.explain_warning(step, errno));
+                }
+                (Heard::Report(Report::Reborn), Some(pid)) => self.follow(link, pid)?,
+                (Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }), _) => {
                     return Err(failed(plan, host, step, errno));
                 }
-                Heard::End => return Err(self.obituary()),
-                other @ (Heard::Report(Report::At(_) | Report::Reborn(_)) | Heard::Nonsense) => {
+                (Heard::End, _) => return Err(self.obituary()),
+                (other @ (Heard::Report(Report::At(_) | Report::Reborn) | Heard::Nonsense), _) => {
                     let why = format!("init was to reach {meeting:?}, but sent {other:?}");
                     return Err(Error::new(Code::Bug, "start the container", why));
                 }
@@ -163,14 +186,10 @@ impl Container {
     }
 
     /// Init goes on as another child of ours; the first one has ended.
-    fn follow(&mut self, pid: u32) -> Result<()> {
-        // 0 and negative numbers mean process groups to kill(2), ours first of all.
-        let reborn = i32::try_from(pid).ok().filter(|pid| *pid > 0).ok_or_else(|| {
-            Error::new(Code::Bug, "start the container", format!("init goes on as {pid}, which is no process id"))
-        })?;
+    fn follow(&mut self, link: BorrowedFd<'_>, pid: Pid) -> Result<()> {
         let _ = sys::process::wait(self.init);
-        self.init = Pid::from_raw(reborn);
-        Ok(())
+        (self.init, self.is_reborn) = (pid, true);
+        link::name_senders(link, false).doing(Code::Bug, || "listen to init".to_owned())
     }
 
     fn obituary(&self) -> Error {
@@ -207,11 +226,22 @@ fn hear_exec(plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
         Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }) => {
             Err(plan.explain(step, errno))
         }
-        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn(_)) | Heard::Nonsense) => {
+        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn) | Heard::Nonsense) => {
             let why = format!("init sent {heard:?} when it was to run the program");
             Err(Error::new(Code::Bug, "start the container", why))
         }
     }
+}
+
+/// Takes, in the parent itself, the labels that its child inherits for exec: the host's `/proc` is out of its reach.
+fn take_labels(plan: &Plan) -> Result<()> {
+    for &label in &plan.inherited_labels {
+        if let Op::Label { module, file, label: text } = label {
+            let written = sys::path::write(plan.text(file), plan.text(text).to_bytes());
+            written.doing(module.code(), || plan.describe(label))?;
+        }
+    }
+    Ok(())
 }
 
 /// Joins, in the parent itself, the namespaces that only the caller's user namespace may enter: init is born in them.
@@ -230,6 +260,15 @@ fn join(plan: &Plan, slots: &Slots) -> Result<()> {
     Ok(())
 }
 
+/// The caller's time namespace, for the way back: the times at which processes started are shown in the clocks of the
+/// reader, and every other verb reads init's in the caller's.
+fn own_clocks(plan: &Plan) -> Result<Option<OwnedFd>> {
+    if !plan.joined_first.iter().any(|(_, kind)| *kind == libc::CLONE_NEWTIME) {
+        return Ok(None);
+    }
+    inputs::open(&crate::plan::Input::Namespace("/proc/self/ns/time".into())).map(Some)
+}
+
 /// Writes the maps, or waits for those who do.
 fn map_ids(plan: &Plan, host: &Host, init: Pid, mappers: Option<idmap::Mappers>) -> Result<()> {
     match (&plan.ids.user_namespace, mappers) {
@@ -237,19 +276,6 @@ fn map_ids(plan: &Plan, host: &Host, init: Pid, mappers: Option<idmap::Mappers>)
         (UserNamespace::Create { maps, deny_setgroups, .. }, None) => idmap::write(init, maps, *deny_setgroups),
         _ => Ok(()),
     }
-}
-
-/// Does for init what only real root may do, and not from inside a user namespace.
-fn raise_limits(plan: &Plan, init: Pid) -> Result<()> {
-    for &(resource, soft, hard) in &plan.raised {
-        let what = || format!("raise a resource limit (RLIMIT number {resource}) to {soft} (hard {hard})");
-        sys::process::set_rlimit(init.as_raw(), resource, soft, hard).doing(Code::Rlimit, what)?;
-    }
-    if let Some(score) = plan.lowered_oom_score {
-        let written = std::fs::write(format!("/proc/{init}/oom_score_adj"), score.to_string());
-        written.doing(Code::Rlimit, || format!("set the OOM score {score}"))?;
-    }
-    Ok(())
 }
 
 /// Why clone made no process.
@@ -270,7 +296,7 @@ pub fn started(connection: &OwnedFd, program: &str) -> Result<()> {
         Heard::Report(Report::Unconfined { errno, .. }) => {
             Err(Error::new(Code::Seccomp, "attach the seccomp filter", plain(errno)).at("linux.seccomp"))
         }
-        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn(_)) | Heard::Nonsense) => {
+        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn) | Heard::Nonsense) => {
             Err(Error::new(Code::Bug, "start the container", format!("init sent {heard:?}")))
         }
     }
@@ -293,7 +319,7 @@ mod tests {
     const CREATED: Report = Report::At(Meeting::Created as u32);
     const WEAKER: Report = Report::Warned { step: 0, errno: Errno::EDQUOT };
     const FAILED: Report = Report::Failed { step: 0, errno: Errno::EPERM };
-    const REBORN: Report = Report::Reborn(NOBODY);
+    const REBORN: Report = Report::Reborn;
 
     /// A plan with both meetings, of which the first has nothing to do.
     fn plan(waits: bool, reborn: bool) -> Plan {
@@ -317,10 +343,10 @@ mod tests {
             let went = match report {
                 Report::At(at) if at == Meeting::MapIds as u32 => link::meet(link.as_fd(), Meeting::MapIds),
                 Report::At(_) => link::meet(link.as_fd(), Meeting::Created),
-                other @ (Report::Failed { .. }
-                | Report::Unconfined { .. }
-                | Report::Warned { .. }
-                | Report::Reborn(_)) => link::report(link.as_fd(), other),
+                other
+                @ (Report::Failed { .. } | Report::Unconfined { .. } | Report::Warned { .. } | Report::Reborn) => {
+                    link::report(link.as_fd(), other)
+                }
             };
             if went.is_err() {
                 return;
@@ -337,12 +363,15 @@ mod tests {
         std::thread::spawn(move || {
             let plan = plan(waits, reborn);
             let (ours, theirs) = link::pair().unwrap();
+            // As `Launch::run` does.
+            link::name_senders(ours.as_fd(), reborn).unwrap();
             let init = std::thread::spawn(move || report(&theirs, reports));
             let mut container = Container {
                 init: Pid::from_raw(NOBODY.cast_signed()),
                 master: None,
                 console: Console::None,
                 warnings: Vec::new(),
+                is_reborn: false,
                 mask: SigSet::empty(),
             };
             let mut recorded = 0;
@@ -409,11 +438,13 @@ mod tests {
     }
 
     #[test]
-    fn init_is_never_taken_for_a_process_group() {
-        for pid in [0, 1 << 31, u32::MAX] {
-            let (recorded, result) = meet(false, true, &[Report::Reborn(pid), MAPPED, CREATED]);
-            assert!(recorded == 0 && result.unwrap_err().to_string().contains("no process id"), "{pid}");
-        }
+    fn a_second_process_that_the_kernel_does_not_name_is_refused() {
+        let (ours, theirs) = link::pair().unwrap();
+        report(&theirs, vec![REBORN]);
+        assert_eq!(link::receive_named(ours.as_fd()), (Heard::Report(REBORN), None));
+        link::name_senders(ours.as_fd(), true).unwrap();
+        report(&theirs, vec![REBORN]);
+        assert_eq!(link::receive_named(ours.as_fd()), (Heard::Report(REBORN), Some(Pid::this())));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub mod store;
 
 pub mod container;
 
+pub mod itself;
+
 pub mod launch;
 
 pub mod init;

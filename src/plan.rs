@@ -4,6 +4,7 @@
 
 pub mod arena;
 mod assembly;
+mod attributes;
 pub mod compile;
 mod devices;
 mod draft;
@@ -26,12 +27,20 @@ mod sysctl;
 mod terminal;
 
 pub use assembly::{Assembly, Layer};
+pub use attributes::Module;
 pub use explain::{explain_id_map, explain_program, explain_sysctl};
 pub use limits::number as limit_number;
 
 use std::{borrow::Cow, ffi::CStr, path::PathBuf};
 
-use crate::{error::Warning, seccomp::Filter};
+use crate::{
+    error::Warning,
+    seccomp::Filter,
+    sys::{
+        path::File,
+        schedule::{MemoryPolicy, Scheduling},
+    },
+};
 use arena::{Arena, Text};
 
 /// A point at which init waits for its parent. The meetings of a plan, in order, are the protocol.
@@ -118,6 +127,17 @@ pub enum Op {
         /// The line.
         line: Text,
     },
+    /// Label the program for the next exec, through the host's `/proc/self`.
+    Label {
+        /// Which module it is for.
+        module: Module,
+        /// The file's path.
+        file: Text,
+        /// What is written.
+        label: Text,
+    },
+    /// Shift the clocks of the time namespace that children enter: `/proc/self/timens_offsets`, `time_namespaces(7)`.
+    ShiftClocks(Text),
     /// Wait for the parent.
     Meet(Meeting),
     /// Join the namespace in the slot: `setns(2)`.
@@ -129,7 +149,8 @@ pub enum Op {
     },
     /// Make new namespaces, `CLONE_NEW*`: `unshare(2)`.
     Unshare(i32),
-    /// Go on as a new sibling process, which is inside a joined PID namespace; this one tells its id and ends.
+    /// Go on as a new sibling process, which is inside the PID and time namespaces that only children enter; this one
+    /// ends, and the kernel tells the parent who the new one is.
     Rebirth,
     /// Lead a new session, so that the caller's terminal cannot be typed into (CVE-2016-10124).
     NewSession,
@@ -418,6 +439,14 @@ pub enum Op {
         /// Hard limit.
         hard: u64,
     },
+    /// Schedule as the plan says: `sched_setattr(2)`.
+    Schedule,
+    /// Set the I/O priority: class << 13 | level.
+    IoPriority(u32),
+    /// Set the execution domain, `PER_*`.
+    Personality(u32),
+    /// Take memory from the NUMA nodes of the plan: `set_mempolicy(2)`.
+    MemoryPolicy,
     /// Drop all other capabilities from the bounding set.
     Bounding(u64),
     /// Set the effective, permitted and inheritable capabilities.
@@ -442,7 +471,7 @@ pub enum Op {
     EnterCwd(Text),
     /// Look up the home of a user in the image's `/etc/passwd`, for HOME.
     FindHome(u32),
-    /// Choose the first of the plan's candidates that may be executed.
+    /// Choose the first of the plan's candidates that may be executed. EPERM: it is pura's own binary, or a script for it.
     FindProgram,
     /// Set the file mode creation mask.
     Umask(u32),
@@ -526,6 +555,8 @@ pub struct Plan {
     pub(crate) clone_flags: u64,
     /// Joined by the parent before clone, because only the caller's user namespace owns them: slot and kind.
     pub(crate) joined_first: Vec<(Slot, i32)>,
+    /// Taken by the parent before clone, and inherited: [`Op::Label`].
+    pub(crate) inherited_labels: Vec<Op>,
     /// Opened before clone.
     pub(crate) inputs: Vec<(Slot, Input)>,
     pub(crate) slots: usize,
@@ -537,6 +568,16 @@ pub struct Plan {
     pub(crate) filter: Option<Filter>,
     /// Parameters of joined namespaces, which only the parent, real root, may write.
     pub(crate) parameters: Vec<Parameter>,
+    /// A scheduling that only the parent, real root, may give.
+    pub(crate) raised_scheduling: Option<Scheduling>,
+    /// An I/O priority that only the parent, real root, may give.
+    pub(crate) raised_io_priority: Option<u32>,
+    /// What [`Op::Schedule`] sets.
+    pub(crate) scheduling: Option<Scheduling>,
+    /// What [`Op::MemoryPolicy`] sets.
+    pub(crate) memory_policy: Option<MemoryPolicy>,
+    /// pura's own binary, which is no program for a container.
+    pub(crate) itself: Option<File>,
     pub(crate) ids: ids::Ids,
     pub(crate) warnings: Vec<Warning>,
     /// What was left out, and why, for people who read the plan.

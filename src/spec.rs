@@ -1,5 +1,6 @@
 //! Validation of config.json: what can be judged without the host. Pure; all faults at once, on one line.
 
+pub mod attributes;
 mod seccomp;
 mod unsupported;
 
@@ -165,6 +166,7 @@ fn process(process: &Process, faults: &mut Faults) {
         }
         seen.push(limit.typ());
     }
+    attributes::process(process, faults);
 }
 
 fn mounts(spec: &Spec, faults: &mut Faults) {
@@ -242,6 +244,9 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     for (key, value) in linux.sysctl().iter().flatten().filter(|(_, value)| value.contains(['\n', '\0'])) {
         faults.add(&format!("linux.sysctl[{key:?}]"), format!("{value:?} is more than one line"));
     }
+    let new_time = linux.namespaces().iter().flatten().find(|namespace| namespace.typ() == Kind::Time);
+    let is_new = |path: &Option<std::path::PathBuf>| path.as_ref().is_none_or(|path| path.as_os_str().is_empty());
+    attributes::linux(linux, new_time.is_some_and(|namespace| is_new(namespace.path())), faults);
     for (key, paths) in [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())] {
         for (index, path) in paths.iter().flatten().enumerate().filter(|(_, path)| !path.starts_with('/')) {
             faults.add(&format!("linux.{key}[{index}]"), format!("{path:?} is not absolute"));
@@ -365,13 +370,10 @@ mod tests {
     #[test]
     fn what_changes_nothing_is_no_unsupported_field() {
         for (fields, refused) in [
-            (r#","linux":{"personality":{"domain":"LINUX"}}"#, false),
-            (r#","linux":{"personality":{"domain":"LINUX32"}}"#, true),
-            (r#","linux":{"personality":{"domain":"LINUX","flags":["x"]}}"#, true),
-            (r#","linux":{"mountLabel":""}"#, false),
-            (r#","linux":{"mountLabel":"unconfined"}"#, true),
-            (r#","process":{"cwd":"/","user":{},"selinuxLabel":"unconfined"}"#, true),
-            (r#","process":{"cwd":"/","user":{},"apparmorProfile":"unconfined"}"#, false),
+            (r#","linux":{"netDevices":{}}"#, false),
+            (r#","linux":{"netDevices":{"eth0":{}}}"#, true),
+            (r#","annotations":{"run.oci.keep_original_groups":"1"}"#, false),
+            (r#","annotations":{"run.oci.handler":"wasm"}"#, true),
         ] {
             assert_eq!(with(fields).contains("PURA-804"), refused, "{fields}");
         }

@@ -18,6 +18,7 @@ pub mod pidfd;
 pub mod process;
 pub mod procfs;
 pub mod pty;
+pub mod schedule;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;

@@ -16,7 +16,8 @@ use crate::{
     console::{self, Console},
     container,
     error::{Code, Context as _, Error, Result, Warning},
-    host::{Host, Maps, ids, probe},
+    host::{Host, Maps, Named, ids, probe},
+    itself,
     launch::Launch,
     plan::{
         compile::Order,
@@ -35,7 +36,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let (record, init) = running(&entry)?;
     let (config, _) = bundle::parse(&entry.config()?, Path::new("config.json"))?;
     let spec = with_process(config, exec)?;
-    let host = host()?;
+    let host = host(&spec)?;
     let order = Order {
         bundle: &record.bundle,
         state: Path::new("/"),
@@ -48,7 +49,9 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
     let denied =
         std::fs::read(format!("/proc/{}/setgroups", record.init.pid)).is_ok_and(|text| text.starts_with(b"deny"));
-    let plan = join::process(&spec, &host, &order, &Container::recorded(&record.user_namespace, maps, denied))?;
+    let joined = Container::recorded(&record.user_namespace, maps, denied);
+    let plan = join::process(&spec, &host, &order, &joined)?;
+    itself::protect(&host, &joined.ids)?;
     call.log.warn(plan.warnings(), false)?;
 
     let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
@@ -171,13 +174,15 @@ fn from_flags(mut process: Process, exec: &Exec) -> Result<Process> {
 }
 
 /// What the plan of a joining process may depend on: less than that of a container.
-fn host() -> Result<Host> {
+fn host(spec: &Spec) -> Result<Host> {
     let own_userns = probe::own_userns();
     Ok(Host {
         caller: probe::caller()?,
         own_userns,
         initial_userns: probe::is_initial(own_userns),
         terminal: console::own_size(),
+        itself: probe::itself(),
+        named: Named { nice: probe::nice(spec), ..probe::modules(spec) },
         ..Host::default()
     })
 }

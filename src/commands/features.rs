@@ -23,14 +23,21 @@ pub(super) fn features() -> Result<String> {
             "capabilities": capabilities,
             "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
             "seccomp": seccomp(),
-            "apparmor": { "enabled": false },
-            "selinux": { "enabled": false },
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
+            "memoryPolicy": {
+                "modes": [
+                    "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",
+                    "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"
+                ],
+                "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
+            },
             "intelRdt": { "enabled": false },
             "netDevices": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": true } }
         },
         "annotations": { "org.pura.version": env!("CARGO_PKG_VERSION") },
-        "potentiallyUnsafeConfigAnnotations": []
+        "potentiallyUnsafeConfigAnnotations": ["run.oci."]
     });
     let text = serde_json::to_string_pretty(&document);
     text.map(|text| text + "\n").map_err(|error| Error::new(Code::Bug, "print the features", error.to_string()))

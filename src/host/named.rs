@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount, Spec};
 
 use super::Named;
 use crate::{plan::limit_number, sys};
@@ -29,6 +29,9 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     let limits = limits.map(|limit| sys::process::rlimit(limit_number(limit.typ())).unwrap_or((u64::MAX, u64::MAX)));
     let oom_score = process.and_then(oci_spec::runtime::Process::oom_score_adj).and_then(|_| own_oom_score());
     let linux = spec.linux().as_ref();
+    let listed = linux.and_then(|linux| linux.namespaces().as_ref());
+    let has_time = listed.is_some_and(|listed| listed.iter().any(|namespace| namespace.typ() == Kind::Time));
+    let Named { apparmor, selinux, .. } = super::probe::modules(spec);
     let devices = linux.into_iter().flat_map(|linux| linux.devices().iter().flatten()).map(super::devices::look_up);
     let host_namespaces = if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
         host_namespaces()
@@ -39,6 +42,10 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
         root,
         limits: limits.collect(),
         oom_score,
+        nice: super::probe::nice(spec),
+        has_time: has_time && Path::new("/proc/self/ns/time_for_children").exists(),
+        apparmor,
+        selinux,
         namespaces: namespaces.collect(),
         devices: devices.collect(),
         host_namespaces,

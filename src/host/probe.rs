@@ -13,7 +13,7 @@ use std::{
 use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
 
-use super::{Caller, Cgroup, Host, Joined, Maps, account, ids, named::named};
+use super::{Caller, Cgroup, Host, Itself, Joined, Maps, Named, Nice, account, ids, named::named};
 use crate::{
     cli::UsernsMode,
     error::{Code, Context as _, Error, Result, plain},
@@ -23,6 +23,7 @@ use crate::{
 /// Inode of the initial user namespace: `PROC_USER_INIT_INO`, include/uapi/linux/nsfs.h.
 const INITIAL_USERNS: u64 = 0xEFFF_FFFD;
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
+const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 const CAP_SYS_ADMIN: u8 = 21;
 
@@ -83,6 +84,7 @@ pub fn host(spec: &Spec, bundle: &Path, caller: Caller, mode: UsernsMode) -> Res
         setgroups_denied,
         account,
         terminal: terminal(spec),
+        itself: itself(),
         cgroup: cgroup(),
         named,
         caller,
@@ -147,6 +149,48 @@ pub fn cgroup() -> Cgroup {
         .and_then(|lines| String::from_utf8(lines).ok())
         .and_then(|lines| lines.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned)));
     Cgroup { mount: mount.map(PathBuf::from), unified, own: own.unwrap_or_else(|| "/".to_owned()) }
+}
+
+/// The file that this process runs from.
+pub fn itself() -> Option<Itself> {
+    let stat = nix::sys::stat::stat(crate::itself::PATH).ok()?;
+    let file = sys::path::File { device: stat.st_dev, inode: stat.st_ino };
+    Some(Itself { file, uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
+}
+
+/// The security modules that the config has labels for, as far as they are on.
+pub fn modules(spec: &Spec) -> Named {
+    let asked = |label: Option<&String>| label.is_some_and(|label| !label.is_empty());
+    let process = spec.process().as_ref();
+    let selinux = asked(process.and_then(|process| process.selinux_label().as_ref()))
+        || asked(spec.linux().as_ref().and_then(|linux| linux.mount_label().as_ref()));
+    let profile = asked(process.and_then(|process| process.apparmor_profile().as_ref()));
+    let apparmor = if profile { apparmor() } else { None };
+    Named { apparmor, selinux: selinux && is_selinux_on(), ..Named::default() }
+}
+
+/// The caller's own nice value, when the config sets a scheduler.
+pub fn nice(spec: &Spec) -> Option<Nice> {
+    spec.process().as_ref()?.scheduler().as_ref()?;
+    let soft = |limit| sys::process::rlimit(limit).map_or(0, |(soft, _)| soft);
+    Some(Nice {
+        own: sys::schedule::nice().unwrap_or(0),
+        // 1 to 40 for 19 to -20: getrlimit(2).
+        lowest: 20 - i32::try_from(soft(libc::RLIMIT_NICE).min(40)).unwrap_or(0),
+        highest_priority: soft(libc::RLIMIT_RTPRIO),
+    })
+}
+
+/// Of its own since Linux 5.8; before, all modules shared one file.
+fn apparmor() -> Option<&'static str> {
+    let enabled = fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
+    let own = "/proc/self/attr/apparmor/exec";
+    enabled.then(|| if Path::new(own).exists() { own } else { "/proc/self/attr/exec" })
+}
+
+/// As libselinux finds it out: its filesystem is mounted.
+fn is_selinux_on() -> bool {
+    nix::sys::statfs::statfs("/sys/fs/selinux").is_ok_and(|fs| fs.filesystem_type().0 == SELINUX_MAGIC)
 }
 
 /// Examines a namespace by path. Never blocks: other runtimes hang when the path is a FIFO.

@@ -27,8 +27,10 @@ impl Init<'_> {
         match op {
             Op::Prctl { attribute, value } => sys::process::prctl(attribute, value),
             Op::Sweep { kept } => self.sweep(kept),
-            Op::WriteProc { file, line } => {
-                let written = sys::path::write(self.plan.text(file), self.plan.text(line).to_bytes())?;
+            Op::WriteProc { file, line } => self.write(file, line),
+            Op::Label { file, label, .. } => self.write(file, label),
+            Op::ShiftClocks(offsets) => {
+                let written = sys::path::write(c"/proc/self/timens_offsets", self.plan.text(offsets).to_bytes())?;
                 self.fill(Slot::TARGET, written);
                 Ok(())
             }
@@ -48,6 +50,10 @@ impl Init<'_> {
             }
             Op::NewKeyring => sys::process::new_keyring().or_else(|errno| self.warn(step, errno)),
             Op::Rlimit { resource, soft, hard } => sys::process::set_rlimit(0, resource, soft, hard),
+            Op::Schedule => self.plan.scheduling.as_ref().map_or(Ok(()), |wanted| sys::schedule::set(0, wanted)),
+            Op::IoPriority(value) => sys::schedule::set_io_priority(0, value),
+            Op::Personality(domain) => sys::schedule::set_personality(domain),
+            Op::MemoryPolicy => self.plan.memory_policy.as_ref().map_or(Ok(()), sys::schedule::set_memory_policy),
             Op::Bounding(kept) => sys::caps::limit_bounding(kept),
             Op::Capabilities { effective, permitted, inheritable } => sys::caps::set(effective, permitted, inheritable),
             Op::Ambient(mask) => sys::caps::raise_ambient(mask),
@@ -166,10 +172,19 @@ impl Init<'_> {
         self.slots.sweep(is_kept)
     }
 
+    /// The new process reports itself, so that nothing it says later can arrive earlier.
     fn rebirth(&self) -> nix::Result<()> {
-        let Some(reborn) = sys::process::sibling()? else { return Ok(()) };
-        link::report(self.slots.get(Slot::LINK.index())?, Report::Reborn(reborn.as_raw().unsigned_abs()))?;
-        sys::process::exit_now(0)
+        if sys::process::sibling()?.is_some() {
+            sys::process::exit_now(0)
+        }
+        link::report(self.slots.get(Slot::LINK.index())?, Report::Reborn)
+    }
+
+    /// Closed with the next sweep.
+    fn write(&mut self, file: Text, line: Text) -> nix::Result<()> {
+        let written = sys::path::write(self.plan.text(file), self.plan.text(line).to_bytes())?;
+        self.fill(Slot::TARGET, written);
+        Ok(())
     }
 
     fn open_tree(&mut self, path: Text, recursive: bool, into: Slot) -> nix::Result<()> {
@@ -418,23 +433,6 @@ impl Init<'_> {
         let mut variable = [0; home::LONGEST];
         let length = home::find(self.slots.get(Slot::ROOT.index())?, uid, &mut variable);
         self.vectors.add_late(variable.get(..length).unwrap_or_default())
-    }
-
-    /// ENOENT only when no candidate exists; a candidate that may not be executed decides, as in `execvp(3)`.
-    fn find_program(&mut self) -> nix::Result<()> {
-        let mut refused = Errno::ENOENT;
-        for candidate in self.plan.candidates() {
-            let candidate = self.plan.text(*candidate);
-            match sys::path::executable(candidate) {
-                Ok(()) => {
-                    self.program = Some(candidate);
-                    return Ok(());
-                }
-                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-                Err(errno) => refused = errno,
-            }
-        }
-        Err(refused)
     }
 
     fn await_start(&mut self) -> nix::Result<()> {

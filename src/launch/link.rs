@@ -2,11 +2,18 @@
 //!
 //! Both ends, because they must agree. Only init speaks first; every wait has one legal answer, and ends with the peer.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::{
+    io::IoSliceMut,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+};
 
 use nix::{
     errno::Errno,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, accept4, recv, send, socketpair},
+    sys::socket::{
+        AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixCredentials, accept4, recv, recvmsg,
+        send, setsockopt, socketpair, sockopt,
+    },
+    unistd::Pid,
 };
 
 use crate::{plan::Meeting, sys::retry};
@@ -41,8 +48,8 @@ pub enum Report {
         /// The cause.
         errno: Errno,
     },
-    /// Init goes on as another process, with this id in the parent's PID namespace.
-    Reborn(u32),
+    /// Init goes on as another process: its sender, see [`receive_named`].
+    Reborn,
 }
 
 impl Report {
@@ -51,7 +58,7 @@ impl Report {
             Self::At(meeting) => (1, meeting, 0),
             Self::Failed { step, errno } => (2, step, (errno as i32).unsigned_abs()),
             Self::Warned { step, errno } => (3, step, (errno as i32).unsigned_abs()),
-            Self::Reborn(pid) => (4, pid, 0),
+            Self::Reborn => (4, 0, 0),
             Self::Unconfined { step, errno } => (5, step, (errno as i32).unsigned_abs()),
         };
         let mut packet = [0; LENGTH];
@@ -76,7 +83,7 @@ impl Report {
             1 => Some(Self::At(first)),
             2 => Some(Self::Failed { step: first, errno: errno()? }),
             3 => Some(Self::Warned { step: first, errno: errno()? }),
-            4 => Some(Self::Reborn(first)),
+            4 => Some(Self::Reborn),
             5 => Some(Self::Unconfined { step: first, errno: errno()? }),
             _ => None,
         }
@@ -152,6 +159,43 @@ pub fn receive_with(link: BorrowedFd<'_>) -> (Heard, Option<OwnedFd>) {
     }
 }
 
+/// Parent: has the kernel tell who sends, or no longer, as an id of the parent's PID namespace; init's own number means
+/// nothing here.
+pub fn name_senders(link: BorrowedFd<'_>, named: bool) -> nix::Result<()> {
+    setsockopt(&link, sockopt::PassCred, &named)
+}
+
+/// Parent: waits for the next report, and tells who has sent it, after [`name_senders`].
+pub fn receive_named(link: BorrowedFd<'_>) -> (Heard, Option<Pid>) {
+    let mut packet = [0_u8; LENGTH + 1];
+    let mut room = nix::cmsg_space!(UnixCredentials);
+    let (length, sender) = {
+        let mut buffers = [IoSliceMut::new(&mut packet)];
+        let received = retry(|| {
+            let received = recvmsg::<()>(link.as_raw_fd(), &mut buffers, Some(&mut room), MsgFlags::MSG_CMSG_CLOEXEC)?;
+            let sender = |message| {
+                if let ControlMessageOwned::ScmCredentials(sender) = message {
+                    Some(Pid::from_raw(sender.pid()))
+                } else {
+                    None
+                }
+            };
+            let named = received.cmsgs()?.find_map(sender);
+            Ok((received.bytes, named))
+        });
+        match received {
+            // 0 and below would be a group for whoever signals it.
+            Ok((length, sender)) => (length, sender.filter(|pid| pid.as_raw() > 1)),
+            Err(Errno::ECONNRESET) => return (Heard::End, None),
+            Err(_) => return (Heard::Nonsense, None),
+        }
+    };
+    if length == 0 {
+        return (Heard::End, None);
+    }
+    (packet.get(..length).and_then(Report::decode).map_or(Heard::Nonsense, Heard::Report), sender)
+}
+
 /// Parent: lets init go on.
 pub fn release(link: BorrowedFd<'_>) -> nix::Result<()> {
     retry(|| send(link.as_raw_fd(), b"g", MsgFlags::MSG_NOSIGNAL)).map(drop)
@@ -166,7 +210,7 @@ mod tests {
         Report::At(7),
         Report::Failed { step: 3, errno: Errno::EPERM },
         Report::Warned { step: 4, errno: Errno::EDQUOT },
-        Report::Reborn(4711),
+        Report::Reborn,
         Report::Unconfined { step: 5, errno: Errno::EACCES },
     ];
 

@@ -19,8 +19,10 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     die_with_parent(&mut draft);
     // Early, not at exec: the writer of a pipe that the caller leaked to us must see end-of-file while we wait.
     draft.step(Op::Sweep { kept: u16::MAX });
-    // While our /proc files are still ours: they belong to root as soon as we are not dumpable or change ids.
+    // While our /proc files are still ours: they belong to root as soon as we are not dumpable, change ids or join a user
+    // namespace; and while /proc/self is the host's.
     draft.early_limits()?;
+    draft.labels()?;
     // Before anything that needs a capability: those come with the user namespace.
     draft.namespaces()?;
     draft.step(Op::NewSession);
@@ -44,6 +46,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // After mount points and the working directory have been made.
     draft.readonly_root();
     draft.home();
+    draft.process_attributes()?;
     // Before the capabilities that they need are dropped.
     draft.limits()?;
     let dropped_last = draft.identity();

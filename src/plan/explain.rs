@@ -9,7 +9,10 @@ use nix::errno::Errno;
 
 use self::words::{attribute_words, attributes, capabilities, limit, propagation, words};
 use super::{Input, Meeting, Op, Plan, Slot, Target, arena::Text, ids::UserNamespace, limits, namespaces};
-use crate::error::{Code, Error, Warning, plain};
+use crate::{
+    error::{Code, Error, Warning, plain},
+    sys::schedule::Scheduling,
+};
 
 pub use codes::{explain_id_map, explain_sysctl};
 
@@ -25,6 +28,13 @@ impl Plan {
             }
             Op::Sweep { .. } => "close what the set-up needed".to_owned(),
             Op::WriteProc { file, line } => format!("write {} to {}", text(line), lossy(self.text(file))),
+            // Engines know a refused label by the path in back-quotes.
+            Op::Label { file, label, .. } => {
+                format!("label the program {}: write `{}`", text(label), lossy(self.text(file)))
+            }
+            Op::ShiftClocks(offsets) => {
+                format!("shift the clocks: {}", lossy(self.text(offsets)).trim_end().replace('\n', ", "))
+            }
             Op::Meet(Meeting::MapIds) => "wait until the parent has mapped the ids".to_owned(),
             Op::Meet(Meeting::Console) | Op::PassConsole(_) => "pass the terminal to the parent".to_owned(),
             Op::OpenConsole { size: (rows, columns), .. } => {
@@ -37,7 +47,7 @@ impl Plan {
             Op::Meet(Meeting::Created) => "be recorded as created".to_owned(),
             Op::SetNs { kind, .. } => format!("join the {} namespace", namespaces::name(kind)),
             Op::Unshare(kinds) => format!("make a new {} namespace", namespaces::names(kinds).join(", ")),
-            Op::Rebirth => "go on as a process inside the joined PID namespace".to_owned(),
+            Op::Rebirth => "go on as another process, inside the namespaces that only children enter".to_owned(),
             Op::NewSession => "lead a new session".to_owned(),
             Op::SetIds { uid, gid } => format!("become user {uid}, group {gid}"),
             Op::SetGroups if self.groups.is_empty() => "drop the supplementary groups".to_owned(),
@@ -116,6 +126,13 @@ impl Plan {
             Op::Rlimit { resource, soft, hard } => {
                 format!("set {} to {} (hard {})", limits::name(resource), limit(soft), limit(hard))
             }
+            Op::Schedule => self.scheduling.map_or_else(String::new, |wanted| {
+                let Scheduling { policy, nice, priority, .. } = wanted;
+                format!("schedule the program: policy {policy}, nice {nice}, priority {priority}")
+            }),
+            Op::IoPriority(value) => format!("set the I/O priority: class {}, level {}", value >> 13, value & 7),
+            Op::Personality(domain) => format!("set personality {domain}"),
+            Op::MemoryPolicy => "take memory from the nodes of linux.memoryPolicy".to_owned(),
             Op::Bounding(mask) => format!("limit the bounding set to {}", capabilities(mask)),
             Op::Capabilities { effective, permitted, inheritable } => format!(
                 "set capabilities: effective {}; permitted {}; inheritable {}",
@@ -292,7 +309,7 @@ impl Plan {
                 format!("{:?} is another device by now", lossy(self.text(source)))
             }
             Op::CopyUp { .. } if errno == Errno::ENAMETOOLONG => "directories are nested too deeply".to_owned(),
-            _ => plain(errno),
+            _ => codes::attribute(op, errno).unwrap_or_else(|| plain(errno)),
         }
     }
 
@@ -320,6 +337,9 @@ pub fn explain_program(name: &str, errno: Errno, at_exec: bool) -> Error {
             Error::new(Code::ProgramNotInPath, run(), "executable file not found in $PATH: no such file or directory")
         }
         Errno::EISDIR => refused(Code::ProgramDirectory, "is a directory: permission denied"),
+        Errno::EPERM if !at_exec => {
+            refused(Code::ProgramRefused, "it is pura itself, or a script for it, which no container may run")
+        }
         Errno::EACCES => refused(Code::ProgramRefused, "permission denied").fix("chmod +x it in the image"),
         Errno::ENOEXEC => refused(Code::ProgramFormat, "exec format error")
             .fix("a first line such as #!/bin/sh, or a program for this machine"),

@@ -77,6 +77,10 @@ impl Draft<'_> {
             self.note("setgroups(2) is not called: it is denied with this id map, and the caller's groups stay");
             return;
         }
+        if super::ids::keeps_groups(self.spec) {
+            self.note("setgroups(2) is not called: run.oci.keep_original_groups keeps the caller's groups");
+            return;
+        }
         self.plan.groups = process.user().additional_gids().clone().unwrap_or_default();
         self.step_for(Op::SetGroups, "process.user.additionalGids");
     }

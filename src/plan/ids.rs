@@ -215,6 +215,12 @@ fn crosses(a: u32, a_count: u32, b: u32, b_count: u32) -> bool {
     a < b + u64::from(b_count) && b < a + u64::from(a_count)
 }
 
+/// Whether the program keeps the caller's supplementary groups, which no map can give it.
+pub(super) fn keeps_groups(spec: &Spec) -> bool {
+    let kept = spec.annotations().as_ref().and_then(|all| all.get("run.oci.keep_original_groups"));
+    kept.is_some_and(|value| value != "0")
+}
+
 /// Checks the ids that the config uses against the map.
 pub(super) fn check(spec: &Spec, ids: &Ids, warnings: &mut Vec<Warning>) -> Result<()> {
     let Some(process) = spec.process() else { return Ok(()) };
@@ -237,6 +243,13 @@ pub(super) fn check(spec: &Spec, ids: &Ids, warnings: &mut Vec<Warning>) -> Resu
         return unmapped("gid", user.gid(), gids);
     }
     let additional = user.additional_gids().as_deref().unwrap_or_default();
+    if keeps_groups(spec) {
+        if !additional.is_empty() {
+            let what = "additionalGids are not set, because run.oci.keep_original_groups keeps the caller's groups";
+            warnings.push(Warning::new(Code::GroupsKept, what));
+        }
+        return Ok(());
+    }
     if ids.setgroups_denied {
         let lost: Vec<_> = additional.iter().filter(|gid| **gid != user.gid()).collect();
         if !lost.is_empty() {

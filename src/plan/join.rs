@@ -34,6 +34,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.plan.warnings = warnings;
     draft.compile_filter()?;
     // All namespaces in one call, by the parent: its next child is then born inside all of them.
+    draft.inherited_labels()?;
     let init = draft.slot()?;
     draft.plan.joined_first.push((init, namespaces(spec, container)));
 
@@ -44,6 +45,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.step(Op::OpenPath { path: root, into: Slot::ROOT });
     let terminal = draft.open_terminal(false)?;
     draft.home();
+    draft.process_attributes()?;
     draft.limits()?;
     let dropped_last = draft.identity();
     // Container code runs beside us from the first moment: it must not look inside, where descriptors of the host were

@@ -206,6 +206,7 @@ impl<'a> Draft<'a> {
             // trusted.* attributes are closed to a user namespace.
             data.push("userxattr".to_owned());
         }
+        data.extend(self.mount_label(entry.kind()));
         data
     }
 

@@ -28,7 +28,8 @@ const KINDS: [(Kind, i32, &str); 7] = [
     (Kind::Mount, libc::CLONE_NEWNS, "mount"),
 ];
 
-/// Namespaces that only children of the process that asks for them enter.
+/// New namespaces that only children of the process that asks for them enter. So is a joined PID namespace; a joined
+/// time namespace is entered at once: `setns(2)`.
 const FOR_CHILDREN: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWTIME;
 
 /// The name of a kind in config.json.
@@ -44,6 +45,10 @@ pub(super) fn names(kinds: i32) -> Vec<&'static str> {
 impl Draft<'_> {
     /// Makes and joins all namespaces, and maps the ids.
     pub(super) fn namespaces(&mut self) -> Result<()> {
+        let offsets = self.time_offsets();
+        // Clocks are shifted before anyone is inside, and clone would put init there: time_namespaces(7). Then the process
+        // that does it must not be the first of a PID namespace either, which would die with it.
+        let late = if offsets.is_some() { FOR_CHILDREN } else { 0 };
         let mut new = 0;
         let mut joined_later = Vec::new();
         for (kind, flag, _) in KINDS {
@@ -57,17 +62,31 @@ impl Draft<'_> {
         }
         match self.plan.ids.user_namespace.clone() {
             UserNamespace::Create { maps, writer, deny_setgroups } => {
-                self.create(new, writer);
+                self.create(new, new & !late, writer);
                 self.map_ids(&maps.uids, &maps.gids, writer, deny_setgroups)?;
             }
             UserNamespace::Reuse | UserNamespace::Inherit => {
-                self.plan.clone_flags = flags(new & !libc::CLONE_NEWCGROUP);
+                self.plan.clone_flags = flags(new & !libc::CLONE_NEWCGROUP & !late);
             }
             UserNamespace::Join { index, .. } => self.enter(index, false)?,
             UserNamespace::JoinOwner { index, .. } => self.enter(index, true)?,
         }
-        self.finish(new, &joined_later);
-        Ok(())
+        if new & libc::CLONE_NEWTIME != 0 && !self.host.named.has_time {
+            let why = "this kernel has none; they came with Linux 5.6";
+            return Err(Error::new(Code::TimeNamespace, "make a time namespace", why));
+        }
+        self.finish(new, &joined_later, offsets)
+    }
+
+    /// The lines of `timens_offsets`: clock, seconds, nanoseconds.
+    fn time_offsets(&self) -> Option<String> {
+        let offsets = self.spec.linux().as_ref()?.time_offsets().as_ref().filter(|offsets| !offsets.is_empty())?;
+        let mut lines: Vec<_> = offsets
+            .iter()
+            .map(|(clock, by)| format!("{clock} {} {}\n", by.secs().unwrap_or(0), by.nanosecs().unwrap_or(0)))
+            .collect();
+        lines.sort_unstable();
+        Some(lines.concat())
     }
 
     /// What the caller's user namespace owns is joined by the parent, which still may; the rest by init, from inside.
@@ -98,9 +117,9 @@ impl Draft<'_> {
     }
 
     /// Clone makes the user namespace and, in the same call, all others that need nothing else first.
-    fn create(&mut self, new: i32, writer: Writer) {
+    fn create(&mut self, new: i32, early: i32, writer: Writer) {
         // The cgroup namespace is rooted where its maker is: only init is in the container's cgroup.
-        let mut at_clone = new & !libc::CLONE_NEWCGROUP;
+        let mut at_clone = early & !libc::CLONE_NEWCGROUP;
         if writer == Writer::Mappers && new & libc::CLONE_NEWNET != 0 {
             // The dearest of them: made while the mappers run.
             at_clone &= !libc::CLONE_NEWNET;
@@ -135,7 +154,7 @@ impl Draft<'_> {
     }
 
     /// What init does itself once it is in its user namespace: joins, late makings, a second clone if need be.
-    fn finish(&mut self, new: i32, joined: &[(usize, super::Slot, i32)]) {
+    fn finish(&mut self, new: i32, joined: &[(usize, super::Slot, i32)], offsets: Option<String>) -> Result<()> {
         for &(index, from, kind) in joined {
             self.step_for(Op::SetNs { from, kind }, format!("linux.namespaces[{index}]"));
         }
@@ -147,16 +166,36 @@ impl Draft<'_> {
         if rest != 0 {
             self.step(Op::Unshare(rest));
         }
-        let joined_later = joined.iter().fold(0, |all, (.., kind)| all | kind);
-        if (rest | joined_later) & FOR_CHILDREN != 0 {
-            self.step(Op::Rebirth);
-            die_with_parent(self);
+        if let Some(offsets) = offsets {
+            self.shift_clocks(&offsets)?;
         }
         // Only where others may share our PID namespace with container code: alone in a new one, nobody but the caller
         // sees us, and the caller's tools want to read /proc/PID/ns of a created container.
         if !self.is_new(Kind::Pid) {
             self.step(Op::Prctl { attribute: Attribute::Dumpable, value: 0 });
         }
+        // After that: the new process is where container code may be.
+        let joined_later = joined.iter().fold(0, |all, (.., kind)| all | kind);
+        if rest & FOR_CHILDREN != 0 || joined_later & libc::CLONE_NEWPID != 0 {
+            self.step(Op::Rebirth);
+            die_with_parent(self);
+        }
+        Ok(())
+    }
+
+    fn shift_clocks(&mut self, offsets: &str) -> Result<()> {
+        let offsets = self.text(offsets)?;
+        let joined =
+            matches!(self.plan.ids.user_namespace, UserNamespace::Join { .. } | UserNamespace::JoinOwner { .. });
+        if joined {
+            // Joining a user namespace has given our /proc files to root: credentials(7). Nobody in there sees us yet.
+            self.step(Op::Prctl { attribute: Attribute::Dumpable, value: 1 });
+        }
+        self.step_for(Op::ShiftClocks(offsets), "linux.timeOffsets");
+        if joined {
+            self.step(Op::Prctl { attribute: Attribute::Dumpable, value: 0 });
+        }
+        Ok(())
     }
 
     /// A change of ids hides a process even from the user who made it, who then could neither `exec` in a created

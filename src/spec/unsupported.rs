@@ -1,18 +1,14 @@
 //! Fields that this version does not carry out. Each is an error, never ignored: a confinement that was asked for must
 //! not be silently absent.
 
-use oci_spec::runtime::{LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::Faults;
 use crate::error::Code;
 
 /// Refuses every such field that asks for something.
 pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
-    let process = spec.process().as_ref();
     let linux = spec.linux().as_ref();
-    let label = |label: Option<&String>| label.is_some_and(|label| !label.is_empty());
-    // AppArmor's word for no profile; SELinux has none but the empty one.
-    let profile = |name: Option<&String>| name.is_some_and(|name| !name.is_empty() && name != "unconfined");
     let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
         let kinds = [
             hooks.create_runtime(),
@@ -28,26 +24,18 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
         let found = all.and_then(|all| all.iter().find(|namespace| namespace.typ() == wanted));
         found.is_some_and(|namespace| namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()))
     };
+    let annotated = |key: &str| spec.annotations().as_ref().is_some_and(|all| all.contains_key(key));
     let found = [
         (hooks, "hooks"),
-        (process.is_some_and(|process| profile(process.apparmor_profile().as_ref())), "process.apparmorProfile"),
-        (process.is_some_and(|process| label(process.selinux_label().as_ref())), "process.selinuxLabel"),
-        (process.is_some_and(|process| process.scheduler().is_some()), "process.scheduler"),
-        (process.is_some_and(|process| process.io_priority().is_some()), "process.ioPriority"),
         (joins(LinuxNamespaceType::Mount), "linux.namespaces (mount, joined)"),
-        (joins(LinuxNamespaceType::Time), "linux.namespaces (time, joined)"),
         (
             linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
             "linux.netDevices",
         ),
-        (
-            linux.is_some_and(|linux| linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty())),
-            "linux.timeOffsets",
-        ),
-        (linux.is_some_and(|linux| label(linux.mount_label().as_ref())), "linux.mountLabel"),
         (linux.is_some_and(|linux| linux.intel_rdt().is_some()), "linux.intelRdt"),
-        (linux.is_some_and(|linux| linux.memory_policy().is_some()), "linux.memoryPolicy"),
-        (linux.is_some_and(|linux| linux.personality().as_ref().is_some_and(changes)), "linux.personality"),
+        (annotated("run.oci.pidfd_receiver"), "annotations.\"run.oci.pidfd_receiver\""),
+        // Another runtime behind the name of this one: crun's way of choosing a virtual machine or WebAssembly.
+        (annotated("run.oci.handler"), "annotations.\"run.oci.handler\""),
     ];
     for (_, key) in found.iter().filter(|(asked, _)| *asked) {
         faults.add_as(Code::Unsupported, key, "not supported by this version of pura");
@@ -57,12 +45,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
 #[allow(deprecated, reason = "oci-spec marks prestart so in some versions; engines still send it")]
 fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
     hooks.prestart().as_ref().is_some_and(|list| !list.is_empty())
-}
-
-/// Whether a personality is another than the one that every process has.
-fn changes(personality: &LinuxPersonality) -> bool {
-    personality.domain() != LinuxPersonalityDomain::PerLinux
-        || personality.flags().as_ref().is_some_and(|flags| !flags.is_empty())
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub fn stat(descriptor: BorrowedFd<'_>) -> nix::Result<libc::stat> {
 /// Whether the effective ids may execute what `path` leads to, and what it is: `faccessat2(2)`, `stat(2)`.
 ///
 /// EISDIR for a directory, EACCES for whatever else is no regular file.
-pub fn executable(path: &CStr) -> nix::Result<()> {
+pub fn executable(path: &CStr) -> nix::Result<File> {
     let stat = nix::sys::stat::stat(path)?;
     match stat.st_mode & libc::S_IFMT {
         libc::S_IFREG => {}
@@ -89,7 +89,17 @@ pub fn executable(path: &CStr) -> nix::Result<()> {
     }
     // The real ids are the effective ones by now, so the plain call says what exec will.
     // SAFETY: the path is a C string.
-    check(libc::c_long::from(unsafe { libc::access(path.as_ptr(), libc::X_OK) })).map(drop)
+    check(libc::c_long::from(unsafe { libc::access(path.as_ptr(), libc::X_OK) }))?;
+    Ok(File { device: stat.st_dev, inode: stat.st_ino })
+}
+
+/// Which file it is, whatever its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct File {
+    /// The filesystem's device number.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
 }
 
 /// Whether the current directory lies below the current root; the kernel says "(unreachable)" when it does not.

@@ -174,3 +174,39 @@ fn a_user_id_is_a_number_of_32_bits_and_nothing_else() -> Result<()> {
     }
     bundle.delete()
 }
+
+#[test]
+fn exec_has_the_scheduling_of_its_process_object_and_refuses_pura_itself() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    let file = bundle.path("process.json");
+    let mut process = bundle.config["process"].clone();
+    process["args"] = json!(["/bin/pura-probe", "read", "/proc/self/stat"]);
+    process["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 19});
+    fs::write(&file, process.to_string())?;
+    let outcome = exec(&bundle, &["--process", &file.to_string_lossy()], &[])?;
+    let stat: Vec<_> = outcome.succeeds()?.split_whitespace().map(str::to_owned).collect();
+    assert_eq!((stat[18].as_str(), stat[40].as_str()), ("19", "3"));
+    process["scheduler"] = Value::Null;
+    process["selinuxLabel"] = "system_u:system_r:container_t:s0".into();
+    fs::write(&file, process.to_string())?;
+    if fs::metadata("/sys/fs/selinux/enforce").is_err() {
+        let flags = ["--process", &file.to_string_lossy()];
+        exec(&bundle, &flags, &[])?.fails(125, 508, &["`/proc/self/attr/exec`"])?;
+    }
+    exec(&bundle, &[], &["/proc/self/exe"])?.fails(126, 603, &["it is pura itself"])?;
+    bundle.delete()
+}
+
+#[test]
+fn exec_is_in_the_time_of_the_container() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    bundle.push("/linux/namespaces", json!({"type": "time"}))?;
+    bundle.config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 86400}});
+    let _running = bundle.started()?;
+    let init = bundle.pid()?;
+    let facts = probe(&bundle, &[], &["ns"])?;
+    assert_eq!(facts.get("ns.time")?, fs::read_link(format!("/proc/{init}/ns/time"))?.to_string_lossy());
+    bundle.delete()
+}

@@ -26,6 +26,7 @@ mod links;
 mod list;
 mod mounts;
 mod plan;
+mod process;
 mod remounts;
 mod root;
 mod rootfs;

@@ -385,3 +385,25 @@ fn limits_that_would_hinder_the_set_up_come_after_it() {
 fn needs_capability_but_bounding(op: &Op) -> bool {
     needs_capability(op) && !drops(op)
 }
+
+#[test]
+fn clocks_are_shifted_before_anyone_is_inside_and_the_second_process_is_born_unseen() {
+    let config = with(|config| {
+        namespaces(config).retain(|namespace| namespace["type"] != "pid");
+        namespaces(config).push(json!({"type": "time"}));
+        config["linux"]["timeOffsets"] = json!({"monotonic": {"secs": 1}});
+    });
+    let spec = serde_json::from_value(config).unwrap();
+    let plan = sample::compile(&spec, sample::user(), UsernsMode::Unset, true, OWN_USERNS).unwrap();
+    let at = |wanted: fn(&Op) -> bool| plan.ops().iter().position(wanted).unwrap();
+    let steps = [
+        at(|op| matches!(op, Op::WriteProc { .. })),
+        at(|op| matches!(op, Op::Unshare(kinds) if kinds & libc::CLONE_NEWTIME != 0)),
+        at(|op| matches!(op, Op::ShiftClocks(_))),
+        // Without a PID namespace of its own, container code may look at the new process at once.
+        at(|op| matches!(op, Op::Prctl { attribute: Attribute::Dumpable, value: 0 })),
+        at(|op| matches!(op, Op::Rebirth)),
+    ];
+    assert!(steps.is_sorted(), "{steps:?}");
+    assert_eq!(plan.clone_flags & u64::from(libc::CLONE_NEWTIME.unsigned_abs()), 0);
+}

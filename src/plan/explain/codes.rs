@@ -14,6 +14,10 @@ const ID_MAP_FIX: &str = "--userns=keep-id, which makes your files yours inside"
 pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
     match op {
         Op::MakeIdMap { .. } => Code::MapRefused,
+        Op::Label { module, .. } => module.code(),
+        Op::ShiftClocks(_) => Code::TimeOffsets,
+        Op::Schedule | Op::IoPriority(_) => Code::Scheduling,
+        Op::Personality(_) | Op::MemoryPolicy => Code::Placement,
         Op::SetNs { .. } => Code::Join,
         Op::Unshare(_) => Code::Namespace,
         Op::SetIds { .. } => Code::UserUnmapped,
@@ -76,6 +80,20 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Why the kernel refuses what it keeps with a process.
+pub(super) fn attribute(op: Op, errno: Errno) -> Option<String> {
+    let why = match (op, errno) {
+        (Op::Label { module, .. }, Errno::ENOENT | Errno::EINVAL) => format!("{} does not know it", module.name()),
+        (Op::ShiftClocks(_), Errno::ERANGE) => "a clock would stand before 0, or too far away".to_owned(),
+        (Op::MemoryPolicy, Errno::EINVAL) => {
+            "none of the nodes has memory, or this kernel lacks the mode or a flag".to_owned()
+        }
+        (Op::Schedule, Errno::EPERM) => "only real root may: operation not permitted".to_owned(),
+        _ => return None,
+    };
+    Some(why)
 }
 
 /// Why the kernel does not map the ids of a filesystem.

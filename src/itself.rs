@@ -1,0 +1,126 @@
+//! pura's own binary, which a container must not be able to change: it runs outside of the next one (CVE-2019-5736).
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io::{self, Read as _},
+    os::{fd::AsRawFd as _, unix::ffi::OsStringExt as _},
+};
+
+use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::memfd::MFdFlags,
+};
+
+use crate::{
+    error::{Code, Context as _, Result},
+    host::{Host, ids::Extent},
+    plan::ids::{Ids, UserNamespace},
+    sys::{self, exec::Vectors},
+};
+
+/// Where the kernel shows the binary of this process.
+pub const PATH: &std::ffi::CStr = c"/proc/self/exe";
+
+const ALL_SEALS: SealFlag =
+    SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
+
+/// The id that stands for all that are not mapped: /proc/sys/kernel/overflowuid.
+const UNMAPPED: u32 = 65534;
+
+/// Goes on as a sealed copy in memory when the container's ids may write the file that this process runs from; does not
+/// return then. Called before anything is made. A binary that root owns costs nothing, unless root is mapped.
+pub fn protect(host: &Host, ids: &Ids) -> Result<()> {
+    if !is_exposed(host, ids) {
+        return Ok(());
+    }
+    let protect = || "keep pura's binary from the container, whose ids may write it".to_owned();
+    let own = File::open("/proc/self/exe").doing(Code::Unprotected, protect).map_err(elsewhere)?;
+    // It is the copy already: only a file in memory has seals.
+    if fcntl(&own, FcntlArg::F_GET_SEALS).is_ok_and(|seals| SealFlag::from_bits_retain(seals).contains(ALL_SEALS)) {
+        return Ok(());
+    }
+    let copy = copy(own).doing(Code::Unprotected, protect).map_err(elsewhere)?;
+    let path = CString::new(format!("/proc/self/fd/{}", copy.as_raw_fd())).unwrap_or_default();
+    let errno = again(&path).doing(Code::Unprotected, protect)?;
+    Err(errno).doing(Code::Unprotected, protect).map_err(elsewhere)
+}
+
+fn elsewhere(error: crate::error::Error) -> crate::error::Error {
+    error.fix("install it where container ids cannot write, for example as root in /usr/local/bin")
+}
+
+/// Whether an id that the container has owns the file or may write it.
+fn is_exposed(host: &Host, ids: &Ids) -> bool {
+    let Some(file) = &host.itself else { return false };
+    let inside = |map: &[Extent], id: u32| map.iter().any(|extent| extent.inside_of(id).is_some());
+    let (uid, gid) = match (&ids.user_namespace, &ids.maps) {
+        // Whatever is an id here is one there, or may be.
+        (UserNamespace::Reuse | UserNamespace::Inherit, _) | (_, None) => (file.uid != UNMAPPED, file.gid != UNMAPPED),
+        (_, Some(maps)) => (inside(&maps.uids, file.uid), inside(&maps.gids, file.gid)),
+    };
+    uid || (gid && file.mode & 0o020 != 0) || file.mode & 0o002 != 0
+}
+
+/// A sealed copy in memory.
+fn copy(mut own: File) -> io::Result<File> {
+    // Since 6.3 a file in memory may be executed only if that is said; before, the flag is unknown.
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let made = match nix::sys::memfd::memfd_create(c"pura", flags | MFdFlags::from_bits_retain(MFD_EXEC)) {
+        Err(nix::errno::Errno::EINVAL) => nix::sys::memfd::memfd_create(c"pura", flags)?,
+        made => made?,
+    };
+    let mut copy = File::from(made);
+    io::copy(&mut own, &mut copy)?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(ALL_SEALS))?;
+    Ok(copy)
+}
+
+const MFD_EXEC: u32 = 0x10;
+
+/// Executes the copy with the arguments and the environment of this process. Returns only on failure.
+fn again(path: &std::ffi::CStr) -> io::Result<nix::errno::Errno> {
+    let mut words = Vec::new();
+    File::open("/proc/self/cmdline")?.read_to_end(&mut words)?;
+    let words =
+        words.split_inclusive(|byte| *byte == 0).filter_map(|word| CString::from_vec_with_nul(word.to_vec()).ok());
+    let words: Vec<_> = words.collect();
+    let variables = std::env::vars_os()
+        .map(|(name, value)| CString::new([name.into_vec(), value.into_vec()].join(&b'=')).unwrap_or_default());
+    let variables: Vec<_> = variables.collect();
+    let vectors = Vectors::new(words.iter().map(CString::as_c_str), variables.iter().map(CString::as_c_str));
+    Ok(sys::exec::exec(path, &vectors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        host::{Itself, Maps},
+        plan::ids::Writer,
+    };
+
+    #[test]
+    fn a_binary_is_exposed_to_the_ids_that_may_write_it() {
+        let subordinate =
+            [Extent { inside: 0, outside: 1000, count: 1 }, Extent { inside: 1, outside: 100_000, count: 65536 }];
+        let all = [Extent { inside: 0, outside: 0, count: u32::MAX }];
+        for (map, uid, gid, mode, wanted) in [
+            (&subordinate[..], 0, 0, 0o755, false),
+            (&subordinate[..], 1000, 1000, 0o755, true),
+            (&subordinate[..], 100_005, 0, 0o555, true),
+            (&subordinate[..], 0, 1000, 0o775, true),
+            (&subordinate[..], 0, 1000, 0o755, false),
+            (&subordinate[..], 0, 0, 0o757, true),
+            (&all[..], 0, 0, 0o755, true),
+        ] {
+            let itself = Itself { file: sys::path::File { device: 1, inode: 1 }, uid, gid, mode };
+            let host = Host { itself: Some(itself), ..Host::default() };
+            let maps = Maps { uids: map.to_vec(), gids: map.to_vec() };
+            let user_namespace =
+                UserNamespace::Create { maps: maps.clone(), writer: Writer::Parent, deny_setgroups: false };
+            let ids = Ids { user_namespace, maps: Some(maps), setgroups_denied: false };
+            assert_eq!(is_exposed(&host, &ids), wanted, "{uid} {gid} {mode:o}");
+        }
+    }
+}
