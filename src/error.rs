@@ -148,6 +148,8 @@ pub enum Code {
     ConsoleSocket = 613,
     /// Arguments and environment are too long.
     TooLong = 616,
+    /// A hook failed.
+    Hook = 614,
     /// A terminal is asked for, and there is none.
     NoTerminal = 650,
     /// No usable state directory.
@@ -249,6 +251,12 @@ impl Error {
     pub fn at(mut self, place: impl Into<Cow<'static, str>>) -> Self {
         self.place = Some(place.into());
         self
+    }
+
+    /// The same as a warning, for what goes on all the same.
+    pub fn into_warning(self) -> Warning {
+        let place = self.place.map(|place| format!(" ({place})")).unwrap_or_default();
+        Warning { code: self.code, what: format!("could not {}{place}: {}", self.what, self.why).into(), fix: self.fix }
     }
 
     /// The kind of failure.

@@ -1,22 +1,25 @@
 //! Launch: the parent's side of starting a container.
 
+mod birth;
 pub mod helper;
 pub mod idmap;
 pub mod link;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
-use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
+use nix::{sys::signal::SigSet, unistd::Pid};
 
 use crate::{
     console::Console,
     error::{Code, Context as _, Error, Result, Warning},
+    hooks::{self, Hooks, Kind},
     host::{Host, refusal},
     init::Init,
     plan::{
         Input, Meeting, Op, Plan, Slot,
         ids::{UserNamespace, Writer},
     },
+    state::Status,
     sys::{self, exec::Vectors, fd::Slots, process::Fork},
 };
 use link::{Heard, Report};
@@ -38,6 +41,8 @@ pub struct Launch<'a> {
     pub given: Option<(Slot, OwnedFd)>,
     /// Descriptors of the caller that the program inherits.
     pub preserved: &'a [RawFd],
+    /// The hooks that the parent runs.
+    pub hooks: Hooks<'a>,
 }
 
 /// A container that is being started, or runs, seen from its parent.
@@ -63,12 +68,12 @@ impl Launch<'_> {
         let plan = self.plan;
         let (ours, theirs) = link::pair().doing(Code::Exhausted, || "make the link to init".to_owned())?;
         let slots = self.slots(theirs)?;
-        join(plan, &slots)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
+        let hooks: Vec<_> = plan.hooks().iter().map(|hook| plan.hook_vectors(hook)).collect();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
-        let mut container = match sys::process::clone(plan.clone_flags, self.cgroup) {
-            Ok(Fork::Child) => Init::new(plan, &vectors, slots).main(),
+        let mut container = match self.bear(&slots) {
+            Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, slots).main(),
             Ok(Fork::Parent(init)) => Container {
                 init,
                 master: None,
@@ -76,14 +81,14 @@ impl Launch<'_> {
                 warnings: Vec::new(),
                 mask,
             },
-            Err(errno) => {
+            Err(error) => {
                 let _ = sys::signal::restore(&mask);
-                return Err(refused(plan, self.host, errno));
+                return Err(error);
             }
         };
         // Init's end must not live on in us, or we would never see that init is gone.
         slots.close();
-        container.meet(plan, self.host, ours.as_fd(), created).inspect_err(|_| container.discard())?;
+        container.meet(&self, ours.as_fd(), created).inspect_err(|_| container.discard())?;
         Ok(container)
     }
 
@@ -108,11 +113,11 @@ impl Container {
     /// Serves init at each meeting of the plan, in order, until it has become the program or waits for `start`.
     fn meet(
         &mut self,
-        plan: &Plan,
-        host: &Host,
+        launch: &Launch<'_>,
         link: BorrowedFd<'_>,
         created: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
+        let plan = launch.plan;
         let mut created = Some(created);
         // Started at once: they take longer than all that init does before it needs the map.
         let mut mappers = None;
@@ -120,10 +125,15 @@ impl Container {
             mappers = Some(idmap::start_mappers(self.init, maps)?);
         }
         for meeting in plan.meetings() {
-            let descriptor = self.reach(plan, host, link, meeting)?;
+            let descriptor = self.reach(launch, link, meeting)?;
             match meeting {
-                Meeting::MapIds => map_ids(plan, host, self.init, mappers.take())?,
+                Meeting::MapIds => map_ids(plan, launch.host, self.init, mappers.take())?,
                 Meeting::Console => self.take_console(descriptor)?,
+                Meeting::RuntimeHooks => {
+                    for kind in [Kind::Prestart, Kind::CreateRuntime] {
+                        launch.hooks.run(kind, Status::Creating, self.init.as_raw())?;
+                    }
+                }
                 Meeting::Created => {
                     raise_limits(plan, self.init)?;
                     created.take().map_or(Ok(()), |created| created(self))?;
@@ -131,18 +141,20 @@ impl Container {
             }
             link::release(link).doing(Code::Bug, || format!("release init ({meeting:?})"))?;
         }
-        if plan.waits_for_start() { Ok(()) } else { hear_exec(plan, link) }
+        if plan.waits_for_start() { Ok(()) } else { hear_exec(launch, link) }
     }
 
     /// Hears init out until it has reached the meeting; what it has brought along.
-    fn reach(&mut self, plan: &Plan, host: &Host, link: BorrowedFd<'_>, meeting: Meeting) -> Result<Option<OwnedFd>> {
+    fn reach(&mut self, launch: &Launch<'_>, link: BorrowedFd<'_>, meeting: Meeting) -> Result<Option<OwnedFd>> {
+        let plan = launch.plan;
         loop {
             let (heard, descriptor) = link::receive_with(link);
             match heard {
                 Heard::Report(Report::At(at)) if at == meeting as u32 => return Ok(descriptor),
                 Heard::Report(Report::Warned { step, errno }) => self.warnings.push(plan.explain_warning(step, errno)),
                 Heard::Report(Report::Reborn(pid)) if plan.has_rebirth() => self.follow(pid)?,
-                Heard::Report(Report::Failed { step, errno }) => return Err(failed(plan, host, step, errno)),
+                Heard::Report(Report::Failed { step, errno }) => return Err(failed(plan, launch.host, step, errno)),
+                Heard::Report(Report::Hook { number, end }) => return Err(launch.hooks.explain_inside(number, end)),
                 Heard::End => return Err(self.obituary()),
                 other @ (Heard::Report(Report::At(_) | Report::Reborn(_)) | Heard::Nonsense) => {
                     let why = format!("init was to reach {meeting:?}, but sent {other:?}");
@@ -175,7 +187,7 @@ impl Container {
     }
 
     /// Ends a container that could not be started. The first error is the one to report.
-    fn discard(&self) {
+    pub fn discard(&self) {
         let _ = sys::signal::send(self.init, libc::SIGKILL);
         let _ = sys::process::wait(self.init);
         self.restore_signals();
@@ -197,10 +209,11 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
 }
 
 /// End of file: exec has closed the link. If death did, the wait that follows tells.
-fn hear_exec(plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
+fn hear_exec(launch: &Launch<'_>, link: BorrowedFd<'_>) -> Result<()> {
     match link::receive(link) {
         Heard::End => Ok(()),
-        Heard::Report(Report::Failed { step, errno }) => Err(plan.explain(step, errno)),
+        Heard::Report(Report::Failed { step, errno }) => Err(launch.plan.explain(step, errno)),
+        Heard::Report(Report::Hook { number, end }) => Err(launch.hooks.explain_inside(number, end)),
         heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn(_)) | Heard::Nonsense) => {
             let why = format!("init sent {heard:?} when it was to run the program");
             Err(Error::new(Code::Bug, "start the container", why))
@@ -208,26 +221,11 @@ fn hear_exec(plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-/// Joins, in the parent itself, the namespaces that only the caller's user namespace may enter: init is born in them.
-fn join(plan: &Plan, slots: &Slots) -> Result<()> {
-    for &(slot, kind) in &plan.joined_first {
-        let joined = slots.get(slot.index()).and_then(|namespace| sys::process::set_namespace(namespace, kind));
-        if joined == Err(Errno::ESRCH) {
-            return Err(Error::new(
-                Code::NotRunnable,
-                "join the container",
-                "container not running (it has just stopped)",
-            ));
-        }
-        joined.doing(Code::Join, || format!("join the {} namespace", plan.namespace_path(slot)))?;
-    }
-    Ok(())
-}
-
 fn open(input: &Input) -> Result<OwnedFd> {
     let (path, owner) = match input {
         Input::Namespace(path) => (path, false),
         Input::Owner(path) => (path, true),
+        Input::Output(path) => return hooks::open_output(path.as_deref()).map(OwnedFd::from),
     };
     let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
     let opened = sys::retry(|| nix::fcntl::open(path.as_path(), flags, nix::sys::stat::Mode::empty()));
@@ -258,20 +256,17 @@ fn raise_limits(plan: &Plan, init: Pid) -> Result<()> {
     Ok(())
 }
 
-/// Why clone made no process.
-fn refused(plan: &Plan, host: &Host, errno: Errno) -> Error {
-    refusal::explain(plan.clone_flags, host, errno)
-}
-
 /// `start`: releases init, which waits on the connection.
 pub fn release(connection: &OwnedFd) -> Result<()> {
     link::release(connection.as_fd()).doing(Code::NotRunning, || "release init".to_owned())
 }
 
-/// `start`: returns when init has become the program. Only that is left to go wrong, so its name is enough to explain.
-pub fn started(connection: &OwnedFd, program: &str) -> Result<()> {
+/// `start`: returns when init has become the program. Only that and a hook are left to go wrong, so their names are enough
+/// to explain.
+pub fn started(connection: &OwnedFd, program: &str, hooks: &Hooks<'_>) -> Result<()> {
     match link::receive(connection.as_fd()) {
         Heard::End => Ok(()),
+        Heard::Report(Report::Hook { number, end }) => Err(hooks.explain_inside(number, end)),
         Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
         heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn(_)) | Heard::Nonsense) => {
             Err(Error::new(Code::Bug, "start the container", format!("init sent {heard:?}")))
@@ -286,8 +281,9 @@ mod tests {
         cli::UsernsMode,
         plan::{Op, sample},
     };
+    use oci_spec::runtime::Spec;
     use serde_json::json;
-    use std::{sync::mpsc, time::Duration};
+    use std::{path::Path, sync::mpsc, time::Duration};
 
     /// A process that was never there: to wait for it is an error at once.
     const NOBODY: u32 = i32::MAX as u32;
@@ -296,6 +292,7 @@ mod tests {
     const CREATED: Report = Report::At(Meeting::Created as u32);
     const WEAKER: Report = Report::Warned { step: 0, errno: Errno::EDQUOT };
     const FAILED: Report = Report::Failed { step: 0, errno: Errno::EPERM };
+    const HOOK: Report = Report::Hook { number: 0, end: 9 };
     const REBORN: Report = Report::Reborn(NOBODY);
 
     /// A plan with both meetings, of which the first has nothing to do.
@@ -320,7 +317,7 @@ mod tests {
             let went = match report {
                 Report::At(at) if at == Meeting::MapIds as u32 => link::meet(link.as_fd(), Meeting::MapIds),
                 Report::At(_) => link::meet(link.as_fd(), Meeting::Created),
-                other @ (Report::Failed { .. } | Report::Warned { .. } | Report::Reborn(_)) => {
+                other @ (Report::Failed { .. } | Report::Warned { .. } | Report::Reborn(_) | Report::Hook { .. }) => {
                     link::report(link.as_fd(), other)
                 }
             };
@@ -348,7 +345,18 @@ mod tests {
                 mask: SigSet::empty(),
             };
             let mut recorded = 0;
-            let result = container.meet(&plan, &Host::default(), ours.as_fd(), |_| {
+            let (spec, host) = (Spec::default(), Host::default());
+            let launch = Launch {
+                plan: &plan,
+                host: &host,
+                cgroup: None,
+                console: Console::None,
+                listener: None,
+                given: None,
+                preserved: &[],
+                hooks: Hooks { spec: &spec, id: "c1", bundle: Path::new("/b") },
+            };
+            let result = container.meet(&launch, ours.as_fd(), |_| {
                 recorded += 1;
                 Ok(())
             });
@@ -382,7 +390,7 @@ mod tests {
 
     #[test]
     fn one_sequence_of_reports_is_success_and_every_other_is_one_error() {
-        for (reborn, all) in [(false, vec![MAPPED, CREATED, FAILED]), (true, vec![REBORN, MAPPED, CREATED])] {
+        for (reborn, all) in [(false, vec![MAPPED, CREATED, FAILED, HOOK]), (true, vec![REBORN, MAPPED, CREATED])] {
             for (reports, waits) in
                 sequences(&all).into_iter().flat_map(|reports| [(reports.clone(), false), (reports, true)])
             {
@@ -420,11 +428,15 @@ mod tests {
 
     #[test]
     fn start_succeeds_with_the_end_of_the_link_and_nothing_else() {
-        for (reports, good) in [(vec![], true), (vec![FAILED], false), (vec![WEAKER], false), (vec![REBORN], false)] {
+        for (reports, good) in
+            [(vec![], true), (vec![FAILED], false), (vec![WEAKER], false), (vec![REBORN], false), (vec![HOOK], false)]
+        {
             let (ours, theirs) = link::pair().unwrap();
-            report(&theirs, reports.clone());
+            reports.iter().for_each(|report| link::report(theirs.as_fd(), *report).unwrap());
             drop(theirs);
-            assert_eq!(started(&ours, "/bin/true").is_ok(), good, "{reports:?}");
+            let spec = Spec::default();
+            let hooks = Hooks { spec: &spec, id: "c1", bundle: Path::new("/b") };
+            assert_eq!(started(&ours, "/bin/true", &hooks).is_ok(), good, "{reports:?}");
         }
     }
 }

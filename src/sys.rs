@@ -5,6 +5,7 @@
 
 pub mod alloc;
 pub mod caps;
+pub mod child;
 pub mod entry;
 pub mod exec;
 pub mod fd;

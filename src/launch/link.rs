@@ -11,7 +11,7 @@ use nix::{
 
 use crate::{plan::Meeting, sys::retry};
 
-/// Bytes of a report: kind, step or meeting, errno or pid; four each, native endian, because both ends are one binary.
+/// Bytes of a report: kind, step or meeting or pid, errno or end; four each, native endian, because both ends are one binary.
 const LENGTH: usize = 12;
 
 /// What init tells its parent.
@@ -35,6 +35,13 @@ pub enum Report {
     },
     /// Init goes on as another process, with this id in the parent's PID namespace.
     Reborn(u32),
+    /// A hook that init has run failed, and init ends.
+    Hook {
+        /// Index into the plan's hooks.
+        number: u32,
+        /// Its wait status, or the negative errno for which it did not run or was killed.
+        end: i32,
+    },
 }
 
 impl Report {
@@ -44,6 +51,7 @@ impl Report {
             Self::Failed { step, errno } => (2, step, (errno as i32).unsigned_abs()),
             Self::Warned { step, errno } => (3, step, (errno as i32).unsigned_abs()),
             Self::Reborn(pid) => (4, pid, 0),
+            Self::Hook { number, end } => (5, number, end.cast_unsigned()),
         };
         let mut packet = [0; LENGTH];
         for (bytes, word) in packet.chunks_exact_mut(4).zip([kind, first, second]) {
@@ -68,6 +76,7 @@ impl Report {
             2 => Some(Self::Failed { step: first, errno: errno()? }),
             3 => Some(Self::Warned { step: first, errno: errno()? }),
             4 => Some(Self::Reborn(first)),
+            5 => Some(Self::Hook { number: first, end: second.cast_signed() }),
             _ => None,
         }
     }
@@ -152,11 +161,13 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd as _;
 
-    const ALL: [Report; 4] = [
+    const ALL: [Report; 6] = [
         Report::At(7),
         Report::Failed { step: 3, errno: Errno::EPERM },
         Report::Warned { step: 4, errno: Errno::EDQUOT },
         Report::Reborn(4711),
+        Report::Hook { number: 2, end: 0x0300 },
+        Report::Hook { number: 0, end: -libc::ETIMEDOUT },
     ];
 
     #[test]

@@ -32,6 +32,9 @@ impl Plan {
                 "make the terminal the controlling one, and standard input, output and error".to_owned()
             }
             Op::Meet(Meeting::Created) => "be recorded as created".to_owned(),
+            Op::Meet(Meeting::RuntimeHooks) => {
+                "wait until the parent has run the hooks prestart and createRuntime".to_owned()
+            }
             Op::SetNs { kind, .. } => format!("join the {} namespace", namespaces::name(kind)),
             Op::Unshare(kinds) => format!("make a new {} namespace", namespaces::names(kinds).join(", ")),
             Op::Rebirth => "go on as a process inside the joined PID namespace".to_owned(),
@@ -100,6 +103,10 @@ impl Plan {
             }
             Op::Umask(mask) => format!("set umask {mask:03o}"),
             Op::AwaitStart => "wait for start".to_owned(),
+            Op::Hook(number) => {
+                let hook = self.hooks.get(usize::from(number));
+                format!("run the hook {}", hook.map_or_else(String::new, |hook| text(hook.path)))
+            }
             Op::DefaultSignal(signal) => format!("set signal {signal} to its default"),
             Op::UnblockSignals => "unblock all signals".to_owned(),
         }

@@ -13,16 +13,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     let label = |label: Option<&String>| label.is_some_and(|label| !label.is_empty());
     // AppArmor's word for no profile; SELinux has none but the empty one.
     let profile = |name: Option<&String>| name.is_some_and(|name| !name.is_empty() && name != "unconfined");
-    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
-        let kinds = [
-            hooks.create_runtime(),
-            hooks.create_container(),
-            hooks.start_container(),
-            hooks.poststart(),
-            hooks.poststop(),
-        ];
-        kinds.iter().any(|kind| kind.as_ref().is_some_and(|list| !list.is_empty())) || has_prestart(hooks)
-    });
     let joins = |wanted: LinuxNamespaceType| {
         let all = linux.and_then(|linux| linux.namespaces().as_ref());
         let found = all.and_then(|all| all.iter().find(|namespace| namespace.typ() == wanted));
@@ -30,7 +20,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     };
     let idmapped = spec.mounts().iter().flatten().any(|mount| mount.uid_mappings().is_some());
     let found = [
-        (hooks, "hooks"),
         (process.is_some_and(|process| profile(process.apparmor_profile().as_ref())), "process.apparmorProfile"),
         (process.is_some_and(|process| label(process.selinux_label().as_ref())), "process.selinuxLabel"),
         (process.is_some_and(|process| process.scheduler().is_some()), "process.scheduler"),
@@ -60,11 +49,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     for (_, key) in found.iter().filter(|(asked, _)| *asked) {
         faults.add_as(Code::Unsupported, key, "not supported by this version of pura");
     }
-}
-
-#[allow(deprecated, reason = "oci-spec marks prestart so in some versions; engines still send it")]
-fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
-    hooks.prestart().as_ref().is_some_and(|list| !list.is_empty())
 }
 
 /// Whether a personality is another than the one that every process has.
