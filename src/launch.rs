@@ -152,7 +152,10 @@ impl Container {
             match heard {
                 Heard::Report(Report::At(at)) if at == meeting as u32 => return Ok(descriptor),
                 Heard::Report(Report::Warned { step, errno }) => self.warnings.push(plan.explain_warning(step, errno)),
-                Heard::Report(Report::Reborn(pid)) if plan.has_rebirth() => self.follow(pid)?,
+                Heard::Report(Report::Reborn(pid)) if plan.has_rebirth() => {
+                    self.follow(pid)?;
+                    link::release(link).doing(Code::Bug, || "release init (reborn)".to_owned())?;
+                }
                 Heard::Report(Report::Failed { step, errno }) => return Err(failed(plan, launch.host, step, errno)),
                 Heard::Report(Report::Hook { number, end }) => return Err(launch.hooks.explain_inside(number, end)),
                 Heard::End => return Err(self.obituary()),
@@ -317,7 +320,10 @@ mod tests {
             let went = match report {
                 Report::At(at) if at == Meeting::MapIds as u32 => link::meet(link.as_fd(), Meeting::MapIds),
                 Report::At(_) => link::meet(link.as_fd(), Meeting::Created),
-                other @ (Report::Failed { .. } | Report::Warned { .. } | Report::Reborn(_) | Report::Hook { .. }) => {
+                other @ Report::Reborn(_) => {
+                    link::report(link.as_fd(), other).and_then(|()| link::released(link.as_fd()))
+                }
+                other @ (Report::Failed { .. } | Report::Warned { .. } | Report::Hook { .. }) => {
                     link::report(link.as_fd(), other)
                 }
             };

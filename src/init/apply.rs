@@ -136,8 +136,10 @@ impl Init<'_> {
     }
 
     fn rebirth(&self) -> nix::Result<()> {
-        let Some(reborn) = sys::process::sibling()? else { return Ok(()) };
-        link::report(self.slots.get(Slot::LINK.index())?, Report::Reborn(reborn.as_raw().unsigned_abs()))?;
+        let link = self.slots.get(Slot::LINK.index())?;
+        // Not before the parent knows our number: our next report could overtake the one that says it.
+        let Some(reborn) = sys::process::sibling()? else { return link::released(link) };
+        link::report(link, Report::Reborn(reborn.as_raw().unsigned_abs()))?;
         sys::process::exit_now(0)
     }
 

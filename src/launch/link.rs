@@ -104,7 +104,8 @@ pub fn pass(link: BorrowedFd<'_>, meeting: Meeting, descriptor: BorrowedFd<'_>) 
     released(link)
 }
 
-fn released(link: BorrowedFd<'_>) -> nix::Result<()> {
+/// Init: waits to be released. ECONNRESET as in [`meet`].
+pub fn released(link: BorrowedFd<'_>) -> nix::Result<()> {
     match retry(|| recv(link.as_raw_fd(), &mut [0_u8; 1], MsgFlags::empty()))? {
         1 => Ok(()),
         _ => Err(Errno::ECONNRESET),
