@@ -146,10 +146,10 @@ pub enum Code {
     NotRunnable = 612,
     /// The console socket cannot be reached.
     ConsoleSocket = 613,
-    /// Arguments and environment are too long.
-    TooLong = 616,
     /// A hook failed.
     Hook = 614,
+    /// Arguments and environment are too long.
+    TooLong = 616,
     /// A terminal is asked for, and there is none.
     NoTerminal = 650,
     /// No usable state directory.

@@ -7,7 +7,7 @@ pub mod link;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
-use nix::{sys::signal::SigSet, unistd::Pid};
+use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
 
 use crate::{
     console::Console,
@@ -438,7 +438,9 @@ mod tests {
             [(vec![], true), (vec![FAILED], false), (vec![WEAKER], false), (vec![REBORN], false), (vec![HOOK], false)]
         {
             let (ours, theirs) = link::pair().unwrap();
-            reports.iter().for_each(|report| link::report(theirs.as_fd(), *report).unwrap());
+            for report in &reports {
+                link::report(theirs.as_fd(), *report).unwrap();
+            }
             drop(theirs);
             let spec = Spec::default();
             let hooks = Hooks { spec: &spec, id: "c1", bundle: Path::new("/b") };
