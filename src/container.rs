@@ -12,6 +12,7 @@ use crate::{
     clock,
     console::Console,
     error::{Code, Error, Result},
+    hooks::{Hooks, Kind},
     host::{self, Host, probe},
     itself,
     launch::{Container, Launch},
@@ -20,6 +21,7 @@ use crate::{
         Plan,
         compile::{self, Order},
     },
+    state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
     sys,
 };
@@ -94,7 +96,7 @@ impl Making<'_> {
     }
 
     /// Makes the container: intent before effect, and an error leaves nothing behind.
-    pub fn make(self) -> Result<Made> {
+    pub fn make(&self) -> Result<Made> {
         let Planned { plan, host, leaf, root } = self.plan()?;
         // Before the first effect: what has been done so far is done again by the copy.
         itself::protect(&host, plan.ids())?;
@@ -103,7 +105,18 @@ impl Making<'_> {
         self.log.warn(plan.warnings(), self.loud)?;
         prepare_process(&host)?;
         let intent = self.intent(leaf.as_ref())?;
-        let mut claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
+        let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
+        // From here on there is a container, whose end its hooks are told of, however early it comes.
+        self.fill((claim, leaf, console), &intent, (&plan, &host)).inspect_err(|_| self.hooks().stopped(self.log))
+    }
+
+    /// Makes what was claimed. On an error all is gone when this returns.
+    fn fill(
+        &self,
+        (mut claim, leaf, console): (Claim, Option<Leaf>, Console),
+        intent: &Intent,
+        (plan, host): (&Plan, &Host),
+    ) -> Result<Made> {
         // From here on, each guard takes back what it made when a later step fails, in the reverse order.
         let leaf = leaf.map(Ours::make).transpose()?;
         if let Some(ours) = &leaf {
@@ -112,14 +125,15 @@ impl Making<'_> {
         let listener = if self.waits { Some(claim.listen()?) } else { None };
         let cgroup = leaf.as_ref().map(|leaf| leaf.descriptor.as_fd());
         let mut pid_file = None;
-        let launch =
-            Launch { plan: &plan, host: &host, cgroup, console, listener, given: None, preserved: self.preserved };
+        let hooks = self.hooks();
+        let preserved = self.preserved;
+        let launch = Launch { plan, host, cgroup, console, listener, given: None, preserved, hooks };
         let container = launch.run(|container| {
             self.log.warn(&container.warnings, self.loud)?;
             let init = Identity::of(container.init.as_raw());
             let init = init.ok_or_else(|| Error::new(Code::Bug, "record the container", "init has died"))?;
             claim.record_init(init)?;
-            let mut record = self.record(&plan, &intent, &host);
+            let mut record = self.record(plan, intent, host);
             record.init = init;
             record.degradations.extend(container.warnings.iter().map(ToString::to_string));
             claim.commit(&record)?;
@@ -127,7 +141,19 @@ impl Making<'_> {
             pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
             Ok(())
         })?;
-        Ok(Made { container, claim, leaf, pid_file })
+        let made = Made { container, claim, leaf, pid_file };
+        if !self.waits
+            && let Err(error) = hooks.run(Kind::Poststart, Status::Running, made.container.init.as_raw())
+        {
+            made.abandon();
+            return Err(error);
+        }
+        Ok(made)
+    }
+
+    /// The hooks that run on the caller's side.
+    pub fn hooks(&self) -> Hooks<'_> {
+        Hooks { spec: &self.bundle.spec, id: self.id.as_str(), bundle: &self.bundle.directory }
     }
 
     fn intent(&self, leaf: Option<&Leaf>) -> Result<Intent> {
@@ -165,6 +191,7 @@ impl Making<'_> {
             uid_map: host::ids::lines(&maps.uids),
             gid_map: host::ids::lines(&maps.gids),
             degradations: plan.warnings().iter().map(ToString::to_string).collect(),
+            poststop: !Kind::Poststop.of(spec).is_empty(),
             annotations: spec
                 .annotations()
                 .iter()
@@ -188,8 +215,17 @@ impl Made {
         self.container.restore_signals();
     }
 
-    /// Removes what is left when the program has ended. The pid-file stays, as with every runtime.
-    pub fn remove(self) -> Result<()> {
+    /// Ends the program, and takes back all that was made.
+    fn abandon(self) {
+        self.container.discard();
+        // The entry leads to the cgroup, so that has to go first.
+        drop(self.leaf);
+        drop(self.claim);
+    }
+
+    /// Removes what is left when the program has ended; whether it was still there. The pid-file stays, as with every
+    /// runtime.
+    pub fn remove(self) -> Result<bool> {
         if let Some(pid_file) = self.pid_file {
             pid_file.keep();
         }

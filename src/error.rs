@@ -172,6 +172,8 @@ pub enum Code {
     NotRunnable = 612,
     /// The console socket cannot be reached.
     ConsoleSocket = 613,
+    /// A hook failed.
+    Hook = 614,
     /// Arguments and environment are too long.
     TooLong = 616,
     /// A terminal is asked for, and there is none.
@@ -277,6 +279,12 @@ impl Error {
     pub fn at(mut self, place: impl Into<Cow<'static, str>>) -> Self {
         self.place = Some(place.into());
         self
+    }
+
+    /// The same as a warning, for what goes on all the same.
+    pub fn into_warning(self) -> Warning {
+        let place = self.place.map(|place| format!(" ({place})")).unwrap_or_default();
+        Warning { code: self.code, what: format!("could not {}{place}: {}", self.what, self.why).into(), fix: self.fix }
     }
 
     /// The kind of failure.

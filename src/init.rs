@@ -7,6 +7,7 @@ mod apply;
 mod copy;
 mod fallback;
 mod home;
+mod hook;
 mod line;
 pub(crate) mod mapping;
 mod node;
@@ -28,14 +29,21 @@ use crate::{
 pub struct Init<'plan> {
     plan: &'plan Plan,
     vectors: &'plan Vectors<'plan>,
+    /// Those of the plan's hooks.
+    hooks: &'plan [Vectors<'plan>],
     slots: Slots,
     program: Option<&'plan CStr>,
 }
 
 impl<'plan> Init<'plan> {
     /// Takes over what was prepared before clone.
-    pub fn new(plan: &'plan Plan, vectors: &'plan Vectors<'plan>, slots: Slots) -> Self {
-        Self { plan, vectors, slots, program: None }
+    pub fn new(
+        plan: &'plan Plan,
+        vectors: &'plan Vectors<'plan>,
+        hooks: &'plan [Vectors<'plan>],
+        slots: Slots,
+    ) -> Self {
+        Self { plan, vectors, hooks, slots, program: None }
     }
 
     /// Runs as process 1 of the container and never returns.

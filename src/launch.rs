@@ -1,5 +1,6 @@
 //! Launch: the parent's side of starting a container.
 
+mod birth;
 pub mod helper;
 pub mod idmap;
 mod inputs;
@@ -13,12 +14,14 @@ use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
 use crate::{
     console::Console,
     error::{Code, Context as _, Error, Result, Warning, plain},
+    hooks::{Hooks, Kind},
     host::{Host, refusal},
     init::Init,
     plan::{
         Meeting, Op, Plan, Slot,
         ids::{UserNamespace, Writer},
     },
+    state::Status,
     sys::{self, exec::Vectors, fd::Slots, process::Fork},
 };
 use link::{Heard, Report};
@@ -40,6 +43,8 @@ pub struct Launch<'a> {
     pub given: Option<(Slot, OwnedFd)>,
     /// Descriptors of the caller that the program inherits.
     pub preserved: &'a [RawFd],
+    /// The hooks that the parent runs.
+    pub hooks: Hooks<'a>,
 }
 
 /// A container that is being started, or runs, seen from its parent.
@@ -71,14 +76,12 @@ impl Launch<'_> {
         }
         let slots = self.slots(theirs)?;
         take_labels(plan)?;
-        let clocks = own_clocks(plan)?;
-        join(plan, &slots)?;
-        inputs::write_parameters(plan)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
+        let hooks: Vec<_> = plan.hooks().iter().map(|hook| plan.hook_vectors(hook)).collect();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
-        let mut container = match sys::process::clone(plan.clone_flags, self.cgroup) {
-            Ok(Fork::Child) => Init::new(plan, &vectors, slots).main(),
+        let mut container = match self.bear(&slots) {
+            Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, slots).main(),
             Ok(Fork::Parent(init)) => Container {
                 init,
                 master: None,
@@ -87,19 +90,14 @@ impl Launch<'_> {
                 is_reborn: false,
                 mask,
             },
-            Err(errno) => {
+            Err(error) => {
                 let _ = sys::signal::restore(&mask);
-                return Err(refused(plan, self.host, errno));
+                return Err(error);
             }
         };
-        if let Some(clocks) = clocks {
-            let back = sys::process::set_namespace(clocks.as_fd(), libc::CLONE_NEWTIME);
-            back.doing(Code::Join, || "return to the caller's time namespace".to_owned())
-                .inspect_err(|_| container.discard())?;
-        }
         // Init's end must not live on in us, or we would never see that init is gone.
         slots.close();
-        container.meet(plan, self.host, ours.as_fd(), created).inspect_err(|_| container.discard())?;
+        container.meet(&self, ours.as_fd(), created).inspect_err(|_| container.discard())?;
         Ok(container)
     }
 
@@ -124,11 +122,11 @@ impl Container {
     /// Serves init at each meeting of the plan, in order, until it has become the program or waits for `start`.
     fn meet(
         &mut self,
-        plan: &Plan,
-        host: &Host,
+        launch: &Launch<'_>,
         link: BorrowedFd<'_>,
         created: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
+        let plan = launch.plan;
         let mut created = Some(created);
         // Started at once: they take longer than all that init does before it needs the map.
         let mut mappers = None;
@@ -136,10 +134,15 @@ impl Container {
             mappers = Some(idmap::start_mappers(self.init, maps)?);
         }
         for meeting in plan.meetings() {
-            let descriptor = self.reach(plan, host, link, meeting)?;
+            let descriptor = self.reach(launch, link, meeting)?;
             match meeting {
-                Meeting::MapIds => map_ids(plan, host, self.init, mappers.take())?,
+                Meeting::MapIds => map_ids(plan, launch.host, self.init, mappers.take())?,
                 Meeting::Console => self.take_console(descriptor)?,
+                Meeting::RuntimeHooks => {
+                    for kind in [Kind::Prestart, Kind::CreateRuntime] {
+                        launch.hooks.run(kind, Status::Creating, self.init.as_raw())?;
+                    }
+                }
                 Meeting::Created => {
                     outside::raise(plan, self.init)?;
                     created.take().map_or(Ok(()), |created| created(self))?;
@@ -147,11 +150,12 @@ impl Container {
             }
             link::release(link).doing(Code::Bug, || format!("release init ({meeting:?})"))?;
         }
-        if plan.waits_for_start() { Ok(()) } else { hear_exec(plan, link) }
+        if plan.waits_for_start() { Ok(()) } else { hear_exec(launch, link) }
     }
 
     /// Hears init out until it has reached the meeting; what it has brought along.
-    fn reach(&mut self, plan: &Plan, host: &Host, link: BorrowedFd<'_>, meeting: Meeting) -> Result<Option<OwnedFd>> {
+    fn reach(&mut self, launch: &Launch<'_>, link: BorrowedFd<'_>, meeting: Meeting) -> Result<Option<OwnedFd>> {
+        let plan = launch.plan;
         loop {
             // Nothing but the report itself comes from a process before it is known by its id.
             let (heard, descriptor, sender) = if plan.has_rebirth() && !self.is_reborn {
@@ -168,10 +172,13 @@ impl Container {
                 }
                 (Heard::Report(Report::Reborn), Some(pid)) => self.follow(link, pid)?,
                 (Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }), _) => {
-                    return Err(failed(plan, host, step, errno));
+                    return Err(failed(plan, launch.host, step, errno));
+                }
+                (Heard::Report(Report::Hook { number, end }), _) => {
+                    return Err(launch.hooks.explain_inside(number, end));
                 }
                 (Heard::End, _) => return Err(self.obituary()),
-                (other @ (Heard::Report(Report::At(_) | Report::Reborn) | Heard::Nonsense), _) => {
+                (other @ (Heard::Report(Report::At(_) | Report::Reborn | Report::Born(_)) | Heard::Nonsense), _) => {
                     let why = format!("init was to reach {meeting:?}, but sent {other:?}");
                     return Err(Error::new(Code::Bug, "start the container", why));
                 }
@@ -198,7 +205,7 @@ impl Container {
     }
 
     /// Ends a container that could not be started. The first error is the one to report.
-    fn discard(&self) {
+    pub fn discard(&self) {
         let _ = sys::signal::send(self.init, libc::SIGKILL);
         let _ = sys::process::wait(self.init);
         self.restore_signals();
@@ -220,13 +227,15 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
 }
 
 /// End of file: exec has closed the link. If death did, the wait that follows tells.
-fn hear_exec(plan: &Plan, link: BorrowedFd<'_>) -> Result<()> {
+fn hear_exec(launch: &Launch<'_>, link: BorrowedFd<'_>) -> Result<()> {
     match link::receive(link) {
         Heard::End => Ok(()),
         Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }) => {
-            Err(plan.explain(step, errno))
+            Err(launch.plan.explain(step, errno))
         }
-        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn) | Heard::Nonsense) => {
+        Heard::Report(Report::Hook { number, end }) => Err(launch.hooks.explain_inside(number, end)),
+        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_))
+        | Heard::Nonsense) => {
             let why = format!("init sent {heard:?} when it was to run the program");
             Err(Error::new(Code::Bug, "start the container", why))
         }
@@ -244,31 +253,6 @@ fn take_labels(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Joins, in the parent itself, the namespaces that only the caller's user namespace may enter: init is born in them.
-fn join(plan: &Plan, slots: &Slots) -> Result<()> {
-    for &(slot, kind) in &plan.joined_first {
-        let joined = slots.get(slot.index()).and_then(|namespace| sys::process::set_namespace(namespace, kind));
-        if joined == Err(Errno::ESRCH) {
-            return Err(Error::new(
-                Code::NotRunnable,
-                "join the container",
-                "container not running (it has just stopped)",
-            ));
-        }
-        joined.doing(Code::Join, || format!("join the {} namespace", plan.namespace_path(slot)))?;
-    }
-    Ok(())
-}
-
-/// The caller's time namespace, for the way back: the times at which processes started are shown in the clocks of the
-/// reader, and every other verb reads init's in the caller's.
-fn own_clocks(plan: &Plan) -> Result<Option<OwnedFd>> {
-    if !plan.joined_first.iter().any(|(_, kind)| *kind == libc::CLONE_NEWTIME) {
-        return Ok(None);
-    }
-    inputs::open(&crate::plan::Input::Namespace("/proc/self/ns/time".into())).map(Some)
-}
-
 /// Writes the maps, or waits for those who do.
 fn map_ids(plan: &Plan, host: &Host, init: Pid, mappers: Option<idmap::Mappers>) -> Result<()> {
     match (&plan.ids.user_namespace, mappers) {
@@ -278,27 +262,23 @@ fn map_ids(plan: &Plan, host: &Host, init: Pid, mappers: Option<idmap::Mappers>)
     }
 }
 
-/// Why clone made no process.
-fn refused(plan: &Plan, host: &Host, errno: Errno) -> Error {
-    refusal::explain(plan.clone_flags, host, errno)
-}
-
 /// `start`: releases init, which waits on the connection.
 pub fn release(connection: &OwnedFd) -> Result<()> {
     link::release(connection.as_fd()).doing(Code::NotRunning, || "release init".to_owned())
 }
 
-/// `start`: returns when init has become the program. Little is left to go wrong, so its name is enough to explain.
-pub fn started(connection: &OwnedFd, program: &str) -> Result<()> {
+/// `start`: returns when init has become the program. Only that and a hook are left to go wrong, so their names are enough
+/// to explain.
+pub fn started(connection: &OwnedFd, program: &str, hooks: &Hooks<'_>) -> Result<()> {
     match link::receive(connection.as_fd()) {
         Heard::End => Ok(()),
+        Heard::Report(Report::Hook { number, end }) => Err(hooks.explain_inside(number, end)),
         Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
         Heard::Report(Report::Unconfined { errno, .. }) => {
             Err(Error::new(Code::Seccomp, "attach the seccomp filter", plain(errno)).at("linux.seccomp"))
         }
-        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn) | Heard::Nonsense) => {
-            Err(Error::new(Code::Bug, "start the container", format!("init sent {heard:?}")))
-        }
+        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_))
+        | Heard::Nonsense) => Err(Error::new(Code::Bug, "start the container", format!("init sent {heard:?}"))),
     }
 }
 
@@ -309,8 +289,9 @@ mod tests {
         cli::UsernsMode,
         plan::{Op, sample},
     };
+    use oci_spec::runtime::Spec;
     use serde_json::json;
-    use std::{sync::mpsc, time::Duration};
+    use std::{path::Path, sync::mpsc, time::Duration};
 
     /// A process that was never there: to wait for it is an error at once.
     const NOBODY: u32 = i32::MAX as u32;
@@ -320,6 +301,7 @@ mod tests {
     const WEAKER: Report = Report::Warned { step: 0, errno: Errno::EDQUOT };
     const FAILED: Report = Report::Failed { step: 0, errno: Errno::EPERM };
     const REBORN: Report = Report::Reborn;
+    const HOOK: Report = Report::Hook { number: 0, end: 9 };
 
     /// A plan with both meetings, of which the first has nothing to do.
     fn plan(waits: bool, reborn: bool) -> Plan {
@@ -343,10 +325,12 @@ mod tests {
             let went = match report {
                 Report::At(at) if at == Meeting::MapIds as u32 => link::meet(link.as_fd(), Meeting::MapIds),
                 Report::At(_) => link::meet(link.as_fd(), Meeting::Created),
-                other
-                @ (Report::Failed { .. } | Report::Unconfined { .. } | Report::Warned { .. } | Report::Reborn) => {
-                    link::report(link.as_fd(), other)
-                }
+                other @ (Report::Failed { .. }
+                | Report::Unconfined { .. }
+                | Report::Warned { .. }
+                | Report::Reborn
+                | Report::Born(_)
+                | Report::Hook { .. }) => link::report(link.as_fd(), other),
             };
             if went.is_err() {
                 return;
@@ -375,7 +359,18 @@ mod tests {
                 mask: SigSet::empty(),
             };
             let mut recorded = 0;
-            let result = container.meet(&plan, &Host::default(), ours.as_fd(), |_| {
+            let (spec, host) = (Spec::default(), Host::default());
+            let launch = Launch {
+                plan: &plan,
+                host: &host,
+                cgroup: None,
+                console: Console::None,
+                listener: None,
+                given: None,
+                preserved: &[],
+                hooks: Hooks { spec: &spec, id: "c1", bundle: Path::new("/b") },
+            };
+            let result = container.meet(&launch, ours.as_fd(), |_| {
                 recorded += 1;
                 Ok(())
             });
@@ -409,7 +404,7 @@ mod tests {
 
     #[test]
     fn one_sequence_of_reports_is_success_and_every_other_is_one_error() {
-        for (reborn, all) in [(false, vec![MAPPED, CREATED, FAILED]), (true, vec![REBORN, MAPPED, CREATED])] {
+        for (reborn, all) in [(false, vec![MAPPED, CREATED, FAILED, HOOK]), (true, vec![REBORN, MAPPED, CREATED])] {
             for (reports, waits) in
                 sequences(&all).into_iter().flat_map(|reports| [(reports.clone(), false), (reports, true)])
             {
@@ -449,11 +444,17 @@ mod tests {
 
     #[test]
     fn start_succeeds_with_the_end_of_the_link_and_nothing_else() {
-        for (reports, good) in [(vec![], true), (vec![FAILED], false), (vec![WEAKER], false), (vec![REBORN], false)] {
+        for (reports, good) in
+            [(vec![], true), (vec![FAILED], false), (vec![WEAKER], false), (vec![REBORN], false), (vec![HOOK], false)]
+        {
             let (ours, theirs) = link::pair().unwrap();
-            report(&theirs, reports.clone());
+            for report in &reports {
+                link::report(theirs.as_fd(), *report).unwrap();
+            }
             drop(theirs);
-            assert_eq!(started(&ours, "/bin/true").is_ok(), good, "{reports:?}");
+            let spec = Spec::default();
+            let hooks = Hooks { spec: &spec, id: "c1", bundle: Path::new("/b") };
+            assert_eq!(started(&ours, "/bin/true", &hooks).is_ok(), good, "{reports:?}");
         }
     }
 }

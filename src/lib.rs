@@ -22,6 +22,8 @@ pub mod launch;
 
 pub mod init;
 
+pub mod hooks;
+
 pub mod console;
 pub mod supervise;
 

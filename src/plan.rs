@@ -11,6 +11,7 @@ mod draft;
 mod explain;
 #[cfg(test)]
 mod golden;
+mod hooks;
 mod identity;
 pub mod ids;
 pub mod join;
@@ -29,6 +30,7 @@ mod terminal;
 pub use assembly::{Assembly, Layer};
 pub use attributes::Module;
 pub use explain::{explain_id_map, explain_program, explain_sysctl};
+pub use hooks::Hook;
 pub use limits::number as limit_number;
 
 use std::{borrow::Cow, ffi::CStr, path::PathBuf};
@@ -53,6 +55,8 @@ pub enum Meeting {
     Console = 4,
     /// The parent records the container as created. Released, init no longer depends on it.
     Created = 2,
+    /// The parent runs prestart and createRuntime hooks.
+    RuntimeHooks = 3,
 }
 
 /// A place of init for a descriptor that is known late.
@@ -64,20 +68,26 @@ impl Slot {
     pub const LINK: Self = Self(0);
     /// The listener on which a created container waits for `start`.
     pub const LISTENER: Self = Self(1);
+    /// Where hooks write.
+    pub const OUTPUT: Self = Self(2);
+    /// Where hooks write their errors.
+    pub const ERRORS: Self = Self(3);
+    /// Slots below this number are for all of init's life; those of the set-up follow.
+    pub const FIRST_OF_SETUP: u16 = 4;
     /// The container's root.
-    pub const ROOT: Self = Self(2);
+    pub const ROOT: Self = Self(4);
     /// The container's `/dev`.
-    pub const DEV: Self = Self(3);
+    pub const DEV: Self = Self(5);
     /// What masks a file: `/dev/null`.
-    pub const NULL: Self = Self(4);
+    pub const NULL: Self = Self(6);
     /// What masks a directory: an empty, read-only tmpfs.
-    pub const EMPTY: Self = Self(5);
+    pub const EMPTY: Self = Self(7);
     /// A mount point, for the next step or two.
-    pub const TARGET: Self = Self(6);
+    pub const TARGET: Self = Self(8);
     /// A detached tree, for the next step or two.
-    pub const TREE: Self = Self(7);
+    pub const TREE: Self = Self(9);
     /// The first slot that a plan gives out itself.
-    pub const FIRST_FREE: u16 = 8;
+    pub const FIRST_FREE: u16 = 10;
 
     /// Position in init's table.
     pub fn index(self) -> usize {
@@ -477,6 +487,8 @@ pub enum Op {
     Umask(u32),
     /// Wait for `start` on the listener; its connection becomes the link.
     AwaitStart,
+    /// Run the hook of this number, beside init, and wait for its end.
+    Hook(u16),
     /// Set a signal that the caller ignores to its default.
     DefaultSignal(i32),
     /// Empty the signal mask.
@@ -496,6 +508,8 @@ pub enum Input {
     Mapped(MappedTree),
     /// The mount of a device node that the host lacks.
     Node(NewNode),
+    /// A file to which hooks append; `/dev/null` without one.
+    Output(Option<PathBuf>),
 }
 
 /// A tree for an idmapped mount.
@@ -551,6 +565,10 @@ pub struct Plan {
     /// Paths at which the program may be.
     pub(crate) candidates: Vec<Text>,
     pub(crate) groups: Vec<u32>,
+    /// Those that init runs, in their order.
+    pub(crate) hooks: Vec<Hook>,
+    /// Signals that the caller ignores, a bit each, and no hook does.
+    pub(crate) ignored: u64,
     /// Namespaces that clone makes: `CLONE_NEW*`.
     pub(crate) clone_flags: u64,
     /// Joined by the parent before clone, because only the caller's user namespace owns them: slot and kind.
@@ -610,6 +628,11 @@ impl Plan {
         &self.groups
     }
 
+    /// The hooks that init runs.
+    pub fn hooks(&self) -> &[Hook] {
+        &self.hooks
+    }
+
     /// Where init and its parent meet, in order: the protocol.
     #[expect(clippy::wildcard_enum_match_arm, reason = "two kinds of step meet, and no others")]
     pub fn meetings(&self) -> impl Iterator<Item = Meeting> {
@@ -655,7 +678,7 @@ impl Plan {
         let input = self.inputs.iter().find(|(at, _)| *at == slot);
         match input {
             Some((_, Input::Namespace(path) | Input::Owner(path))) => format!("{path:?}"),
-            Some((_, Input::Mapped(_) | Input::Node(_))) | None => slot.to_string(),
+            Some((_, Input::Mapped(_) | Input::Node(_) | Input::Output(_))) | None => slot.to_string(),
         }
     }
 }

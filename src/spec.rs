@@ -1,6 +1,7 @@
 //! Validation of config.json: what can be judged without the host. Pure; all faults at once, on one line.
 
 pub mod attributes;
+mod hooks;
 mod seccomp;
 mod unsupported;
 
@@ -58,6 +59,7 @@ pub fn validate(spec: &Spec) -> Result<()> {
     mounts(spec, &mut faults);
     linux(spec, &mut faults);
     annotations(spec, &mut faults);
+    hooks::check(spec, &mut faults);
     unsupported::refuse(spec, &mut faults);
     let Some(Fault(code, _)) = faults.0.first() else { return Ok(()) };
     let all: Vec<_> = faults.0.iter().map(|Fault(_, text)| text.as_str()).collect();

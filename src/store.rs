@@ -154,6 +154,7 @@ pub(crate) mod testing {
             uid_map: "0 1000 1\n".to_owned(),
             gid_map: "0 1000 1\n".to_owned(),
             degradations: Vec::new(),
+            poststop: false,
             annotations: [("empty".to_owned(), String::new())].into(),
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod alloc;
 pub mod caps;
+pub mod child;
 pub mod copy;
 pub mod entry;
 pub mod exec;

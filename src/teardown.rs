@@ -3,11 +3,18 @@
 //! Success is said only when all is gone. Files are believed as far as the kernel agrees, and no process is signalled
 //! that is not known to be the container's.
 
-use std::{fs, os::fd::AsFd as _, path::Path};
+use std::{
+    fs,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::Spec;
 
 use crate::{
     cgroup,
     error::{Code, Error, Result, Warning, plain},
+    hooks::Hooks,
     host::probe,
     log::Log,
     store::{Id, Identity, Locked, Traces},
@@ -27,7 +34,22 @@ pub fn destroy(entry: Locked, log: &Log) -> Result<()> {
         None => lost(&entry, log)?,
     };
     end(&entry.id, &traces)?;
-    entry.remove()
+    // Read before they are removed, run after that: a `run` that waits for its program must find the entry gone, and a
+    // hook that hangs must not keep the id.
+    let told = if traces.poststop { poststop(&entry) } else { None };
+    let id = entry.id.clone();
+    entry.remove()?;
+    if let Some((spec, bundle)) = told {
+        Hooks { spec: &spec, id: id.as_str(), bundle: &bundle }.stopped(log);
+    }
+    Ok(())
+}
+
+/// The config as it was at `create`, and the bundle. A damaged one has no hooks that could be run.
+fn poststop(entry: &Locked) -> Option<(Spec, PathBuf)> {
+    let bundle = entry.record().map(|record| record.bundle).or_else(|| Some(entry.intent()?.bundle))?;
+    let (spec, _) = crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?;
+    Some((spec, bundle))
 }
 
 /// Neither record nor intent can be read. With nothing beside the intent, nothing was made; else only the cgroup that

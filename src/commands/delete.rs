@@ -29,6 +29,11 @@ fn remove(call: Call<'_>, entry: Entry, force: bool) -> Result<()> {
     if !force {
         check(&locked)?;
     }
+    destroy(call, locked, force)
+}
+
+/// Ends and removes a container, its pid-file too.
+pub(super) fn destroy(call: Call<'_>, locked: Locked, force: bool) -> Result<()> {
     let id = locked.id.clone();
     let traces = locked.traces().unwrap_or_default();
     teardown::destroy(locked, call.log)?;

@@ -16,6 +16,7 @@ use crate::{
     console::{self, Console},
     container,
     error::{Code, Context as _, Error, Result, Warning},
+    hooks::Hooks,
     host::{Host, Maps, Named, ids, probe},
     itself,
     launch::Launch,
@@ -71,6 +72,8 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         listener: None,
         given: Some((join::INIT, init)),
         preserved: call.preserved,
+        // It has none: `with_process` sees to that.
+        hooks: Hooks { spec: &spec, id: id.as_str(), bundle: &record.bundle },
     };
     let mut written = None;
     let mut container = launch.run(|container| {

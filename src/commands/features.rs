@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::{
     error::{Code, Error, Result},
+    hooks::Kind,
     plan::options::WORDS,
 };
 
@@ -16,7 +17,7 @@ pub(super) fn features() -> Result<String> {
     let document = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": crate::state::OCI_VERSION,
-        "hooks": [],
+        "hooks": Kind::ALL.map(Kind::name),
         "mountOptions": options,
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
@@ -82,9 +83,9 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_empty_is_there() {
+    fn all_hooks_are_listed_in_their_order() {
         let document: serde_json::Value = serde_json::from_str(&features().unwrap()).unwrap();
-        assert_eq!((&document["hooks"], &document["ociVersionMin"]), (&json!([]), &json!("1.0.0")));
+        assert_eq!((&document["hooks"][5], &document["ociVersionMin"]), (&json!("poststop"), &json!("1.0.0")));
         assert_eq!(document["linux"]["capabilities"].as_array().unwrap().len(), 41);
         assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], json!(true));
     }

@@ -61,8 +61,9 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, source: Source<'_>)
     let status = supervise::wait(&mut made.container)?;
     if run.keep {
         made.keep();
-    } else {
-        made.remove()?;
+    } else if made.remove()? {
+        // Else another verb has removed it, and run them.
+        making.hooks().stopped(call.log);
     }
     Ok(status)
 }

@@ -13,6 +13,7 @@ use nix::{errno::Errno, fcntl::AT_FDCWD};
 
 use crate::{
     error::{Code, Context as _, Error, Result, plain},
+    hooks,
     init::mapping,
     plan::{Input, MappedTree, NewNode, Plan, explain_id_map},
     sys,
@@ -28,6 +29,7 @@ pub(super) fn open(input: &Input) -> Result<OwnedFd> {
         Input::Owner(path) => (path, true),
         Input::Mapped(tree) => return map(tree),
         Input::Node(node) => return make(node),
+        Input::Output(path) => return hooks::open_output(path.as_deref()).map(OwnedFd::from),
     };
     let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
     let opened = sys::retry(|| nix::fcntl::open(path.as_path(), flags, nix::sys::stat::Mode::empty()));
@@ -74,19 +76,23 @@ fn make(node: &NewNode) -> Result<OwnedFd> {
 }
 
 /// Writes parameters of namespaces that were just joined, through the caller's own procfs: the container's ids have no
-/// power over them.
-pub(super) fn write_parameters(plan: &Plan) -> Result<()> {
+/// power over them. A failure comes with the parameter's index.
+pub(super) fn write_parameters(plan: &Plan) -> std::result::Result<(), (u32, Errno)> {
     if plan.parameters.is_empty() {
         return Ok(());
     }
-    let proc = sys::procfs::outer().doing(Code::Proc, || "open /proc".to_owned())?;
-    for parameter in &plan.parameters {
-        let file = text(Path::new(&parameter.file))?;
+    let proc = sys::procfs::outer().map_err(|errno| (0, errno))?;
+    for (index, parameter) in (0..).zip(&plan.parameters) {
+        let file = CString::new(parameter.file.as_str()).map_err(|_nul| (index, Errno::EINVAL))?;
         let written = sys::procfs::write(proc.as_fd(), &file, parameter.value.as_bytes());
-        written.map_err(|errno| {
-            crate::plan::explain_sysctl(&parameter.key, &parameter.value, errno)
-                .at(format!("linux.sysctl[{:?}]", parameter.key))
-        })?;
+        written.map_err(|errno| (index, errno))?;
     }
     Ok(())
+}
+
+/// Why one of them could not be set.
+pub(super) fn explain_parameter(plan: &Plan, index: u32, errno: Errno) -> Error {
+    let parameter = usize::try_from(index).ok().and_then(|index| plan.parameters.get(index));
+    let (key, value) = parameter.map_or(("a parameter", ""), |parameter| (&parameter.key, &parameter.value));
+    crate::plan::explain_sysctl(key, value, errno).at(format!("linux.sysctl[{key:?}]"))
 }

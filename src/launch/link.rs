@@ -18,7 +18,7 @@ use nix::{
 
 use crate::{plan::Meeting, sys::retry};
 
-/// Bytes of a report: kind, step or meeting, errno or pid; four each, native endian, because both ends are one binary.
+/// Bytes of a report: kind, step or meeting or pid, errno or end; four each, native endian, because both ends are one binary.
 const LENGTH: usize = 12;
 
 /// What init tells its parent.
@@ -50,6 +50,15 @@ pub enum Report {
     },
     /// Init goes on as another process: its sender, see [`receive_named`].
     Reborn,
+    /// A hook that init has run failed, and init ends.
+    Hook {
+        /// Index into the plan's hooks.
+        number: u32,
+        /// Its wait status, or the negative errno for which it did not run or was killed.
+        end: i32,
+    },
+    /// The process that clones in the parent's stead has made init, with this id in the parent's PID namespace.
+    Born(u32),
 }
 
 impl Report {
@@ -60,6 +69,8 @@ impl Report {
             Self::Warned { step, errno } => (3, step, (errno as i32).unsigned_abs()),
             Self::Reborn => (4, 0, 0),
             Self::Unconfined { step, errno } => (5, step, (errno as i32).unsigned_abs()),
+            Self::Hook { number, end } => (6, number, end.cast_unsigned()),
+            Self::Born(pid) => (7, pid, 0),
         };
         let mut packet = [0; LENGTH];
         for (bytes, word) in packet.chunks_exact_mut(4).zip([kind, first, second]) {
@@ -85,6 +96,8 @@ impl Report {
             3 => Some(Self::Warned { step: first, errno: errno()? }),
             4 => Some(Self::Reborn),
             5 => Some(Self::Unconfined { step: first, errno: errno()? }),
+            6 => Some(Self::Hook { number: first, end: second.cast_signed() }),
+            7 => Some(Self::Born(first)),
             _ => None,
         }
     }
@@ -112,7 +125,8 @@ pub fn pass(link: BorrowedFd<'_>, meeting: Meeting, descriptor: BorrowedFd<'_>) 
     released(link)
 }
 
-fn released(link: BorrowedFd<'_>) -> nix::Result<()> {
+/// Init: waits to be released. ECONNRESET as in [`meet`].
+pub fn released(link: BorrowedFd<'_>) -> nix::Result<()> {
     match retry(|| recv(link.as_raw_fd(), &mut [0_u8; 1], MsgFlags::empty()))? {
         1 => Ok(()),
         _ => Err(Errno::ECONNRESET),
@@ -206,12 +220,15 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd as _;
 
-    const ALL: [Report; 5] = [
+    const ALL: [Report; 8] = [
         Report::At(7),
         Report::Failed { step: 3, errno: Errno::EPERM },
         Report::Warned { step: 4, errno: Errno::EDQUOT },
         Report::Reborn,
         Report::Unconfined { step: 5, errno: Errno::EACCES },
+        Report::Hook { number: 2, end: 0x0300 },
+        Report::Hook { number: 0, end: -libc::ETIMEDOUT },
+        Report::Born(4711),
     ];
 
     #[test]

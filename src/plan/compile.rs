@@ -36,7 +36,8 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.sysctls()?;
     draft.mounts(&sources)?;
     draft.devices()?;
-    // Here, with all mounts made and the old root still in place, is where createRuntime hooks belong.
+    // With all mounts made and the old root still in place: `config.md` "POSIX-platform Hooks".
+    draft.create_hooks()?;
     draft.enter_root();
     let terminal = draft.open_terminal(true)?;
     // After the mounts that they cover, and after the root has been entered, so that no path of theirs is outside.
@@ -53,7 +54,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.stay_visible();
     draft.program()?;
     draft.take_terminal(terminal);
-    draft.step(Op::Sweep { kept: Slot::LISTENER.0 + 1 });
+    draft.step(Op::Sweep { kept: Slot::FIRST_OF_SETUP });
     // Before the meeting: the parent of `create` ends as soon as it has released init, which must not die of that. Until
     // then, end-of-file on the link is what init dies of.
     draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
@@ -62,6 +63,8 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     if order.waits {
         draft.step(Op::AwaitStart);
     }
+    // After everything that confines the program: these come from the image too.
+    draft.start_hooks()?;
     // Last: a signal that arrives earlier must not be lost with us half dressed.
     draft.default_signals();
     // After all that needs a system call: a profile is for the program, and need not allow what pura does.

@@ -55,6 +55,8 @@ impl<'a> Draft<'a> {
             env: Vec::new(),
             candidates: Vec::new(),
             groups: Vec::new(),
+            hooks: Vec::new(),
+            ignored: host.caller.ignored,
             clone_flags: 0,
             joined_first: Vec::new(),
             inherited_labels: Vec::new(),

@@ -45,6 +45,9 @@ impl Plan {
                 "make the terminal the controlling one, and standard input, output and error".to_owned()
             }
             Op::Meet(Meeting::Created) => "be recorded as created".to_owned(),
+            Op::Meet(Meeting::RuntimeHooks) => {
+                "wait until the parent has run the hooks prestart and createRuntime".to_owned()
+            }
             Op::SetNs { kind, .. } => format!("join the {} namespace", namespaces::name(kind)),
             Op::Unshare(kinds) => format!("make a new {} namespace", namespaces::names(kinds).join(", ")),
             Op::Rebirth => "go on as another process, inside the namespaces that only children enter".to_owned(),
@@ -153,6 +156,10 @@ impl Plan {
                 format!("attach the seccomp filter ({summary})")
             }
             Op::AwaitStart => "wait for start".to_owned(),
+            Op::Hook(number) => {
+                let hook = self.hooks.get(usize::from(number));
+                format!("run the hook {}", hook.map_or_else(String::new, |hook| text(hook.path)))
+            }
             Op::DefaultSignal(signal) => format!("set signal {signal} to its default"),
             Op::UnblockSignals => "unblock all signals".to_owned(),
         }
@@ -381,7 +388,7 @@ impl fmt::Display for Plan {
         }
         for (_, input) in &self.inputs {
             match input {
-                Input::Namespace(_) | Input::Owner(_) => {}
+                Input::Namespace(_) | Input::Owner(_) | Input::Output(_) => {}
                 Input::Mapped(tree) => writeln!(f, "idmapped before clone: {:?}  ({})", tree.path, tree.place)?,
                 Input::Node(node) => writeln!(
                     f,

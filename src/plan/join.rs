@@ -53,7 +53,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.step(Op::Prctl { attribute: Attribute::Dumpable, value: 0 });
     draft.program()?;
     draft.take_terminal(terminal);
-    draft.step(Op::Sweep { kept: Slot::LISTENER.0 + 1 });
+    draft.step(Op::Sweep { kept: Slot::FIRST_OF_SETUP });
     draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
     draft.step(Op::Meet(Meeting::Created));
     draft.default_signals();

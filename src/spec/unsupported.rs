@@ -9,16 +9,6 @@ use crate::error::Code;
 /// Refuses every such field that asks for something.
 pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     let linux = spec.linux().as_ref();
-    let hooks = spec.hooks().as_ref().is_some_and(|hooks| {
-        let kinds = [
-            hooks.create_runtime(),
-            hooks.create_container(),
-            hooks.start_container(),
-            hooks.poststart(),
-            hooks.poststop(),
-        ];
-        kinds.iter().any(|kind| kind.as_ref().is_some_and(|list| !list.is_empty())) || has_prestart(hooks)
-    });
     let joins = |wanted: LinuxNamespaceType| {
         let all = linux.and_then(|linux| linux.namespaces().as_ref());
         let found = all.and_then(|all| all.iter().find(|namespace| namespace.typ() == wanted));
@@ -26,7 +16,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     };
     let annotated = |key: &str| spec.annotations().as_ref().is_some_and(|all| all.contains_key(key));
     let found = [
-        (hooks, "hooks"),
         (joins(LinuxNamespaceType::Mount), "linux.namespaces (mount, joined)"),
         (
             linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
@@ -40,11 +29,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     for (_, key) in found.iter().filter(|(asked, _)| *asked) {
         faults.add_as(Code::Unsupported, key, "not supported by this version of pura");
     }
-}
-
-#[allow(deprecated, reason = "oci-spec marks prestart so in some versions; engines still send it")]
-fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
-    hooks.prestart().as_ref().is_some_and(|list| !list.is_empty())
 }
 
 #[cfg(test)]

@@ -148,8 +148,8 @@ impl Claim {
     }
 
     /// Removes the container's files, when its program has ended and its cgroup is gone. Another verb may be at the same:
-    /// whoever comes second finds nothing left, and a new container of the same id is not touched.
-    pub fn remove(mut self) -> Result<()> {
+    /// whoever comes second finds nothing left, and a new container of the same id is not touched. Whether we came first.
+    pub fn remove(mut self) -> Result<bool> {
         self.kept = true;
         if let Some(cgroup) = self.cgroup.as_deref().filter(|cgroup| cgroup.exists()) {
             let why = format!("its cgroup {} cannot be removed", cgroup.display());
@@ -158,22 +158,24 @@ impl Claim {
         }
         // Those that a container has whose program ran; whatever else is there belongs to another.
         match self.undo(&[STATE, CONFIG, INTENT]) {
-            Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
-            Err(errno) => Err(refused(errno, &self.id)),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(Errno::ENOTEMPTY) => Ok(true),
+            undone => undone.map_err(|errno| refused(errno, &self.id)),
         }
     }
 
-    fn undo(&mut self, files: &[&str]) -> nix::Result<()> {
-        let (Some(root), Some(directory)) = (self.root.take(), self.directory.take()) else { return Ok(()) };
+    /// Whether there was anything of ours.
+    fn undo(&mut self, files: &[&str]) -> nix::Result<bool> {
+        let (Some(root), Some(directory)) = (self.root.take(), self.directory.take()) else { return Ok(false) };
         let directory = match directory {
             Directory::Locked(directory) => directory,
             Directory::Free(directory) => entry::lock(directory, LOCK_LIMIT).map_err(|(_, errno)| errno)?,
         };
         if !files::is_current(&root, self.id.as_str(), directory.as_fd())? {
-            return Ok(());
+            return Ok(false);
         }
         Files(directory.as_fd()).remove(files)?;
-        unlinkat(&root.directory, self.id.as_str(), UnlinkatFlags::RemoveDir)
+        unlinkat(&root.directory, self.id.as_str(), UnlinkatFlags::RemoveDir).map(|()| true)
     }
 }
 
@@ -278,7 +280,7 @@ mod tests {
         assert_eq!(store.names(), ["c1"]);
         let mut other = store.claim("c2").unwrap();
         other.guard(&cgroup.path().join("gone"));
-        other.remove().unwrap();
+        assert!(other.remove().unwrap());
         assert_eq!(store.names(), ["c1"]);
     }
 
@@ -289,7 +291,7 @@ mod tests {
         before.commit(&record("c1", Identity::default())).unwrap();
         store.entry("c1").lock("delete").unwrap().remove().unwrap();
         std::fs::create_dir(store.path("c1")).unwrap();
-        before.remove().unwrap();
+        assert!(!before.remove().unwrap());
         assert_eq!(store.names(), ["c1"]);
         std::fs::remove_dir(store.path("c1")).unwrap();
         store.running("c1", sleeper.identity());

@@ -34,6 +34,8 @@ pub struct Traces {
     pub creator: Option<Identity>,
     /// Where its pid-file was to be.
     pub pid_file: Option<PathBuf>,
+    /// It may have poststop hooks.
+    pub poststop: bool,
 }
 
 impl Files<'_> {
@@ -56,13 +58,14 @@ impl Files<'_> {
         let (record, intent) = (self.record(), self.intent());
         let boot = record.as_ref().map(|record| &record.boot_id).or(intent.as_ref().map(|intent| &intent.boot_id))?;
         let pid_file = intent.as_ref().and_then(|intent| intent.pid_file.clone());
+        let poststop = record.as_ref().is_none_or(|record| record.poststop);
         if !is_this_boot(boot) {
-            return Some(Traces { pid_file, ..Traces::default() });
+            return Some(Traces { pid_file, poststop, ..Traces::default() });
         }
         let creator = intent.as_ref().map(|intent| intent.creator);
         let (late, early) = intent.map_or((None, None), |intent| (intent.init, intent.cgroup));
         let (init, cgroup) = record.map_or((None, None), |record| (Some(record.init), record.cgroup));
-        Some(Traces { init: init.or(late), cgroup: cgroup.or(early), creator, pid_file })
+        Some(Traces { init: init.or(late), cgroup: cgroup.or(early), creator, pid_file, poststop })
     }
 
     /// The kernel's answer to what the files say.

@@ -82,6 +82,9 @@ pub struct Record {
     /// What is weaker than asked for.
     #[serde(default)]
     pub degradations: Vec<String>,
+    /// The config has poststop hooks: `delete` reads it only then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub poststop: bool,
     /// From the config.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,

@@ -110,6 +110,31 @@ pub fn close_range(first: u32, last: u32) -> nix::Result<()> {
     closed.map(drop)
 }
 
+/// A file in memory that holds `text`, but `late` in place of what is there at `at`; to be read from its start.
+///
+/// As standard input it needs no writer and no reader: nothing blocks, and nobody gets SIGPIPE. `memfd_create(2)`
+pub fn memory_file(text: &[u8], at: usize, late: &[u8]) -> nix::Result<OwnedFd> {
+    let file = match memory(libc::MFD_CLOEXEC | libc::MFD_NOEXEC_SEAL) {
+        // Linux 6.3 knows the second flag, and may be set to insist on it.
+        Err(Errno::EINVAL) => memory(libc::MFD_CLOEXEC),
+        made => made,
+    }?;
+    for (mut place, mut rest) in [(0, text), (at, late)] {
+        while !rest.is_empty() {
+            let offset = i64::try_from(place).map_err(|_overflow| Errno::EOVERFLOW)?;
+            let count = super::retry(|| nix::sys::uio::pwrite(&file, rest, offset))?;
+            place += count;
+            rest = rest.get(count..).unwrap_or_default();
+        }
+    }
+    Ok(file)
+}
+
+fn memory(flags: libc::c_uint) -> nix::Result<OwnedFd> {
+    // SAFETY: the name is a C string.
+    check(unsafe { libc::syscall(libc::SYS_memfd_create, c"pura".as_ptr(), flags) }).map(adopt)
+}
+
 /// Takes over a descriptor that a system call of another crate has just returned as a number.
 pub fn adopt(raw: RawFd) -> OwnedFd {
     // SAFETY: called only with the result of a call that made this descriptor for its caller alone.

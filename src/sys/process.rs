@@ -32,7 +32,9 @@ pub fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
     // SAFETY: `clone_args` is plain integers, for which zero means "not asked for".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags | CLONE_CLEAR_SIGHAND;
-    arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    // A sibling ends with the signal that we end with, and the kernel wants no other: `clone(2)`.
+    let is_sibling = flags & u64::from(libc::CLONE_PARENT.unsigned_abs()) != 0;
+    arguments.exit_signal = if is_sibling { 0 } else { u64::from(libc::SIGCHLD.unsigned_abs()) };
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
@@ -77,6 +79,11 @@ fn single_threaded() -> bool {
 #[cfg(not(debug_assertions))]
 fn single_threaded() -> bool {
     true
+}
+
+/// Makes a copy of this process, as `fork(2)` does, for a process that may not allocate.
+pub fn copy() -> nix::Result<Fork> {
+    old_clone(0)
 }
 
 /// Clones again, inside, as a sibling: `CLONE_PARENT`. Needed where only children enter a namespace. The caller's parent,

@@ -80,6 +80,38 @@ fn every_captured_config_has_a_plan_or_names_the_field_that_is_not_done() -> Res
 }
 
 #[test]
+fn the_hooks_that_podman_passes_on_run_and_a_path_of_the_host_is_none_of_the_image() -> Result<()> {
+    requires!(userns, busybox);
+    let (_, text) = FIXTURES.iter().find(|(known, _)| *known == "p4-hooks").context("fixture")?;
+    let mut bundle = captured(text)?;
+    let linux = bundle.config["linux"].as_object_mut().context("linux")?;
+    for field in ["seccomp", "sysctl", "resources"] {
+        linux.remove(field);
+    }
+    bundle.push("/linux/namespaces", json!({"type": "user"}))?;
+    bundle.map(&[(0, own_uid(), 1)], &[(0, own_gid(), 1)]);
+    bundle.config["process"]["user"]["additionalGids"] = json!([]);
+    bundle.args(&["/bin/pura-probe", "sleep"]);
+    // The hook is the shell under another name, and its argument the script, in the bundle.
+    let (hook, notes) = (bundle.path("hook.sh"), bundle.path("notes"));
+    std::os::unix::fs::symlink("/bin/sh", &hook)?;
+    std::fs::write(bundle.path("bundle/arg1"), format!("echo $FOO >>{}\n", notes.display()))?;
+    for (_, hooks) in bundle.config["hooks"].as_object_mut().context("hooks")? {
+        hooks[0]["path"] = json!(hook);
+    }
+    let running = bundle.created()?;
+    assert_eq!(std::fs::read_to_string(&notes)?, "bar\n".repeat(3));
+    bundle.verb("start")?.fails(1, 614, &["hook.sh\" (hooks.startContainer[0]): does not exist"])?;
+    assert!(running.rest()?.is_empty());
+    bundle.delete()?;
+    // Without that one all others run.
+    bundle.config["hooks"].as_object_mut().context("hooks")?.remove("startContainer");
+    let _running = bundle.started()?;
+    assert_eq!(std::fs::read_to_string(&notes)?, "bar\n".repeat(3 + 4));
+    bundle.delete()
+}
+
+#[test]
 fn the_base_cases_of_podman_and_buildah_run() -> Result<()> {
     requires!(userns);
     let names = [

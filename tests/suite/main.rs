@@ -18,6 +18,7 @@ mod engine_configs;
 mod env;
 mod errors;
 mod exec;
+mod hooks;
 mod identity;
 mod idmap;
 mod kill;

@@ -226,7 +226,7 @@ fn what_the_caller_leaked_is_closed_before_anything_can_wait() {
     all(|steps| {
         let sweeps = |op: &Op| matches!(op, Op::Sweep { kept: u16::MAX });
         assert!(sweeps(&steps.plan.ops[1]), "{}\n{}", steps.name, steps.plan);
-        let ends = |op: &Op| *op == Op::Sweep { kept: Slot::LISTENER.0 + 1 };
+        let ends = |op: &Op| *op == Op::Sweep { kept: Slot::FIRST_OF_SETUP };
         steps.has(ends, "nothing of the set-up is left to the program");
         steps.before(needs_capability, ends, "the set-up needs its descriptors");
         steps.before(enters, ends, "the root is needed to find the working directory");
