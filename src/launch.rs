@@ -75,7 +75,7 @@ impl Launch<'_> {
             link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
         }
         let slots = self.slots(theirs)?;
-        take_labels(plan)?;
+        birth::take_labels(plan)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
         let hooks: Vec<_> = plan.hooks().iter().map(|hook| plan.hook_vectors(hook)).collect();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
@@ -136,7 +136,7 @@ impl Container {
         for meeting in plan.meetings() {
             let descriptor = self.reach(launch, link, meeting)?;
             match meeting {
-                Meeting::MapIds => map_ids(plan, launch.host, self.init, mappers.take())?,
+                Meeting::MapIds => idmap::map(plan, launch.host, self.init, mappers.take())?,
                 Meeting::Console => self.take_console(descriptor)?,
                 Meeting::RuntimeHooks => {
                     for kind in [Kind::Prestart, Kind::CreateRuntime] {
@@ -239,26 +239,6 @@ fn hear_exec(launch: &Launch<'_>, link: BorrowedFd<'_>) -> Result<()> {
             let why = format!("init sent {heard:?} when it was to run the program");
             Err(Error::new(Code::Bug, "start the container", why))
         }
-    }
-}
-
-/// Takes, in the parent itself, the labels that its child inherits for exec: the host's `/proc` is out of its reach.
-fn take_labels(plan: &Plan) -> Result<()> {
-    for &label in &plan.inherited_labels {
-        if let Op::Label { module, file, label: text } = label {
-            let written = sys::path::write(plan.text(file), plan.text(text).to_bytes());
-            written.doing(module.code(), || plan.describe(label))?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes the maps, or waits for those who do.
-fn map_ids(plan: &Plan, host: &Host, init: Pid, mappers: Option<idmap::Mappers>) -> Result<()> {
-    match (&plan.ids.user_namespace, mappers) {
-        (_, Some(mappers)) => mappers.finish(host),
-        (UserNamespace::Create { maps, deny_setgroups, .. }, None) => idmap::write(init, maps, *deny_setgroups),
-        _ => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Code, Context as _, Error, Result},
     host::refusal,
-    plan::{Input, Plan},
+    plan::{Input, Op, Plan},
     sys::{
         fd::Slots,
         process::{self, Fork},
@@ -102,6 +102,17 @@ impl Launch<'_> {
         let path = joined.map_or_else(|| "of the config".to_owned(), |(slot, _)| self.plan.namespace_path(*slot));
         Error::new(Code::Join, format!("join the {path} namespace"), crate::error::plain(errno))
     }
+}
+
+/// Takes, in the parent itself, the labels that its child inherits for exec: the host's `/proc` is out of its reach.
+pub(super) fn take_labels(plan: &Plan) -> Result<()> {
+    for &label in &plan.inherited_labels {
+        if let Op::Label { module, file, label: text } = label {
+            let written = crate::sys::path::write(plan.text(file), plan.text(text).to_bytes());
+            written.doing(module.code(), || plan.describe(label))?;
+        }
+    }
+    Ok(())
 }
 
 /// The caller's time namespace, for the way back: the times at which processes started are shown in the clocks of the

@@ -14,13 +14,23 @@ use crate::{
         Host, Maps,
         ids::{Extent, lines},
     },
+    plan::{Plan, ids::UserNamespace},
 };
 
 const CAP_SETGID: u64 = 1 << 6;
 const CAP_SETUID: u64 = 1 << 7;
 
+/// Writes the maps, or waits for those who do.
+pub fn map(plan: &Plan, host: &Host, init: Pid, mappers: Option<Mappers>) -> Result<()> {
+    match (&plan.ids.user_namespace, mappers) {
+        (_, Some(mappers)) => mappers.finish(host),
+        (UserNamespace::Create { maps, deny_setgroups, .. }, None) => write(init, maps, *deny_setgroups),
+        _ => Ok(()),
+    }
+}
+
 /// Writes both maps of init; each file takes one write(2), once.
-pub fn write(init: Pid, maps: &Maps, deny_setgroups: bool) -> Result<()> {
+fn write(init: Pid, maps: &Maps, deny_setgroups: bool) -> Result<()> {
     if deny_setgroups {
         write_file(init, "setgroups", "deny")?;
     }

@@ -64,7 +64,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
         draft.step(Op::AwaitStart);
     }
     // After everything that confines the program: these come from the image too.
-    draft.start_hooks()?;
+    draft.start_hooks(dropped_last)?;
     // Last: a signal that arrives earlier must not be lost with us half dressed.
     draft.default_signals();
     // After all that needs a system call: a profile is for the program, and need not allow what pura does.

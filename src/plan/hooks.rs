@@ -47,8 +47,12 @@ impl Draft<'_> {
         self.hooks(Kind::CreateContainer, Status::Creating, self.order.bundle)
     }
 
-    /// The hooks of `start`: all that the program is, they are too, because their files come from the image.
-    pub(super) fn start_hooks(&mut self) -> Result<()> {
+    /// The hooks of `start`: all that the program is, they are too, because their files come from the image. The seccomp
+    /// filter is no exception: with such hooks it has to allow what it takes to run them (fork, pipe, poll, wait).
+    pub(super) fn start_hooks(&mut self, dropped: Option<Op>) -> Result<()> {
+        if !Kind::StartContainer.of(self.spec).is_empty() {
+            self.attach_filter(dropped);
+        }
         self.hooks(Kind::StartContainer, Status::Created, Path::new("/"))
     }
 

@@ -53,8 +53,11 @@ impl Draft<'_> {
         self.plan.filter.is_some() && !self.forbids_new_privileges()
     }
 
-    /// Attaches the filter, and then drops what was kept for it: the step `dropped` of the identity.
+    /// Attaches the filter, once, and then drops what was kept for it: the step `dropped` of the identity.
     pub(super) fn attach_filter(&mut self, dropped: Option<Op>) {
+        if self.plan.ops.iter().any(|op| matches!(op, Op::Seccomp { .. })) {
+            return;
+        }
         let Some(flags) = self.plan.filter.as_ref().map(|filter| filter.flags) else { return };
         self.step_for(Op::Seccomp { flags }, "linux.seccomp");
         if let Some(capabilities) = dropped {

@@ -297,6 +297,26 @@ fn a_start_container_hook_is_all_that_the_program_is() -> Result<()> {
 }
 
 #[test]
+fn a_start_container_hook_is_confined_by_the_seccomp_filter() -> Result<()> {
+    requires!(userns, busybox);
+    for no_new_privs in [true, false] {
+        let mut bundle = Bundle::new()?;
+        bundle.config["process"]["noNewPrivileges"] = no_new_privs.into();
+        bundle.config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]
+        });
+        let script = "mkdir /tmp/made 2>/tmp/said; exit 0";
+        bundle.config["hooks"] = json!({"startContainer": [shell(script)]});
+        bundle.run()?.succeeds()?;
+        let said = fs::read_to_string(bundle.rootfs("tmp/said"))?;
+        assert!(said.contains("No space left on device"), "{said}");
+        assert!(!bundle.rootfs("tmp/made").exists());
+    }
+    Ok(())
+}
+
+#[test]
 fn each_hook_reads_a_state_that_is_true() -> Result<()> {
     requires!(userns, busybox);
     let mut bundle = Bundle::probing(&["sleep"])?;

@@ -1,0 +1,59 @@
+//! What the parent opens, makes or writes before clone, because only it may.
+
+use std::path::PathBuf;
+
+/// What the parent opens before clone and init finds in a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A namespace, by path.
+    Namespace(PathBuf),
+    /// The user namespace that owns the namespace at a path: `NS_GET_USERNS`.
+    Owner(PathBuf),
+    /// A copy of a mount whose ids are mapped: only who has power over its filesystem may do that.
+    Mapped(MappedTree),
+    /// The mount of a device node that the host lacks.
+    Node(NewNode),
+    /// A file to which hooks append; `/dev/null` without one.
+    Output(Option<PathBuf>),
+}
+
+/// A tree for an idmapped mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappedTree {
+    /// A path of the host.
+    pub path: PathBuf,
+    /// With all that is mounted below.
+    pub recursive: bool,
+    /// All of that is mapped too.
+    pub all: bool,
+    /// "inside outside count", one per line, as the caller counts.
+    pub uids: String,
+    /// The same.
+    pub gids: String,
+    /// The filesystem's type, for errors.
+    pub kind: String,
+    /// The place in config.json.
+    pub place: String,
+}
+
+/// A device node that only real root can make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewNode {
+    /// `S_IFCHR` or `S_IFBLK`.
+    pub kind: u32,
+    /// Its numbers, as in `st_rdev`.
+    pub device: u64,
+    /// The place in config.json.
+    pub place: String,
+}
+
+/// A kernel parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// As config.json has it.
+    pub key: String,
+    /// The file in a procfs: `sys/...`.
+    pub file: String,
+    /// What is written.
+    pub value: String,
+}
