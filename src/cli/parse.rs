@@ -67,10 +67,11 @@ fn tree(verb: Option<&OsStr>) -> Command {
         .subcommands(verbs.into_iter().map(table::Verb::command))
 }
 
-/// Three lines, of which exactly one contains the word "version": Docker splits every such line.
+/// Lines of which exactly one contains the word "version": Docker splits every such line. The commit is known only to a
+/// build that was told, and Docker does without.
 fn version() -> String {
-    let commit = option_env!("PURA_COMMIT").unwrap_or("unknown");
-    format!("pura version {}\ncommit: {commit}\nspec: {}\n", env!("CARGO_PKG_VERSION"), crate::state::OCI_VERSION)
+    let commit = option_env!("PURA_COMMIT").map_or_else(String::new, |commit| format!("commit: {commit}\n"));
+    format!("pura version {}\n{commit}spec: {}\n", env!("CARGO_PKG_VERSION"), crate::state::OCI_VERSION)
 }
 
 /// Clap's first paragraph is the cause; the rest would break the one-line rule.
