@@ -81,8 +81,18 @@ fn usage(error: &clap::Error) -> Error {
     let why = why.join(" ").trim_start_matches("error: ").replace(char::is_control, "?");
     let near =
         [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg].into_iter().find_map(|kind| error.get(kind));
-    let fix = near.map_or_else(|| "see pura --help".to_owned(), |near| format!("perhaps {near}"));
+    let fix = match (misplaced(error), near) {
+        (Some(flag), _) => format!("put --{flag} before the verb, as every global option"),
+        (None, Some(near)) => format!("perhaps {near}"),
+        (None, None) => "see pura --help".to_owned(),
+    };
     Error::new(Code::Usage, "read the command line", why).fix(fix)
+}
+
+/// A global option that clap does not know where it stands: that can only be behind the verb.
+fn misplaced(error: &clap::Error) -> Option<&'static str> {
+    let typed = error.get(ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument)?.to_string();
+    GLOBALS.iter().map(|flag| flag.long).find(|long| typed.strip_prefix("--") == Some(*long))
 }
 
 #[cfg(test)]

@@ -70,6 +70,21 @@ fn usage_errors_are_one_line_with_the_word_and_the_nearest_valid_one() -> Result
 }
 
 #[test]
+fn an_option_in_the_wrong_place_is_told_its_place() -> Result<()> {
+    let cases: [(&[&str], i32, &str); 5] = [
+        (&["run", "--root", "/x", "c1"], 125, "fix: put --root before the verb"),
+        (&["list", "--root=/x"], 2, "fix: put --root before the verb"),
+        (&["delete", "--log-format", "json", "c1"], 2, "fix: put --log-format before the verb"),
+        (&["run", "c1", "--dry-run", "-b", "demo"], 125, "fix: options before the id"),
+        (&["run", "ls", "-l"], 125, "a command after --: pura run -- CMD"),
+    ];
+    for (words, status, fix) in cases {
+        pura(words)?.fails(status, 1, &[fix])?;
+    }
+    Ok(())
+}
+
+#[test]
 fn of_a_repeated_option_the_last_wins() -> Result<()> {
     let bundle = Bundle::new()?;
     let state = bundle.path("state").display().to_string();
