@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{fcntl::OFlag, sys::stat::Mode};
+use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
 use oci_spec::runtime::{Capability, Process, Spec};
 use serde::{
     Deserialize as _,
@@ -17,6 +17,7 @@ use serde::{
 use serde_json::Value;
 
 use crate::{
+    cli::Create,
     error::{Code, Context as _, Error, Result, Warning, plain},
     sys,
 };
@@ -37,11 +38,28 @@ pub struct Bundle {
     pub warnings: Vec<Warning>,
 }
 
-/// Opens a bundle; `config` is another file than its config.json.
-pub fn open(directory: &Path, config: Option<&Path>) -> Result<Bundle> {
-    let directory = absolute(directory)?;
-    let file = config.map_or_else(|| directory.join("config.json"), Path::to_path_buf);
-    let json = read(&file)?;
+/// Opens the bundle of a request.
+pub fn open(create: &Create) -> Result<Bundle> {
+    open_or_else(create, "")
+}
+
+/// As `open`, for a `run` or `plan` of one word, which may be a command whose `--` was forgotten.
+pub fn open_unless_command(create: &Create, verb: &str) -> Result<Bundle> {
+    let is_bare = create.bundle == Path::new(".") && create.config.is_none();
+    let command = format!("pura {verb} -- {}, or ", create.id.display());
+    open_or_else(create, if is_bare { &command } else { "" })
+}
+
+/// `remedy` comes first in the fix of a config.json that is not there.
+fn open_or_else(create: &Create, remedy: &str) -> Result<Bundle> {
+    let directory = absolute(&create.bundle)?;
+    let file = create.config.clone().unwrap_or_else(|| directory.join("config.json"));
+    let json = read(&file).map_err(|error| {
+        // Only here: nothing of this helps where there is a file that cannot be read.
+        let is_absent = create.config.is_none() && error.why() == plain(Errno::ENOENT);
+        let fix = || format!("{remedy}run in a bundle, or --bundle DIR; pura spec writes a config.json");
+        if is_absent { error.fix(fix()) } else { error }
+    })?;
     let (spec, warnings) = parse(&json, &file)?;
     Ok(Bundle { directory, json, spec, warnings })
 }
@@ -71,9 +89,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let what = || format!("read {}", path.display());
     let refuse = |why: &str| Error::new(Code::ConfigMissing, what(), why.to_owned());
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    let file = sys::retry(|| nix::fcntl::open(path, flags, Mode::empty())).map_err(|errno| {
-        refuse(&plain(errno)).fix("run in a bundle, or --bundle DIR; pura spec writes a config.json")
-    })?;
+    let file = sys::retry(|| nix::fcntl::open(path, flags, Mode::empty())).map_err(|errno| refuse(&plain(errno)))?;
     let stat = sys::path::stat(file.as_fd()).doing(Code::ConfigMissing, what)?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Err(refuse("it is not a regular file"));

@@ -67,10 +67,11 @@ fn tree(verb: Option<&OsStr>) -> Command {
         .subcommands(verbs.into_iter().map(table::Verb::command))
 }
 
-/// Three lines, of which exactly one contains the word "version": Docker splits every such line.
+/// Lines of which exactly one contains the word "version": Docker splits every such line. The commit is known only to a
+/// build that was told, and Docker does without.
 fn version() -> String {
-    let commit = option_env!("PURA_COMMIT").unwrap_or("unknown");
-    format!("pura version {}\ncommit: {commit}\nspec: {}\n", env!("CARGO_PKG_VERSION"), crate::state::OCI_VERSION)
+    let commit = option_env!("PURA_COMMIT").map_or_else(String::new, |commit| format!("commit: {commit}\n"));
+    format!("pura version {}\n{commit}spec: {}\n", env!("CARGO_PKG_VERSION"), crate::state::OCI_VERSION)
 }
 
 /// Clap's first paragraph is the cause; the rest would break the one-line rule.
@@ -80,8 +81,18 @@ fn usage(error: &clap::Error) -> Error {
     let why = why.join(" ").trim_start_matches("error: ").replace(char::is_control, "?");
     let near =
         [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg].into_iter().find_map(|kind| error.get(kind));
-    let fix = near.map_or_else(|| "see pura --help".to_owned(), |near| format!("perhaps {near}"));
+    let fix = match (misplaced(error), near) {
+        (Some(flag), _) => format!("put --{flag} before the verb, as every global option"),
+        (None, Some(near)) => format!("perhaps {near}"),
+        (None, None) => "see pura --help".to_owned(),
+    };
     Error::new(Code::Usage, "read the command line", why).fix(fix)
+}
+
+/// A global option that clap does not know where it stands: that can only be behind the verb.
+fn misplaced(error: &clap::Error) -> Option<&'static str> {
+    let typed = error.get(ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument)?.to_string();
+    GLOBALS.iter().map(|flag| flag.long).find(|long| typed.strip_prefix("--") == Some(*long))
 }
 
 #[cfg(test)]

@@ -186,6 +186,10 @@ fn run(matches: &ArgMatches, tail: &[OsString], plans: bool) -> Result<Verb> {
         [id, next, ..] if next == "--" => {
             return refuse(format!("there are both an id and a command: {id:?} stands before --"));
         }
+        [_, extra, ..] if extra.as_encoded_bytes().starts_with(b"-") => {
+            let error = Error::new(Code::Usage, "read the command line", format!("{extra:?} follows the id"));
+            return Err(error.fix("options before the id: pura run -b BUNDLE ID; a command after --: pura run -- CMD"));
+        }
         [_, extra, ..] => return refuse(format!("{extra:?} follows the id")),
     };
     if let Some(flag) = zero_config_flag(matches) {

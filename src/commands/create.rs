@@ -6,7 +6,7 @@ use crate::{bundle, cli::Create, container::Making, error::Result, store::Id};
 /// Makes a container that waits for `start`.
 pub(super) fn create(call: Call<'_>, create: &Create) -> Result<u8> {
     let id = Id::parse(&create.id)?;
-    let bundle = bundle::open(&create.bundle, create.config.as_deref())?;
+    let bundle = bundle::open(create)?;
     let making = Making {
         globals: call.globals,
         create,

@@ -14,8 +14,12 @@ use crate::{
 /// The numbered plan, as text.
 pub(super) fn plan(call: Call<'_>, of: &Verb) -> Result<String> {
     if let Verb::Run(run) = of {
-        let bundle = bundle::open(&run.create.bundle, run.create.config.as_deref())?;
-        return print(call, &run.create, &Id::parse(&run.create.id)?, &bundle, None);
+        let id = Id::parse(&run.create.id)?;
+        // The id that a plan without words has.
+        let is_unnamed = id.as_str() == "plan";
+        let bundle =
+            if is_unnamed { bundle::open(&run.create)? } else { bundle::open_unless_command(&run.create, "plan")? };
+        return print(call, &run.create, &id, &bundle, None);
     }
     if let Verb::ZeroConfig(zero) = of {
         let (bundle, assembly) = zero_config::bundle(zero, call.globals.userns)?;

@@ -15,7 +15,7 @@ use crate::{
 /// Runs the program of a bundle and returns its exit status.
 pub(super) fn bundle(call: Call<'_>, run: &Run) -> Result<u8> {
     let id = Id::parse(&run.create.id)?;
-    let bundle = bundle::open(&run.create.bundle, run.create.config.as_deref())?;
+    let bundle = bundle::open_unless_command(&run.create, "run")?;
     live(call, run, &id, &bundle, Source::Bundle)
 }
 

@@ -48,7 +48,9 @@ pub fn explain(flags: u64, host: &Host, errno: Errno) -> Error {
         .fix("a seccomp profile that allows clone3, or --cgroup-manager disabled");
     }
     if !wants_user {
-        return Error::new(Code::Namespace, "make the container's namespaces", crate::error::plain(errno));
+        let error = Error::new(Code::Namespace, "make the container's namespaces", crate::error::plain(errno));
+        let lacks_power = errno == Errno::EPERM && !host.caller.has(CAP_SYS_ADMIN);
+        return if lacks_power { error.fix("--userns=auto, which needs no privilege") } else { error };
     }
     classify(&gather(host), errno)
 }

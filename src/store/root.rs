@@ -38,6 +38,8 @@ pub struct Root {
     pub path: PathBuf,
     /// Its inode: ids are unique only within one directory.
     pub inode: u64,
+    /// The device that the inode is on.
+    device: u64,
 }
 
 /// The directories in which containers may be: one with `--root`, else all that are acceptable.
@@ -101,7 +103,10 @@ impl Roots {
         }
         let mut candidates = Vec::new();
         let mut add = |path: PathBuf, instead_of: Option<String>, private_parent| {
-            candidates.push(Candidate { path, explicit: false, instead_of, private_parent });
+            // XDG_RUNTIME_DIR mostly is the directory that comes next; paths are compared without their extra slashes.
+            if candidates.iter().all(|known: &Candidate| known.path != path) {
+                candidates.push(Candidate { path, explicit: false, instead_of, private_parent });
+            }
         };
         if geteuid().is_root() && probe::is_initial(probe::own_userns()) {
             add(PathBuf::from("/run/pura"), None, false);
@@ -144,12 +149,14 @@ impl Roots {
         Err(Error::new(code, "keep the container's state", reasons.join("; ")).fix("--root DIR"))
     }
 
-    /// Every directory that is there and ours, in order. One that the user named, or that cannot even be looked at, is no
+    /// Every directory that is there and ours, once, in order. One that the user named, or that cannot even be looked at, is no
     /// silent absence: its containers would be.
     pub fn existing(&self) -> Result<Vec<Root>> {
-        let mut found = Vec::with_capacity(self.candidates.len());
+        let mut found: Vec<Root> = Vec::with_capacity(self.candidates.len());
         for candidate in &self.candidates {
             match candidate.open() {
+                // A link above it makes two paths of one directory.
+                Ok(root) if found.iter().any(|known| known.is(&root)) => {}
                 Ok(root) => found.push(root),
                 Err(Refusal::Absent) => {}
                 Err(Refusal::Unfit(_)) if !candidate.explicit => {}
@@ -217,8 +224,8 @@ impl Candidate {
     fn open(&self) -> std::result::Result<Root, Refusal> {
         let directory = open_directory(&self.path)?;
         let shared = !self.explicit && !self.private_parent;
-        let inode = check(directory.as_fd(), if shared { 0o077 } else { 0o022 })?;
-        Ok(Root { directory, path: self.path.clone(), inode })
+        let (device, inode) = check(directory.as_fd(), if shared { 0o077 } else { 0o022 })?;
+        Ok(Root { directory, path: self.path.clone(), inode, device })
     }
 }
 
@@ -226,8 +233,8 @@ fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
     sys::retry(|| nix::fcntl::open(path, DIRECTORY, Mode::empty()))
 }
 
-/// Refuses a directory of another owner, or one in which others may do what `forbidden` says; its inode.
-fn check(directory: BorrowedFd<'_>, forbidden: u32) -> std::result::Result<u64, Refusal> {
+/// Refuses a directory of another owner, or one in which others may do what `forbidden` says; its device and inode.
+fn check(directory: BorrowedFd<'_>, forbidden: u32) -> std::result::Result<(u64, u64), Refusal> {
     let stat = sys::path::stat(directory)?;
     if stat.st_uid != geteuid().as_raw() {
         return Err(Refusal::Unfit(format!("it belongs to uid {}", stat.st_uid)));
@@ -235,7 +242,7 @@ fn check(directory: BorrowedFd<'_>, forbidden: u32) -> std::result::Result<u64, 
     if stat.st_mode & forbidden != 0 {
         return Err(Refusal::Unfit(format!("others may use it (mode {:o})", stat.st_mode & 0o7777)));
     }
-    Ok(stat.st_ino)
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 fn writable(root: Root) -> std::result::Result<Root, Refusal> {
@@ -261,7 +268,13 @@ fn make_all(path: &Path) -> nix::Result<()> {
 impl Root {
     /// Another handle of the same directory.
     pub fn again(&self) -> Option<Self> {
-        Some(Self { directory: self.directory.try_clone().ok()?, path: self.path.clone(), inode: self.inode })
+        let directory = self.directory.try_clone().ok()?;
+        Some(Self { directory, path: self.path.clone(), inode: self.inode, device: self.device })
+    }
+
+    /// Whether both are one directory.
+    fn is(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
     }
 
     /// The names in the directory that could be containers.
@@ -309,6 +322,18 @@ mod tests {
         assert!(candidate(&path, true).make().is_err());
         assert!(candidate(&path, false).make().is_err());
         assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_of_two_paths_is_found_once() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(parent.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(parent.path(), &link).unwrap();
+        let candidates = vec![candidate(&parent.path().join("pura"), true), candidate(&link.join("pura"), true)];
+        let root = candidates[0].make().unwrap();
+        let found = Roots { candidates }.existing().unwrap();
+        assert_eq!(found.iter().map(|found| &found.path).collect::<Vec<_>>(), [&root.path]);
     }
 
     #[test]

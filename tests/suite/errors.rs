@@ -21,6 +21,38 @@ fn a_missing_config_names_the_file() -> Result<()> {
 }
 
 #[test]
+fn a_command_without_its_dashes_is_told_of_them_only_where_no_bundle_is() -> Result<()> {
+    let bundle = Bundle::new()?;
+    let dir = bundle.path("bundle");
+    let run = |words: &[&str]| bundle.pura(&[&["run"], words].concat()).cwd(&dir).output();
+    run(&["true"])?.fails(125, 801, &["config.json", "does not exist; fix: pura run -- true, or run in a bundle"])?;
+    bundle.pura(&["plan", "true"]).cwd(&dir).output()?.fails(1, 801, &["fix: pura plan -- true, or"])?;
+    let without = |words: &[&str], named: &str| -> Result<()> {
+        let outcome = run(words)?;
+        let line = outcome.fails(125, 801, &[named])?;
+        assert!(!line.contains("-- true"), "{line}");
+        Ok(())
+    };
+    without(&["-b", &dir.to_string_lossy(), "true"], "fix: run in a bundle")?;
+    let program = dir.join("rootfs/bin/pura-probe").display().to_string();
+    without(&["-b", &program, "true"], "not a directory [PURA-801]")?;
+    let outcome = bundle.pura(&["plan"]).cwd(&dir).output()?;
+    outcome.fails(1, 801, &["does not exist; fix: run in a bundle"])?;
+    Ok(())
+}
+
+#[test]
+fn a_config_that_must_not_be_read_is_not_said_to_be_missing() -> Result<()> {
+    requires!(unprivileged);
+    let bundle = Bundle::new()?;
+    bundle.write()?;
+    fs::set_permissions(bundle.path("bundle/config.json"), fs::Permissions::from_mode(0o000))?;
+    let outcome = bundle.pura(&["run", "true"]).cwd(&bundle.path("bundle")).output()?;
+    outcome.fails(125, 801, &["config.json", "permission denied [PURA-801]"])?;
+    Ok(())
+}
+
+#[test]
 fn a_config_that_is_no_json_is_named_with_line_and_column() -> Result<()> {
     let bundle = Bundle::new()?;
     bundle.write()?;

@@ -1,11 +1,11 @@
 //! list: all containers, and only those.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Pura};
+use crate::harness::{Bundle, Pura, own_uid, skip};
 
 #[test]
 fn an_empty_or_missing_root_gives_an_empty_list() -> Result<()> {
@@ -66,6 +66,30 @@ fn damaged_and_foreign_entries_are_skipped_and_left_alone() -> Result<()> {
     fs::remove_dir_all(state.join("foreign"))?;
     fs::remove_dir(state.join("empty"))?;
     Ok(fs::remove_file(state.join("file"))?)
+}
+
+#[test]
+fn a_state_directory_that_has_two_paths_is_looked_at_once() -> Result<()> {
+    requires!(userns);
+    let runtime = format!("/run/user/{}", own_uid());
+    if !Path::new(&runtime).is_dir() {
+        return skip("runtime directory", &format!("{runtime} is missing"));
+    }
+    let bundle = Bundle::probing(&["sleep"])?;
+    bundle.write()?;
+    std::os::unix::fs::symlink(&runtime, bundle.path("link"))?;
+    let id = format!("twice-{}", std::process::id());
+    let link = bundle.path("link").display().to_string();
+    for value in [runtime.clone(), format!("{runtime}//"), link] {
+        let pura = |words: &[&str]| Pura::new(bundle.dir(), words).env("XDG_RUNTIME_DIR", &value).output();
+        let path = bundle.path("bundle").display().to_string();
+        pura(&["create", "--bundle", &path, &id])?.succeeds_silently()?;
+        let listed = pura(&["list", "-q"])?;
+        let deleted = pura(&["delete", "--force", "--regex", &id])?;
+        assert_eq!(listed.succeeds()?.lines().filter(|line| *line == id).count(), 1, "{value}: {listed:#?}");
+        deleted.succeeds_silently()?;
+    }
+    Ok(())
 }
 
 fn list(bundle: &Bundle) -> Result<Vec<Value>> {

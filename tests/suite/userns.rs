@@ -292,6 +292,16 @@ fn strict_turns_the_lack_of_subordinate_ids_into_an_error_only_where_they_lack()
     Ok(())
 }
 
+#[test]
+fn inherit_without_privilege_is_told_of_auto() -> Result<()> {
+    requires!(unprivileged);
+    let mut bundle = Bundle::new()?;
+    bundle.share_user();
+    let outcome = bundle.with_bundle("run", &["--userns=inherit", "c1"])?.output()?;
+    outcome.fails(125, 213, &["operation not permitted; fix: --userns=auto"])?;
+    bundle.is_clean()
+}
+
 /// The tester's own namespace.
 fn own(kind: &str) -> Result<String> {
     Ok(fs::read_link(format!("/proc/self/ns/{kind}"))?.to_string_lossy().into_owned())
