@@ -279,6 +279,15 @@ impl Error {
         self
     }
 
+    /// Gives another name to the place, where there is one.
+    #[must_use]
+    pub fn rename_place(mut self, name: impl FnOnce(&str) -> Option<String>) -> Self {
+        if let Some(name) = self.place.as_deref().and_then(name) {
+            self.place = Some(name.into());
+        }
+        self
+    }
+
     /// The kind of failure.
     pub fn code(&self) -> Code {
         self.code
