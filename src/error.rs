@@ -1,255 +1,15 @@
 //! The one error type: what failed, why, and what to do about it, on one line.
 
+mod code;
+
+pub use code::Code;
+
 use std::{borrow::Cow, fmt, io};
 
 use nix::errno::Errno;
 
 /// Result with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// The stable name of a kind of failure or degradation; printed as `PURA-nnn`, one row each in `docs/errors.md`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    /// The command line is wrong.
-    Usage = 1,
-    /// newuidmap or newgidmap has neither the setuid bit nor a file capability.
-    MapperPowerless = 101,
-    /// `no_new_privs` is set, so a mapper gains no privilege.
-    MapperNoNewPrivs = 102,
-    /// A mapper is on a filesystem mounted nosuid.
-    MapperNosuid = 103,
-    /// `CAP_SETUID` or `CAP_SETGID` is missing from the bounding set.
-    MapperBounded = 104,
-    /// No mapper is installed.
-    MapperMissing = 105,
-    /// A mapper failed otherwise.
-    MapperFailed = 106,
-    /// The kernel refused a map written directly.
-    MapRefused = 107,
-    /// Warning: no subordinate ids; only the caller's own id is mapped.
-    SingleId = 110,
-    /// The caller's gid is not the primary group of the account.
-    ForeignGroup = 111,
-    /// The config maps ids that are not the caller's.
-    ForeignIds = 112,
-    /// Warning: subordinate uids without gids, or the reverse.
-    OneSidedIds = 113,
-    /// Warning: a subordinate range contains the caller's own id.
-    OwnIdInRange = 114,
-    /// Mapping lines overlap, are empty, or are more than 340.
-    BadMap = 115,
-    /// Warning: `getsubids` failed; the files were used.
-    Getsubids = 116,
-    /// Warning: the caller's uid has no account.
-    NoAccount = 117,
-    /// `process.user` is outside the map.
-    UserUnmapped = 120,
-    /// Warning: `additionalGids` cannot be set.
-    GroupsDropped = 121,
-    /// An id in a mount option is outside the map.
-    OptionIdUnmapped = 122,
-    /// Warning: `additionalGids` ignored, because the caller's groups are kept.
-    GroupsKept = 123,
-    /// `AppArmor` takes the capabilities in a new user namespace.
-    UsernsAppArmor = 201,
-    /// A seccomp filter forbids user namespaces.
-    UsernsSeccomp = 202,
-    /// `user.max_user_namespaces` is 0.
-    UsernsZero = 203,
-    /// User namespaces are used up or nested too deeply.
-    UsernsQuota = 204,
-    /// `kernel.unprivileged_userns_clone` is 0.
-    UsernsSysctl = 205,
-    /// `SELinux` forbids user namespaces.
-    UsernsSelinux = 206,
-    /// The caller is in a chroot.
-    UsernsChroot = 207,
-    /// The caller's own id is not mapped where it runs.
-    UsernsUnmapped = 208,
-    /// The kernel has no user namespaces.
-    UsernsAbsent = 209,
-    /// Another kind of namespace is refused.
-    Namespace = 213,
-    /// Time namespaces are not supported.
-    TimeNamespace = 215,
-    /// Time offsets are refused, or out of range.
-    TimeOffsets = 216,
-    /// A namespace cannot be joined.
-    Join = 217,
-    /// Warning: `--userns=inherit`.
-    Inherit = 218,
-    /// A user namespace is refused for an unknown reason.
-    Userns = 219,
-    /// The root filesystem does not exist or is no directory.
-    Rootfs = 301,
-    /// A bind source does not exist.
-    BindSource = 304,
-    /// A filesystem type cannot be mounted.
-    FilesystemType = 305,
-    /// A mount point cannot be made.
-    MountPoint = 306,
-    /// A destination leads outside the root, or a mount failed otherwise.
-    Mount = 307,
-    /// The kernel refuses a mount option.
-    MountOption = 308,
-    /// A path cannot be masked or made read-only.
-    Mask = 309,
-    /// A locked flag cannot be cleared.
-    LockedFlag = 310,
-    /// Warning: `/sys` is the host's.
-    SysfsBound = 311,
-    /// A filesystem cannot be idmapped here.
-    IdMap = 312,
-    /// A path component cannot be passed.
-    PathBlocked = 313,
-    /// Warning: a devpts `gid=` or `uid=` was dropped.
-    DevptsId = 314,
-    /// `pivot_root` was refused.
-    PivotRoot = 315,
-    /// An overlay cannot be mounted here.
-    Overlay = 316,
-    /// A device node lies on a mount with nodev.
-    DeviceShut = 318,
-    /// Warning: `shared` cannot reach the host.
-    Propagation = 319,
-    /// A device does not exist, or has another type or number.
-    Device = 340,
-    /// The outer container masks `/proc`.
-    ProcMasked = 341,
-    /// Warning: `/proc` is the outer one.
-    ProcOuter = 342,
-    /// Warning: no cgroup of its own.
-    NoCgroup = 405,
-    /// A cgroup cannot be made here.
-    CgroupRefused = 406,
-    /// The target cgroup is not empty.
-    CgroupBusy = 408,
-    /// A controller is not delegated.
-    Controller = 461,
-    /// Warning: exec runs outside the container's cgroup.
-    ExecCgroup = 462,
-    /// A limit was asked for on a cgroup v1 or hybrid host.
-    CgroupV1 = 463,
-    /// Warning: capabilities that cannot be had were dropped.
-    Capabilities = 501,
-    /// A seccomp profile cannot be compiled or attached.
-    Seccomp = 505,
-    /// A seccomp filter without `no_new_privs` needs `CAP_SYS_ADMIN`.
-    SeccompPrivilege = 507,
-    /// An `SELinux` label cannot be applied.
-    Selinux = 508,
-    /// An `AppArmor` profile cannot be applied.
-    AppArmor = 509,
-    /// Scheduler, nice value or I/O priority is refused.
-    Scheduling = 510,
-    /// RDT, memory policy or personality is refused.
-    Placement = 511,
-    /// A kernel parameter is global, or its namespace is the host's.
-    Sysctl = 512,
-    /// Warning: `ping_group_range` was clamped to mapped ids.
-    PingRange = 513,
-    /// The kernel refused the value of a parameter.
-    SysctlValue = 514,
-    /// A resource limit, or `oom_score_adj`, is refused.
-    Rlimit = 520,
-    /// Warning: the session keyring was not replaced.
-    Keyring = 521,
-    /// The program is not in PATH.
-    ProgramNotInPath = 601,
-    /// The program does not exist.
-    ProgramMissing = 602,
-    /// The program may not be executed.
-    ProgramRefused = 603,
-    /// The program is a directory.
-    ProgramDirectory = 604,
-    /// The interpreter of a script, or the ELF loader, is missing.
-    InterpreterMissing = 605,
-    /// The program's format is not recognised.
-    ProgramFormat = 610,
-    /// The working directory cannot be entered.
-    Cwd = 611,
-    /// The container is stopped or paused.
-    NotRunnable = 612,
-    /// The console socket cannot be reached.
-    ConsoleSocket = 613,
-    /// A hook failed.
-    Hook = 614,
-    /// Arguments and environment are too long.
-    TooLong = 616,
-    /// A terminal is asked for, and there is none.
-    NoTerminal = 650,
-    /// No usable state directory.
-    NoStateDir = 701,
-    /// Warning: the state is kept in a fallback directory.
-    StateDirFallback = 702,
-    /// The container does not exist.
-    NoContainer = 703,
-    /// The id is not valid.
-    BadId = 704,
-    /// The id exists and is in use.
-    IdInUse = 705,
-    /// The container is not running.
-    NotRunning = 706,
-    /// The status does not allow this verb.
-    WrongStatus = 707,
-    /// A running container is not deleted without `--force`.
-    StillRunning = 708,
-    /// Another pura holds the lock.
-    Locked = 709,
-    /// The state is damaged, or another runtime's.
-    StateDamaged = 711,
-    /// The state directory is full or read-only.
-    StateRefused = 712,
-    /// Warning: processes were found without a state and killed.
-    StateLost = 713,
-    /// Warning: the recorded pid belongs to another process.
-    PidReused = 714,
-    /// A pid-file or log file cannot be written.
-    FileRefused = 716,
-    /// A stopped or damaged container with this id remains.
-    IdLeftOver = 730,
-    /// Processes survive.
-    Survivors = 731,
-    /// config.json cannot be read.
-    ConfigMissing = 801,
-    /// config.json is not valid JSON.
-    ConfigSyntax = 802,
-    /// A field has a value that is not allowed.
-    Field = 803,
-    /// A field is not supported here.
-    Unsupported = 804,
-    /// ociVersion is not supported.
-    Version = 805,
-    /// A field needs a namespace that is not asked for.
-    NamespaceNeeded = 806,
-    /// Unknown signal.
-    Signal = 807,
-    /// `/proc` is missing or read-only.
-    Proc = 901,
-    /// The kernel lacks a call.
-    Kernel = 902,
-    /// Processes, files or memory are used up.
-    Exhausted = 903,
-    /// pura's own binary cannot be kept from the container.
-    Unprotected = 904,
-    /// A helper is not installed.
-    Helper = 908,
-    /// A bug in pura.
-    Bug = 999,
-}
-
-impl Code {
-    /// Exit status of a foreground `run` or `exec`: 126 and 127 as in docker-run(1), 125 when pura itself failed.
-    pub fn foreground_status(self) -> u8 {
-        if matches!(self, Self::ProgramNotInPath | Self::ProgramMissing | Self::InterpreterMissing) {
-            127
-        } else if matches!(self, Self::ProgramRefused | Self::ProgramDirectory | Self::ProgramFormat) {
-            126
-        } else {
-            125
-        }
-    }
-}
 
 /// A failure that a person can act on; also, with the word "warning", a degradation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -285,6 +45,15 @@ impl Error {
     pub fn into_warning(self) -> Warning {
         let place = self.place.map(|place| format!(" ({place})")).unwrap_or_default();
         Warning { code: self.code, what: format!("could not {}{place}: {}", self.what, self.why).into(), fix: self.fix }
+    }
+
+    /// Gives another name to the place, where there is one.
+    #[must_use]
+    pub fn rename_place(mut self, name: impl FnOnce(&str) -> Option<String>) -> Self {
+        if let Some(name) = self.place.as_deref().and_then(name) {
+            self.place = Some(name.into());
+        }
+        self
     }
 
     /// The kind of failure.
@@ -404,7 +173,7 @@ mod tests {
 
     /// The variants as this file has them: number, name, and whether the description says that it is a warning.
     fn declared() -> Vec<(u32, String, bool)> {
-        let all = include_str!("error.rs").split_once("pub enum Code {").unwrap().1.split_once("\n}").unwrap().0;
+        let all = include_str!("error/code.rs").split_once("pub enum Code {").unwrap().1.split_once("\n}").unwrap().0;
         let mut is_warning = false;
         let mut found = Vec::new();
         for line in all.lines().map(str::trim) {

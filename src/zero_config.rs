@@ -26,6 +26,9 @@ use crate::{
 /// Entries of the host's root that are never shown: the container has its own, or they are nobody's business.
 const OWN: [&str; 6] = ["dev", "proc", "sys", "tmp", "run", "lost+found"];
 
+/// Empty directories of the container's own.
+const SCRATCH: [&str; 2] = ["/tmp", "/run"];
+
 /// Homes: hidden unless bound.
 const HOMES: [&str; 2] = ["home", "root"];
 
@@ -73,6 +76,19 @@ pub fn bundle(zero: &ZeroConfig, mode: UsernsMode) -> Result<(Bundle, Option<Ass
         .map_or_else(|| id(zero).map(|id| id.as_str().chars().take(64).collect()), |name| text(&name, "--hostname"))?;
     spec.set_hostname(Some(hostname)).set_annotations(None);
     Ok((Bundle::of(directory, spec)?, assembly))
+}
+
+/// An error of this config, at an option instead of at a place in a config.json that nobody has written.
+pub fn at_option(zero: &ZeroConfig, error: Error) -> Error {
+    error.rename_place(|place| match place {
+        "process.cwd" => Some("--workdir".to_owned()),
+        "root.path" => Some("--rootfs".to_owned()),
+        _ => {
+            let index: usize = place.strip_prefix("mounts[")?.strip_suffix(']')?.parse().ok()?;
+            let volume = zero.volumes.get(index.checked_sub(defaults::mounts().len() + SCRATCH.len())?)?;
+            Some(format!("--volume {volume:?}"))
+        }
+    })
 }
 
 /// The entries of the host's root. A directory that something is mounted below cannot be overlaid: it would be uncovered.
@@ -129,6 +145,10 @@ fn process(zero: &ZeroConfig, mode: UsernsMode) -> Result<Process> {
     let command = if zero.command.is_empty() { vec!["/bin/sh".into()] } else { zero.command.clone() };
     let args = command.iter().map(|word| text(word, "the command")).collect::<Result<Vec<_>>>()?;
     let cwd = zero.cwd.clone().unwrap_or_else(|| PathBuf::from("/"));
+    if !cwd.is_absolute() {
+        let why = format!("--workdir {cwd:?} is no absolute path");
+        return Err(Error::new(Code::Usage, "read the command line", why));
+    }
     let mut process = Process::default();
     process.set_user(ids).set_args(Some(args)).set_env(Some(environment(zero, uid)?)).set_cwd(cwd);
     process
@@ -176,7 +196,7 @@ fn user(typed: &OsStr) -> Result<(u32, u32)> {
 
 fn mounts(zero: &ZeroConfig) -> Result<Vec<Mount>> {
     let mut mounts = defaults::mounts();
-    for directory in ["/tmp", "/run"] {
+    for directory in SCRATCH {
         mounts.push(defaults::mount(directory, "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777"]));
     }
     for volume in &zero.volumes {

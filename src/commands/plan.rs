@@ -23,7 +23,8 @@ pub(super) fn plan(call: Call<'_>, of: &Verb) -> Result<String> {
     }
     if let Verb::ZeroConfig(zero) = of {
         let (bundle, assembly) = zero_config::bundle(zero, call.globals.userns)?;
-        return print(call, &zero.run.create, &zero_config::id(zero)?, &bundle, assembly.as_ref());
+        return print(call, &zero.run.create, &zero_config::id(zero)?, &bundle, assembly.as_ref())
+            .map_err(|error| zero_config::at_option(zero, error));
     }
     Err(Error::new(Code::Bug, "plan", format!("there is no plan of {of:?}")))
 }

@@ -24,6 +24,7 @@ pub(super) fn command(call: Call<'_>, zero: &ZeroConfig) -> Result<u8> {
     let id = zero_config::id(zero)?;
     let (bundle, assembly) = zero_config::bundle(zero, call.globals.userns)?;
     live(call, &zero.run, &id, &bundle, Source::Command(assembly.as_ref()))
+        .map_err(|error| zero_config::at_option(zero, error))
 }
 
 /// Where a config comes from.

@@ -205,3 +205,25 @@ fn a_missing_command_is_127_and_a_missing_root_125() -> Result<()> {
     assert!(probe_binary().exists());
     bundle.is_clean()
 }
+
+#[test]
+fn an_error_names_the_option_and_no_place_in_a_config() -> Result<()> {
+    requires!(userns, overlay);
+    let bundle = Bundle::new()?;
+    let root = bundle.rootfs("").display().to_string();
+    let file = bundle.rootfs("bin/pura-probe").display().to_string();
+    let cases: [(&[&str], &[u32], &str); 4] = [
+        (&["-v", "/nowhere/source:/data", "--rootfs", &root], &[304], "(--volume \"/nowhere/source:/data\")"),
+        (&["-w", "relative", "--rootfs", &root], &[1], "--workdir \"relative\" is no absolute path"),
+        (&["-w", "/bin/pura-probe", "--rootfs", &root], &[611], "(--workdir)"),
+        (&["--rootfs", &file], &[301], "(--rootfs)"),
+    ];
+    for (flags, codes, named) in cases {
+        let words = [&["run", "--userns=single"], flags, &["--", "/bin/pura-probe", "ids"]].concat();
+        let outcome = bundle.pura(&words).output()?;
+        let line = outcome.stderr.lines().last().unwrap_or_default();
+        let is_coded = codes.iter().any(|code| line.ends_with(&format!(" [PURA-{code:03}]")));
+        assert!(is_coded && line.contains(named) && outcome.status.code() == Some(125), "{outcome:#?}");
+    }
+    bundle.is_clean()
+}
