@@ -178,7 +178,11 @@ impl Container {
                     return Err(launch.hooks.explain_inside(number, end));
                 }
                 (Heard::End, _) => return Err(self.obituary()),
-                (other @ (Heard::Report(Report::At(_) | Report::Reborn | Report::Born(_)) | Heard::Nonsense), _) => {
+                (
+                    other @ (Heard::Report(Report::At(_) | Report::Reborn | Report::Born(_) | Report::Hooked)
+                    | Heard::Nonsense),
+                    _,
+                ) => {
                     let why = format!("init was to reach {meeting:?}, but sent {other:?}");
                     return Err(Error::new(Code::Bug, "start the container", why));
                 }
@@ -226,15 +230,17 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
     restricted.unwrap_or_else(|| plan.explain(step, errno))
 }
 
-/// End of file: exec has closed the link. If death did, the wait that follows tells.
+/// End of file: exec has closed the link. If death did, between the last hook and exec, the wait that follows tells.
 fn hear_exec(launch: &Launch<'_>, link: BorrowedFd<'_>) -> Result<()> {
-    match link::receive(link) {
+    match link::last_words(link, launch.hooks.any_in_start())? {
         Heard::End => Ok(()),
         Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }) => {
             Err(launch.plan.explain(step, errno))
         }
         Heard::Report(Report::Hook { number, end }) => Err(launch.hooks.explain_inside(number, end)),
-        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_))
+        heard @ (Heard::Report(
+            Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
+        )
         | Heard::Nonsense) => {
             let why = format!("init sent {heard:?} when it was to run the program");
             Err(Error::new(Code::Bug, "start the container", why))
@@ -250,14 +256,16 @@ pub fn release(connection: &OwnedFd) -> Result<()> {
 /// `start`: returns when init has become the program. Only that and a hook are left to go wrong, so their names are enough
 /// to explain.
 pub fn started(connection: &OwnedFd, program: &str, hooks: &Hooks<'_>) -> Result<()> {
-    match link::receive(connection.as_fd()) {
+    match link::last_words(connection.as_fd(), hooks.any_in_start())? {
         Heard::End => Ok(()),
         Heard::Report(Report::Hook { number, end }) => Err(hooks.explain_inside(number, end)),
         Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
         Heard::Report(Report::Unconfined { errno, .. }) => {
             Err(Error::new(Code::Seccomp, "attach the seccomp filter", plain(errno)).at("linux.seccomp"))
         }
-        heard @ (Heard::Report(Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_))
+        heard @ (Heard::Report(
+            Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
+        )
         | Heard::Nonsense) => Err(Error::new(Code::Bug, "start the container", format!("init sent {heard:?}"))),
     }
 }
@@ -310,6 +318,7 @@ mod tests {
                 | Report::Warned { .. }
                 | Report::Reborn
                 | Report::Born(_)
+                | Report::Hooked
                 | Report::Hook { .. }) => link::report(link.as_fd(), other),
             };
             if went.is_err() {

@@ -42,13 +42,13 @@ pub(super) fn start(call: Call<'_>, id: &OsStr) -> Result<u8> {
     launch::release(&connection)?;
     // Only now: a `start` that is killed before the release leaves a container that can still be started. And no earlier
     // than the program runs: while startContainer hooks do, the container is `created`.
-    let started = if Kind::StartContainer.of(&spec).is_empty() {
-        entry.forget_socket();
-        launch::started(&connection, &program, &hooks)
-    } else {
+    let started = if hooks.any_in_start() {
         let started = launch::started(&connection, &program, &hooks);
         entry.forget_socket();
         started
+    } else {
+        entry.forget_socket();
+        launch::started(&connection, &program, &hooks)
     };
     match started {
         Err(error) if error.code() == Code::Hook => {

@@ -55,6 +55,11 @@ pub struct Hooks<'a> {
 }
 
 impl Hooks<'_> {
+    /// Whether init runs hooks before the program.
+    pub fn any_in_start(&self) -> bool {
+        !Kind::StartContainer.of(self.spec).is_empty()
+    }
+
     /// Whether any hook runs on the caller's side.
     pub fn any_outside(&self) -> bool {
         let inside = [Kind::CreateContainer, Kind::StartContainer];

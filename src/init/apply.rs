@@ -73,6 +73,7 @@ impl Init<'_> {
             Op::FindProgram => self.find_program(),
             Op::AwaitStart => self.await_start(),
             Op::Hook(number) => self.hook(number),
+            Op::Hooked => self.hooked(),
             Op::DefaultSignal(signal) => sys::signal::set_default(signal),
             Op::UnblockSignals => sys::signal::unblock(),
             Op::Execute => Err(sys::exec::exec(self.program.ok_or(Errno::ENOENT)?, self.vectors)),

@@ -23,6 +23,12 @@ impl Init<'_> {
         sys::process::exit_now(EXIT_FAILED)
     }
 
+    /// Whoever started us may be gone by now; the program runs all the same.
+    pub(super) fn hooked(&self) -> nix::Result<()> {
+        let _ = link::report(self.slots.get(Slot::LINK.index())?, Report::Hooked);
+        Ok(())
+    }
+
     fn run_hook(&self, number: u16) -> nix::Result<i32> {
         let index = usize::from(number);
         let hook = self.plan.hooks().get(index).ok_or(Errno::EINVAL)?;

@@ -73,6 +73,7 @@ impl Launch<'_> {
                 | Report::Warned { .. }
                 | Report::Hook { .. }
                 | Report::Reborn
+                | Report::Hooked
                 | Report::Unconfined { .. },
             )) => Err(Error::new(Code::Bug, "start the container", format!("the process that clones said {other:?}"))),
         }

@@ -16,7 +16,11 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{plan::Meeting, sys::retry};
+use crate::{
+    error::{Code, Error, Result},
+    plan::Meeting,
+    sys::retry,
+};
 
 /// Bytes of a report: kind, step or meeting or pid, errno or end; four each, native endian, because both ends are one binary.
 const LENGTH: usize = 12;
@@ -57,6 +61,8 @@ pub enum Report {
         /// Its wait status, or the negative errno for which it did not run or was killed.
         end: i32,
     },
+    /// All hooks of `start` are done, and nothing is left but exec.
+    Hooked,
     /// The process that clones in the parent's stead has made init, with this id in the parent's PID namespace.
     Born(u32),
 }
@@ -71,6 +77,7 @@ impl Report {
             Self::Unconfined { step, errno } => (5, step, (errno as i32).unsigned_abs()),
             Self::Hook { number, end } => (6, number, end.cast_unsigned()),
             Self::Born(pid) => (7, pid, 0),
+            Self::Hooked => (8, 0, 0),
         };
         let mut packet = [0; LENGTH];
         for (bytes, word) in packet.chunks_exact_mut(4).zip([kind, first, second]) {
@@ -98,6 +105,7 @@ impl Report {
             5 => Some(Self::Unconfined { step: first, errno: errno()? }),
             6 => Some(Self::Hook { number: first, end: second.cast_signed() }),
             7 => Some(Self::Born(first)),
+            8 => Some(Self::Hooked),
             _ => None,
         }
     }
@@ -210,6 +218,21 @@ pub fn receive_named(link: BorrowedFd<'_>) -> (Heard, Option<Pid>) {
     (packet.get(..length).and_then(Report::decode).map_or(Heard::Nonsense, Heard::Report), sender)
 }
 
+/// Parent: hears what init says last. With hooks inside, which take long and may meet `delete --force` or a deadly seccomp
+/// filter, end of file is init's death until it has said that they are done.
+pub fn last_words(link: BorrowedFd<'_>, hooked: bool) -> Result<Heard> {
+    let heard = receive(link);
+    if !hooked {
+        return Ok(heard);
+    }
+    match heard {
+        Heard::Report(Report::Hooked) => Ok(receive(link)),
+        Heard::End => Err(Error::new(Code::Hook, "run the hooks.startContainer", "init was killed while they ran")
+            .fix("allow in linux.seccomp what it takes to run a program and to wait for it")),
+        Heard::Report(_) | Heard::Nonsense => Ok(heard),
+    }
+}
+
 /// Parent: lets init go on.
 pub fn release(link: BorrowedFd<'_>) -> nix::Result<()> {
     retry(|| send(link.as_raw_fd(), b"g", MsgFlags::MSG_NOSIGNAL)).map(drop)
@@ -220,7 +243,7 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd as _;
 
-    const ALL: [Report; 8] = [
+    const ALL: [Report; 9] = [
         Report::At(7),
         Report::Failed { step: 3, errno: Errno::EPERM },
         Report::Warned { step: 4, errno: Errno::EDQUOT },
@@ -229,6 +252,7 @@ mod tests {
         Report::Hook { number: 2, end: 0x0300 },
         Report::Hook { number: 0, end: -libc::ETIMEDOUT },
         Report::Born(4711),
+        Report::Hooked,
     ];
 
     #[test]

@@ -156,6 +156,7 @@ impl Plan {
                 format!("attach the seccomp filter ({summary})")
             }
             Op::AwaitStart => "wait for start".to_owned(),
+            Op::Hooked => "tell that the hooks are done".to_owned(),
             Op::Hook(number) => {
                 let hook = self.hooks.get(usize::from(number));
                 format!("run the hook {}", hook.map_or_else(String::new, |hook| text(hook.path)))

@@ -391,6 +391,8 @@ pub enum Op {
     AwaitStart,
     /// Run the hook of this number, beside init, and wait for its end.
     Hook(u16),
+    /// Tell the parent that all hooks of `start` are done: from here on, end-of-file on the link is exec.
+    Hooked,
     /// Set a signal that the caller ignores to its default.
     DefaultSignal(i32),
     /// Empty the signal mask.

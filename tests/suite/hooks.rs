@@ -411,6 +411,45 @@ fn the_environment_and_the_arguments_of_a_hook_are_exactly_its_own() -> Result<(
 }
 
 #[test]
+fn the_death_of_init_during_start_container_hooks_is_no_start() -> Result<()> {
+    requires!(userns, busybox);
+    for deadly in ["memfd_create", "sendto"] {
+        let mut bundle = Bundle::probing(&["sleep"])?;
+        bundle.config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": [deadly], "action": "SCMP_ACT_KILL_PROCESS"}]
+        });
+        bundle.config["hooks"] =
+            json!({"startContainer": [{"path": "/bin/true"}], "poststart": [note(&bundle, "poststart")]});
+        let words = ["cannot run the hooks.startContainer: init was killed while they ran", "linux.seccomp"];
+        let running = bundle.created()?;
+        bundle.verb("start")?.fails(1, 614, &words)?;
+        running.rest()?;
+        bundle.run()?.fails(125, 614, &words)?;
+        assert_eq!(noted(&bundle), "", "{deadly}");
+        bundle.is_clean()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_delete_during_start_container_hooks_is_no_start() -> Result<()> {
+    requires!(userns, busybox);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    bundle.config["hooks"] = json!({
+        "startContainer": [shell("echo >/tmp/hooked; exec sleep 1000")], "poststart": [note(&bundle, "poststart")]
+    });
+    let running = bundle.created()?;
+    let mut start = bundle.pura(&["start", "c1"]).spawn()?;
+    eventually("the hook runs", || Ok(bundle.rootfs("tmp/hooked").exists()))?;
+    bundle.pura(&["delete", "--force", "c1"]).output()?.succeeds_silently()?;
+    start.wait()?.fails(1, 614, &["init was killed while they ran"])?;
+    running.rest()?;
+    assert_eq!(noted(&bundle), "");
+    bundle.is_clean()
+}
+
+#[test]
 fn a_hook_past_its_time_is_killed_with_all_it_started_and_fails() -> Result<()> {
     requires!(userns, busybox);
     for kind in ["createRuntime", "createContainer", "startContainer", "poststart"] {
