@@ -4,7 +4,9 @@
 //! no decision of its own: a step branches only on an errno that its description in [`crate::plan::Op`] names.
 
 mod apply;
+mod console;
 mod copy;
+mod cover;
 mod fallback;
 mod home;
 mod hook;
