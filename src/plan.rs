@@ -229,7 +229,9 @@ impl Plan {
         let input = self.inputs.iter().find(|(at, _)| *at == slot);
         match input {
             Some((_, Input::Namespace(path) | Input::Owner(path))) => format!("{path:?}"),
-            Some((_, Input::Mapped(_) | Input::Node(_) | Input::Output(_))) | None => slot.to_string(),
+            Some((_, Input::Directory(_) | Input::Mapped(_) | Input::Node(_) | Input::Output(_))) | None => {
+                slot.to_string()
+            }
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
     let denied =
         std::fs::read(format!("/proc/{}/setgroups", record.init.pid)).is_ok_and(|text| text.starts_with(b"deny"));
-    let joined = Container::recorded(&record.user_namespace, maps, denied);
+    let joined = Container::recorded(&record.user_namespace, maps, denied, record.init.pid);
     let plan = join::process(&spec, &host, &order, &joined)?;
     itself::protect(&host, &joined.ids)?;
     call.log.warn(plan.warnings(), false)?;

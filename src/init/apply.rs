@@ -82,8 +82,8 @@ impl Init<'_> {
                 self.fill(into, tree);
                 Ok(())
             }
-            Op::CloneMount { mount, into } => {
-                let tree = sys::mount::open_tree(self.slots.get(mount.index())?, c"", false)?;
+            Op::CloneMount { mount, recursive, into } => {
+                let tree = sys::mount::open_tree(self.slots.get(mount.index())?, c"", recursive)?;
                 self.fill(into, tree);
                 Ok(())
             }
@@ -149,6 +149,7 @@ impl Init<'_> {
                 if entered == Err(Errno::EINVAL) { sys::mount::move_root(root) } else { entered }
             }
             Op::MoveRoot(root) => sys::mount::move_root(self.slots.get(root.index())?),
+            Op::ChangeRoot(root) => sys::mount::change_root(self.slots.get(root.index())?),
             Op::Mask(path) => self.mask(path),
             Op::ReadOnly(path) => self.read_only(path),
             Op::MakeCwd(path) => {

@@ -81,11 +81,14 @@ impl Launch<'_> {
 
     /// Joins, one after the other, sets what belongs to the joined, and clones.
     fn bear_with(&self, slots: &Slots, flags: u64) -> std::result::Result<Fork, Stumble> {
+        // Before a join: whose procfs is at `/proc` after that is for others to say.
+        let proc = (!self.plan.parameters.is_empty()).then(crate::sys::procfs::outer).transpose();
+        let proc = proc.map_err(|errno| (PARAMETERS, errno))?;
         for (index, &(slot, kind)) in (0..).zip(&self.plan.joined_first) {
             let joined = slots.get(slot.index()).and_then(|namespace| process::set_namespace(namespace, kind));
             joined.map_err(|errno| (index, errno))?;
         }
-        inputs::write_parameters(self.plan).map_err(|(index, errno)| (PARAMETERS + index, errno))?;
+        inputs::write_parameters(self.plan, proc).map_err(|(index, errno)| (PARAMETERS + index, errno))?;
         process::clone(flags, self.cgroup).map_err(|errno| (CLONE, errno))
     }
 

@@ -46,6 +46,8 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.working_directory()?;
     // After mount points and the working directory have been made.
     draft.readonly_root();
+    // With all mounts as they are to be: none is made in there.
+    draft.join_mounts();
     draft.home();
     draft.process_attributes()?;
     // Before the capabilities that they need are dropped.

@@ -43,6 +43,8 @@ pub(super) struct Draft<'a> {
     pub(super) plan: Plan,
     /// Mounts that become read-only once all that belongs into them is made: slot, and place in the config.
     pub(super) late_read_only: Vec<(Slot, String)>,
+    /// The mount namespace that is joined once the root is made: its position in `linux.namespaces`, and its slot.
+    pub(super) joined_mounts: Option<(usize, Slot)>,
 }
 
 impl<'a> Draft<'a> {
@@ -75,7 +77,7 @@ impl<'a> Draft<'a> {
             warnings: Vec::new(),
             notes: Vec::new(),
         };
-        Self { spec, host, order, plan, late_read_only: Vec::new() }
+        Self { spec, host, order, plan, late_read_only: Vec::new(), joined_mounts: None }
     }
 
     /// Adds a step that config.json did not ask for.

@@ -61,7 +61,8 @@ impl Plan {
                 format!("take {}{}", text(path), if recursive { " and all below it" } else { "" })
             }
             Op::OpenLink { path, .. } => format!("take the link {} itself", text(path)),
-            Op::CloneMount { .. } => "copy that mount".to_owned(),
+            Op::CloneMount { recursive: false, .. } => "copy that mount".to_owned(),
+            Op::CloneMount { .. } => "copy the root and all below it".to_owned(),
             Op::MakeIdMap { uids, gids, .. } => {
                 let lines = |lines: Text| lossy(self.text(lines)).trim_end().replace('\n', ", ");
                 format!("make a user namespace with uids {} and gids {}", lines(uids), lines(gids))
@@ -120,6 +121,7 @@ impl Plan {
             Op::MakeDirectory(name) => format!("make the directory {}", text(name)),
             Op::PivotRoot(_) => "enter the root with pivot_root".to_owned(),
             Op::MoveRoot(_) => "enter the root by moving it over /".to_owned(),
+            Op::ChangeRoot(_) => "enter the root with chroot".to_owned(),
             Op::Mask(path) => format!("mask {}", text(path)),
             Op::ReadOnly(path) => format!("make {} read-only", text(path)),
             Op::Hostname(name) => format!("set the host name {}", text(name)),
@@ -389,7 +391,7 @@ impl fmt::Display for Plan {
         }
         for (_, input) in &self.inputs {
             match input {
-                Input::Namespace(_) | Input::Owner(_) | Input::Output(_) => {}
+                Input::Namespace(_) | Input::Owner(_) | Input::Directory(_) | Input::Output(_) => {}
                 Input::Mapped(tree) => writeln!(f, "idmapped before clone: {:?}  ({})", tree.path, tree.place)?,
                 Input::Node(node) => writeln!(
                     f,

@@ -1,9 +1,11 @@
 //! The plan of `exec`: a further process in a container that exists already. Another list for the same executor.
 
+use std::path::PathBuf;
+
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Spec};
 
 use super::{
-    Meeting, Op, Plan, Slot,
+    Input, Meeting, Op, Plan, Slot,
     compile::{Order, die_with_parent},
     draft::Draft,
     ids::{self, Ids, UserNamespace},
@@ -24,6 +26,8 @@ pub struct Container {
     pub has_user_namespace: bool,
     /// What holds in its user namespace.
     pub ids: Ids,
+    /// Its root as its init has it: `/proc/PID/root`.
+    pub root: PathBuf,
 }
 
 /// Compiles the plan of `exec`; `spec` is the container's config, with the process that is to run in place of its own.
@@ -41,6 +45,11 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     die_with_parent(&mut draft);
     draft.step(Op::Sweep { kept: u16::MAX });
     draft.step(Op::NewSession);
+    // In a mount namespace that was joined, the root is not the container's.
+    if let Some((index, Some(_))) = draft.namespace(Kind::Mount) {
+        let root = draft.input(Input::Directory(container.root.clone()))?;
+        draft.step_for(Op::ChangeRoot(root), format!("linux.namespaces[{index}]"));
+    }
     let root = draft.text("/")?;
     draft.step(Op::OpenPath { path: root, into: Slot::ROOT });
     let terminal = draft.open_terminal(false)?;
@@ -83,7 +92,7 @@ fn namespaces(spec: &Spec, container: &Container) -> i32 {
 
 impl Container {
     /// A container of which the state says how its user namespace came about.
-    pub fn recorded(word: &str, maps: crate::host::Maps, setgroups_denied: bool) -> Self {
+    pub fn recorded(word: &str, maps: crate::host::Maps, setgroups_denied: bool, init: i32) -> Self {
         let has_user_namespace = matches!(word, "new" | "joined");
         let user_namespace = match word {
             "reused" => UserNamespace::Reuse,
@@ -91,7 +100,8 @@ impl Container {
             _ => UserNamespace::Join { index: 0 },
         };
         let known = !maps.uids.is_empty() && !maps.gids.is_empty();
-        Self { has_user_namespace, ids: Ids { user_namespace, maps: known.then_some(maps), setgroups_denied } }
+        let ids = Ids { user_namespace, maps: known.then_some(maps), setgroups_denied };
+        Self { has_user_namespace, ids, root: format!("/proc/{init}/root").into() }
     }
 }
 
@@ -114,7 +124,7 @@ mod tests {
             new_keyring: true,
             assembly: None,
         };
-        let container = Container::recorded(word, crate::host::Maps::default(), false);
+        let container = Container::recorded(word, crate::host::Maps::default(), false, 7);
         process(&spec, &Host::default(), &order, &container).unwrap()
     }
 

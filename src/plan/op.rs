@@ -109,6 +109,8 @@ pub enum Op {
     CloneMount {
         /// Its root.
         mount: Slot,
+        /// With all that is mounted below.
+        recursive: bool,
         /// Where the tree goes.
         into: Slot,
     },
@@ -313,6 +315,8 @@ pub enum Op {
     PivotRoot(Slot),
     /// Move the root over `/` and enter it, for a host whose root cannot be pivoted.
     MoveRoot(Slot),
+    /// Make a directory `/`, and the current one, of this process alone: `chroot(2)`.
+    ChangeRoot(Slot),
     /// Make a pseudoterminal on the container's devpts.
     OpenConsole {
         /// Where its master goes.

@@ -128,6 +128,23 @@ impl Draft<'_> {
         self.step_for(Op::PropagateMount { mount: Slot::ROOT, flags }, "linux.rootfsPropagation");
     }
 
+    /// Joins a mount namespace with the root that was made outside of it, as a detached tree: what others see in there does
+    /// not change, and the tree goes with the last process that has it for its root.
+    pub(super) fn join_mounts(&mut self) {
+        let Some((index, from)) = self.joined_mounts else { return };
+        let place = format!("linux.namespaces[{index}]");
+        let steps = [
+            // A copy leaves out what is unbindable. Nobody can bind, or send an event, from a tree that is mounted nowhere.
+            Op::PropagateMount { mount: Slot::ROOT, flags: MS_REC | libc::MS_PRIVATE },
+            Op::CloneMount { mount: Slot::ROOT, recursive: true, into: Slot::TREE },
+            Op::SetNs { from, kind: libc::CLONE_NEWNS },
+            Op::ChangeRoot(Slot::TREE),
+        ];
+        for step in steps {
+            self.step_for(step, place.clone());
+        }
+    }
+
     /// Creates the working directory when it is missing: engines rely on it.
     pub(super) fn working_directory(&mut self) -> Result<()> {
         if let Some(process) = self.spec.process() {
@@ -158,7 +175,7 @@ impl Draft<'_> {
         }
     }
 
-    fn owner_of(&self, index: usize) -> Option<u64> {
+    pub(super) fn owner_of(&self, index: usize) -> Option<u64> {
         self.host.named.namespaces.get(index)?.as_ref().map(|joined| joined.owner)
     }
 }

@@ -160,6 +160,12 @@ pub fn move_root(root: BorrowedFd<'_>) -> nix::Result<()> {
     chdir(c"/")
 }
 
+/// Makes a directory the root and the current directory of this process: `chroot(2)`.
+pub fn change_root(root: BorrowedFd<'_>) -> nix::Result<()> {
+    fchdir(root)?;
+    nix::unistd::chroot(c".")
+}
+
 /// Binds a path on another: `mount(2)`, for kernels without `open_tree(2)`.
 pub fn bind(source: &CStr, target: &CStr, recursive: bool) -> nix::Result<()> {
     let flags = if recursive { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };

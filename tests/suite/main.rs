@@ -21,6 +21,7 @@ mod exec;
 mod hooks;
 mod identity;
 mod idmap;
+mod joined_mounts;
 mod kill;
 mod lifecycle;
 mod links;

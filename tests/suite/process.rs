@@ -424,12 +424,8 @@ fn annotations_that_would_choose_another_runtime_are_refused() -> Result<()> {
 }
 
 #[test]
-fn a_joined_mount_namespace_is_refused_and_a_joined_cgroup_namespace_is_not() -> Result<()> {
+fn a_joined_user_namespace_has_the_joined_uts_namespace_in_it() -> Result<()> {
     requires!(userns);
-    let mut bundle = Bundle::probing(&["ns"])?;
-    bundle.share("mount");
-    bundle.push("/linux/namespaces", json!({"type": "mount", "path": "/proc/self/ns/mnt"}))?;
-    bundle.is_refused(804, &["mount"])?;
     let first = Bundle::probing(&["sleep"])?;
     let running = first.started()?;
     let pid = first.pid()?;

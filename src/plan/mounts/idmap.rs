@@ -51,7 +51,7 @@ impl Draft<'_> {
             return self.own_maps(entry).map(drop);
         }
         self.find(entry, Target::Directory)?;
-        self.step_for(Op::CloneMount { mount: Slot::TARGET, into: Slot::TREE }, entry.place());
+        self.step_for(Op::CloneMount { mount: Slot::TARGET, recursive: false, into: Slot::TREE }, entry.place());
         self.map_inside(entry, options, Slot::TREE)?;
         self.find(entry, Target::Directory)?;
         let path = self.text(entry.kind())?;
