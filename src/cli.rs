@@ -174,6 +174,8 @@ pub struct Create {
     pub config: Option<PathBuf>,
     /// `--console-socket PATH`
     pub console_socket: Option<PathBuf>,
+    /// `--pidfd-socket PATH`
+    pub pidfd_socket: Option<PathBuf>,
     /// `--pid-file PATH`
     pub pid_file: Option<PathBuf>,
     /// `--preserve-fds N`: descriptors 3 to 2 + N stay open.
@@ -210,6 +212,8 @@ pub struct Exec {
     pub pid_file: Option<PathBuf>,
     /// `--console-socket PATH`
     pub console_socket: Option<PathBuf>,
+    /// `--pidfd-socket PATH`
+    pub pidfd_socket: Option<PathBuf>,
     /// `--preserve-fds N`
     pub preserve_fds: u32,
     /// `--tty`
@@ -226,6 +230,20 @@ pub struct Exec {
     pub caps: Vec<OsString>,
     /// `--no-new-privs`
     pub no_new_privs: bool,
+    /// `--apparmor PROFILE`
+    pub apparmor: Option<OsString>,
+    /// `--process-label LABEL`
+    pub label: Option<OsString>,
+}
+
+/// What is on `/proc`.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Proc {
+    /// A procfs of the container's own.
+    #[default]
+    New,
+    /// The caller's.
+    Bind,
 }
 
 /// `run [--rootfs DIR] -- CMD…`: no bundle, safe defaults.
@@ -251,6 +269,8 @@ pub struct ZeroConfig {
     pub read_only: bool,
     /// `--net`: the caller's network.
     pub net: bool,
+    /// `--proc`
+    pub proc: Proc,
     /// `--tty`: a terminal of its own.
     pub tty: bool,
 }

@@ -18,9 +18,10 @@ use crate::{
     launch::{Container, Launch},
     log::Log,
     plan::{
-        Plan,
+        Assembly, Plan,
         compile::{self, Order},
     },
+    socket::PidfdReceivers,
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
     sys,
@@ -42,7 +43,7 @@ pub struct Making<'a> {
     /// Nobody stays to relay a terminal.
     pub detached: bool,
     /// A root that is put together from the host's, instead of the bundle's.
-    pub assembly: Option<&'a crate::plan::Assembly>,
+    pub assembly: Option<&'a Assembly>,
     /// Warnings go to stderr even when it is no terminal: a person asked, not an engine.
     pub loud: bool,
     /// Where warnings go.
@@ -81,6 +82,7 @@ impl Making<'_> {
         let (root, fallback) = Roots::find(self.globals)?.create()?;
         let name = cgroup::default_name(self.id.as_str(), root.inode);
         let (leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
+        let annotated = Assembly::of_bundle(spec, &self.bundle.directory);
         let order = Order {
             bundle: &self.bundle.directory,
             state: &root.path.join(self.id.as_str()),
@@ -88,7 +90,7 @@ impl Making<'_> {
             clamps: !self.waits,
             no_pivot: self.create.no_pivot,
             new_keyring: !self.create.no_new_keyring,
-            assembly: self.assembly,
+            assembly: self.assembly.or(annotated.as_ref()),
         };
         let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
         plan.warnings.extend(self.bundle.warnings.iter().cloned().chain(fallback).chain(no_leaf));
@@ -102,18 +104,24 @@ impl Making<'_> {
         itself::protect(&host, plan.ids())?;
         let terminal = self.bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
         let console = Console::open(terminal == Some(true), self.create.console_socket.as_deref(), self.detached)?;
+        let receivers = PidfdReceivers::of_container(
+            self.create.pidfd_socket.as_deref(),
+            &self.bundle.spec,
+            &self.bundle.directory,
+        )?;
         self.log.warn(plan.warnings(), self.loud)?;
         prepare_process(&host)?;
         let intent = self.intent(leaf.as_ref())?;
         let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
         // From here on there is a container, whose end its hooks are told of, however early it comes.
-        self.fill((claim, leaf, console), &intent, (&plan, &host)).inspect_err(|_| self.hooks().stopped(self.log))
+        self.fill((claim, leaf, console, receivers), &intent, (&plan, &host))
+            .inspect_err(|_| self.hooks().stopped(self.log))
     }
 
     /// Makes what was claimed. On an error all is gone when this returns.
     fn fill(
         &self,
-        (mut claim, leaf, console): (Claim, Option<Leaf>, Console),
+        (mut claim, leaf, console, receivers): (Claim, Option<Leaf>, Console, PidfdReceivers),
         intent: &Intent,
         (plan, host): (&Plan, &Host),
     ) -> Result<Made> {
@@ -139,7 +147,7 @@ impl Making<'_> {
             claim.commit(&record)?;
             let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
             pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
-            Ok(())
+            receivers.send(container.init)
         })?;
         let made = Made { container, claim, leaf, pid_file };
         if !self.waits

@@ -33,6 +33,7 @@ pub mod zero_config;
 
 pub mod clock;
 pub mod signal;
+pub mod socket;
 pub mod state;
 
 pub mod log;

@@ -1,5 +1,6 @@
 //! Validation of config.json: what can be judged without the host. Pure; all faults at once, on one line.
 
+mod annotations;
 pub mod attributes;
 mod hooks;
 mod seccomp;
@@ -58,7 +59,7 @@ pub fn validate(spec: &Spec) -> Result<()> {
     }
     mounts(spec, &mut faults);
     linux(spec, &mut faults);
-    annotations(spec, &mut faults);
+    annotations::check(spec, &mut faults);
     hooks::check(spec, &mut faults);
     unsupported::refuse(spec, &mut faults);
     let Some(Fault(code, _)) = faults.0.first() else { return Ok(()) };
@@ -295,12 +296,6 @@ fn kind_name(kind: Kind) -> &'static str {
 
 fn namespace_in(seen: &[Kind], kind: Kind) -> bool {
     seen.contains(&kind)
-}
-
-fn annotations(spec: &Spec, faults: &mut Faults) {
-    if spec.annotations().iter().flatten().any(|(key, _)| key.is_empty()) {
-        faults.add("annotations", "a key is empty");
-    }
 }
 
 #[cfg(test)]

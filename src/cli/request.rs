@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::ArgMatches;
 
 use super::{
-    CgroupDriver, Create, Exec, Globals, ListFormat, LogFormat, LogLevel, Run, UsernsMode, Verb, ZeroConfig,
+    CgroupDriver, Create, Exec, Globals, ListFormat, LogFormat, LogLevel, Proc, Run, UsernsMode, Verb, ZeroConfig,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
@@ -134,6 +134,7 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         detach: matches.get_flag("detach"),
         pid_file: path(matches, "pid-file"),
         console_socket: path(matches, "console-socket"),
+        pidfd_socket: path(matches, "pidfd-socket"),
         preserve_fds: number(matches, "preserve-fds")?,
         tty: matches.get_flag("tty"),
         user: user.transpose()?,
@@ -142,6 +143,8 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         cwd: path(matches, "cwd"),
         caps: all(matches, "cap"),
         no_new_privs: matches.get_flag("no-new-privs"),
+        apparmor: value(matches, "apparmor"),
+        label: value(matches, "process-label"),
     })
 }
 
@@ -157,6 +160,7 @@ fn create(matches: &ArgMatches) -> Result<Create> {
         bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()),
         config: path(matches, "config"),
         console_socket: path(matches, "console-socket"),
+        pidfd_socket: path(matches, "pidfd-socket"),
         pid_file: path(matches, "pid-file"),
         preserve_fds: number(matches, "preserve-fds")?,
         no_pivot: matches.get_flag("no-pivot"),
@@ -177,7 +181,7 @@ fn run(matches: &ArgMatches, tail: &[OsString], plans: bool) -> Result<Verb> {
         if let Some(flag) = bundles.into_iter().find(|flag| matches.contains_id(flag)) {
             return refuse(format!("--{flag} is for a bundle, and this is a command"));
         }
-        return Ok(zero_config(matches, run, rootfs, words.to_vec()));
+        return zero_config(matches, run, rootfs, words.to_vec());
     }
     let id = match words {
         [] if !plans => return refuse("there is neither the id of a bundle's container nor a command".to_owned()),
@@ -211,9 +215,9 @@ fn zero_config_flag(matches: &ArgMatches) -> Option<&'static str> {
     flags.map(|flag| flag.long)
 }
 
-fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command: Vec<OsString>) -> Verb {
+fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command: Vec<OsString>) -> Result<Verb> {
     let id = value(matches, "name").unwrap_or_default();
-    Verb::ZeroConfig(ZeroConfig {
+    Ok(Verb::ZeroConfig(ZeroConfig {
         run: Run { create: Create { id, ..run.create }, ..run },
         rootfs,
         command,
@@ -224,8 +228,9 @@ fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command:
         hostname: value(matches, "hostname"),
         read_only: matches.get_flag("read-only"),
         net: matches.get_flag("net"),
+        proc: chosen(matches, "proc", &[("bind", Proc::Bind)])?.unwrap_or_default(),
         tty: matches.get_flag("tty"),
-    })
+    }))
 }
 
 fn value(matches: &ArgMatches, name: &str) -> Option<OsString> {

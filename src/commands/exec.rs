@@ -24,6 +24,7 @@ use crate::{
         compile::Order,
         join::{self, Container},
     },
+    socket::PidfdReceivers,
     spec,
     state::Status,
     store::{Entry, Id, PidFile, Record, Roots},
@@ -57,6 +58,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
 
     let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
     let console = Console::open(terminal, exec.console_socket.as_deref(), exec.detach)?;
+    let receivers = PidfdReceivers::of_option(exec.pidfd_socket.as_deref())?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
     let cgroup = record.cgroup.as_deref().map(|directory| enter(directory, call)).transpose()?.flatten();
@@ -78,7 +80,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let mut written = None;
     let mut container = launch.run(|container| {
         written = pid_file.map(|prepared| prepared.write(container.init.as_raw())).transpose()?;
-        Ok(())
+        receivers.send(container.init)
     })?;
     if let Some(written) = written {
         written.keep();
@@ -171,6 +173,12 @@ fn from_flags(mut process: Process, exec: &Exec) -> Result<Process> {
     }
     if exec.no_new_privs {
         process.set_no_new_privileges(Some(true));
+    }
+    if let Some(profile) = &exec.apparmor {
+        process.set_apparmor_profile(Some(text(profile)?));
+    }
+    if let Some(label) = &exec.label {
+        process.set_selinux_label(Some(text(label)?));
     }
     spec::add_capabilities(&mut process, &exec.caps)?;
     Ok(process)

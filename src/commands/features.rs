@@ -38,7 +38,7 @@ pub(super) fn features() -> Result<String> {
             "mountExtensions": { "idmap": { "enabled": true } }
         },
         "annotations": { "org.pura.version": env!("CARGO_PKG_VERSION") },
-        "potentiallyUnsafeConfigAnnotations": ["run.oci."]
+        "potentiallyUnsafeConfigAnnotations": ["org.pura.", "run.oci."]
     });
     let text = serde_json::to_string_pretty(&document);
     text.map(|text| text + "\n").map_err(|error| Error::new(Code::Bug, "print the features", error.to_string()))

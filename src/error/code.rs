@@ -169,6 +169,8 @@ pub enum Code {
     Hook = 614,
     /// Arguments and environment are too long.
     TooLong = 616,
+    /// The pidfd socket cannot be reached.
+    PidfdSocket = 617,
     /// A terminal is asked for, and there is none.
     NoTerminal = 650,
     /// No usable state directory.

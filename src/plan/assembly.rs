@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use oci_spec::runtime::Spec;
+
 use super::{Op, Slot, Target, draft::Draft};
 use crate::error::Result;
 
@@ -29,6 +31,14 @@ pub enum Layer {
     Empty(String),
     /// A link, and where it leads.
     Link(String, PathBuf),
+}
+
+impl Assembly {
+    /// What a bundle asks for with the annotation `org.pura.overlay`: its root, under a throw-away layer.
+    pub fn of_bundle(spec: &Spec, bundle: &Path) -> Option<Self> {
+        spec.annotations().as_ref()?.get("org.pura.overlay")?;
+        Some(Self::Over(bundle.join(spec.root().as_ref()?.path())))
+    }
 }
 
 impl Draft<'_> {

@@ -18,7 +18,8 @@ impl Draft<'_> {
         let Some(profile) = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else {
             return Ok(());
         };
-        let refuse = |code, why: &'static str| Error::new(code, "attach the seccomp filter", why).at("linux.seccomp");
+        let refuse =
+            |code, why: &str| Error::new(code, "attach the seccomp filter", why.to_owned()).at("linux.seccomp");
         let Some(machine) = Machine::own() else {
             return Err(refuse(Code::Seccomp, "pura does not know the system calls of this architecture"));
         };
@@ -40,6 +41,12 @@ impl Draft<'_> {
                 let why = "the profile forbids capset, which comes after it without noNewPrivileges";
                 return Err(refuse(Code::Seccomp, why).fix(fix));
             }
+        }
+        let insists = self.annotation("run.oci.seccomp_fail_unknown_syscall").is_some_and(|value| value != "0");
+        if let Some(call) = filter.unknown.first().filter(|_| insists) {
+            let why =
+                format!("this build knows no system call {call:?}, and run.oci.seccomp_fail_unknown_syscall is set");
+            return Err(refuse(Code::Seccomp, &why));
         }
         if !filter.unknown.is_empty() {
             self.note(format!("linux.seccomp: calls that are unknown here are skipped: {}", filter.unknown.join(" ")));

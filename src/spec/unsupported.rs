@@ -16,9 +16,11 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
             "linux.netDevices",
         ),
         (linux.is_some_and(|linux| linux.intel_rdt().is_some()), "linux.intelRdt"),
-        (annotated("run.oci.pidfd_receiver"), "annotations.\"run.oci.pidfd_receiver\""),
         // Another runtime behind the name of this one: crun's way of choosing a virtual machine or WebAssembly.
         (annotated("run.oci.handler"), "annotations.\"run.oci.handler\""),
+        // A filter that is ready made: without it, there would be less of one.
+        (annotated("run.oci.seccomp_bpf_data"), "annotations.\"run.oci.seccomp_bpf_data\""),
+        (annotated("org.pura.root-emulation"), "annotations.\"org.pura.root-emulation\""),
     ];
     for (_, key) in found.iter().filter(|(asked, _)| *asked) {
         faults.add_as(Code::Unsupported, key, "not supported by this version of pura");

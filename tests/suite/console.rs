@@ -142,7 +142,8 @@ fn the_terminal_belongs_to_the_programs_user() -> Result<()> {
     Ok(())
 }
 
-fn socket(bundle: &Bundle, name: &str) -> Result<(UnixListener, String)> {
+/// A socket by a long path in the test's directory, and that path.
+pub(crate) fn socket(bundle: &Bundle, name: &str) -> Result<(UnixListener, String)> {
     // Bound by a short relative path: the limit on paths is ours too.
     let directory = bundle.path("deep").join(name);
     fs::create_dir_all(&directory)?;
@@ -152,7 +153,7 @@ fn socket(bundle: &Bundle, name: &str) -> Result<(UnixListener, String)> {
 }
 
 /// The descriptor that comes over the next connection.
-fn accept(listener: &UnixListener) -> Result<OwnedFd> {
+pub(crate) fn accept(listener: &UnixListener) -> Result<OwnedFd> {
     let (stream, _) = listener.accept()?;
     // Receiving a descriptor takes unsafe code, which is in one place.
     let (_, descriptor) = pura::sys::message::receive(stream.as_fd(), &mut [0; 64])?;

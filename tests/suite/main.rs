@@ -8,6 +8,7 @@
 #[macro_use]
 mod harness;
 
+mod annotations;
 mod cli;
 mod console;
 mod crash;
@@ -27,6 +28,7 @@ mod lifecycle;
 mod links;
 mod list;
 mod mounts;
+mod pidfd;
 mod plan;
 mod process;
 mod remounts;

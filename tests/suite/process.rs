@@ -414,16 +414,6 @@ fn kept_groups_make_no_setgroups_call() -> Result<()> {
 }
 
 #[test]
-fn annotations_that_would_choose_another_runtime_are_refused() -> Result<()> {
-    let mut bundle = Bundle::new()?;
-    for key in ["run.oci.handler", "run.oci.pidfd_receiver"] {
-        bundle.config["annotations"] = json!({key: "wasm"});
-        bundle.is_refused(804, &[key])?;
-    }
-    Ok(())
-}
-
-#[test]
 fn a_joined_user_namespace_has_the_joined_uts_namespace_in_it() -> Result<()> {
     requires!(userns);
     let first = Bundle::probing(&["sleep"])?;
