@@ -25,6 +25,8 @@ pub struct Globals {
     pub root: Option<PathBuf>,
     /// `--log FILE`: without a `file:` prefix, which is removed.
     pub log: Option<PathBuf>,
+    /// `--log journald:NAME` or `syslog:NAME`.
+    pub log_service: Option<LogService>,
     /// `--log-format`
     pub log_format: LogFormat,
     /// `--log-level`, and `--debug`.
@@ -35,6 +37,15 @@ pub struct Globals {
     pub userns: UsernsMode,
     /// `--strict`, or `PURA_STRICT=1`: degradations are errors.
     pub strict: bool,
+}
+
+/// Whoever keeps logs on this machine, and the name under which it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogService {
+    /// The journal of systemd.
+    Journal(OsString),
+    /// syslog.
+    Syslog(OsString),
 }
 
 /// Format of the log file.

@@ -1,6 +1,7 @@
 //! Facts about the machine and the caller, probed once, as plain data. Deciding with them is the plan's work.
 
 pub mod account;
+pub mod activation;
 pub mod devices;
 pub mod ids;
 mod named;
@@ -35,6 +36,8 @@ pub struct Host {
     pub account: Option<Account>,
     /// Rows and columns of the caller's own terminal, when the program gets one.
     pub terminal: Option<(u16, u16)>,
+    /// Variables for a program that is process 1: the caller has descriptors for it.
+    pub activation: Vec<String>,
     /// pura's own binary.
     pub itself: Option<Itself>,
     /// cgroup v2, as the caller sees it.

@@ -5,7 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::ArgMatches;
 
 use super::{
-    CgroupDriver, Create, Exec, Globals, ListFormat, LogFormat, LogLevel, Proc, Run, UsernsMode, Verb, ZeroConfig,
+    CgroupDriver, Create, Exec, Globals, ListFormat, LogFormat, LogLevel, LogService, Proc, Run, UsernsMode, Verb,
+    ZeroConfig,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
@@ -34,10 +35,12 @@ pub(super) fn globals(matches: &ArgMatches, own: &ArgMatches) -> Result<Globals>
         ("disabled", CgroupDriver::Disabled),
     ];
     let driver = chosen(matches, "cgroup-manager", &drivers)?;
+    let (log, log_service) = value(matches, "log").as_ref().map(log).unwrap_or_default();
     let level = if matches.get_flag("debug") { Some(LogLevel::Debug) } else { level(matches)? };
     Ok(Globals {
         root: path(matches, "root"),
-        log: value(matches, "log").as_ref().and_then(log),
+        log,
+        log_service,
         log_format: chosen(matches, "log-format", &formats)?.unwrap_or_default(),
         log_level: level.unwrap_or_default(),
         cgroup_driver: if matches.get_flag("systemd-cgroup") {
@@ -65,13 +68,16 @@ fn level(matches: &ArgMatches) -> Result<Option<LogLevel>> {
     chosen(matches, "log-level", &levels)
 }
 
-/// A file. A journal or syslog is accepted, as engines may ask for it, and stderr says the same.
-fn log(destination: &OsString) -> Option<PathBuf> {
+/// A file, or a service: the words are those of engines.
+fn log(destination: &OsString) -> (Option<PathBuf>, Option<LogService>) {
     let text = destination.to_str().unwrap_or_default();
-    if text.starts_with("journald:") || text.starts_with("syslog:") {
-        return None;
+    if let Some(name) = text.strip_prefix("journald:") {
+        return (None, Some(LogService::Journal(name.into())));
     }
-    Some(text.strip_prefix("file:").map_or_else(|| PathBuf::from(destination), PathBuf::from))
+    if let Some(name) = text.strip_prefix("syslog:") {
+        return (None, Some(LogService::Syslog(name.into())));
+    }
+    (Some(text.strip_prefix("file:").map_or_else(|| PathBuf::from(destination), PathBuf::from)), None)
 }
 
 /// The verb with its flags and operands; `tail` is what clap has not read of a `run`.

@@ -71,7 +71,7 @@ const ID: Operand = operand("ID", true, "The container");
 /// Accepted before every verb.
 pub const GLOBALS: &[Flag] = &[
     flag("root", None, Value::One("DIR"), "Where the state of containers is kept"),
-    flag("log", None, Value::One("FILE"), "Append errors to a file as well"),
+    flag("log", None, Value::One("DEST"), "Append errors to a file as well, or journald:NAME, or syslog:NAME"),
     flag("log-format", None, Value::One("FORMAT"), "text or json"),
     flag("log-level", None, Value::One("LEVEL"), "error, warning, info or debug"),
     flag("debug", None, Value::None, "The same as --log-level debug"),

@@ -84,6 +84,7 @@ pub fn host(spec: &Spec, bundle: &Path, caller: Caller, mode: UsernsMode) -> Res
         setgroups_denied,
         account,
         terminal: terminal(spec),
+        activation: super::activation::variables(),
         itself: itself(),
         cgroup: cgroup(),
         named,

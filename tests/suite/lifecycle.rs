@@ -7,8 +7,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::json;
 
-use crate::harness::{Bundle, probe_binary, processes, text};
+use crate::harness::{Bundle, Facts, probe_binary, processes, text};
 
 #[test]
 fn a_container_is_created_then_running_then_stopped_then_gone() -> Result<()> {
@@ -277,6 +278,36 @@ fn the_program_has_the_standard_descriptors_and_those_it_was_promised() -> Resul
         let open: Vec<&str> = facts.below("fd.").into_iter().map(|(number, _)| number).collect();
         assert_eq!(open, wanted, "with {flags:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn descriptors_of_a_service_manager_reach_the_program_with_their_variables() -> Result<()> {
+    requires!(userns);
+    let listening = |bundle: &Bundle, pid: &str, flags: &[&str]| -> Result<Facts> {
+        let run = bundle.with_bundle("run", &[flags, &["c1"]].concat())?;
+        let names = "LISTEN_FDS=2 LISTEN_FDNAMES=http:admin";
+        let script = format!("exec 3</dev/null 4</dev/null 5</dev/null; LISTEN_PID={pid} {names} exec \"$@\"");
+        bundle.through(&["sh", "-c", &script, "sh"], &run).output()?.facts()
+    };
+    let open = |facts: &Facts| facts.below("fd.").into_iter().map(|(number, _)| number.to_owned()).collect::<Vec<_>>();
+    let mut bundle = Bundle::probing(&["fds", "env"])?;
+    let facts = listening(&bundle, "$$", &[])?;
+    assert_eq!(open(&facts), ["0", "1", "2", "3", "4"]);
+    for (name, value) in [("FDS", "2"), ("PID", "1"), ("FDNAMES", "http:admin")] {
+        assert_eq!(facts.get(&format!("env.LISTEN_{name}"))?, value);
+    }
+    assert_eq!(open(&listening(&bundle, "$$", &["--preserve-fds", "3"])?), ["0", "1", "2", "3", "4", "5"]);
+    // Another process's: variables that were left to us.
+    let facts = listening(&bundle, "1", &[])?;
+    assert_eq!(open(&facts), ["0", "1", "2"]);
+    assert!(facts.get("env.LISTEN_FDS").is_err());
+    bundle.push("/process/env", json!("LISTEN_FDS=1"))?;
+    assert_eq!(listening(&bundle, "$$", &[])?.get("env.LISTEN_FDS")?, "1");
+    // Its number is not known.
+    bundle.share("pid");
+    bundle.config["annotations"] = json!({"org.pura.proc": "bind"});
+    assert!(listening(&bundle, "$$", &[])?.get("env.LISTEN_PID").is_err());
     Ok(())
 }
 
