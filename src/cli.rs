@@ -123,6 +123,11 @@ pub enum Verb {
         /// The container.
         id: OsString,
     },
+    /// `wait ID`
+    Wait {
+        /// The container.
+        id: OsString,
+    },
     /// `kill ID [SIGNAL]`
     Kill {
         /// The container, or with `regex` a pattern of ids.

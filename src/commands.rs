@@ -11,6 +11,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod wait;
 
 #[cfg(test)]
 pub(crate) use spec::config as default_spec;
@@ -45,6 +46,7 @@ pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8>
         Verb::Exec(exec) => exec::exec(call, exec),
         Verb::Start { id } => start::start(call, id),
         Verb::State { id } => say(&state::state(call, id)?),
+        Verb::Wait { id } => say(&wait::wait(call, id)?),
         Verb::Kill { id, signal, all, regex } => {
             kill::kill(call, id, signal.as_deref(), kill::Reach { all: *all, regex: *regex })
         }

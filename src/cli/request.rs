@@ -91,6 +91,7 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
         "exec" => Verb::Exec(exec(matches, tail)?),
         "start" => Verb::Start { id: id() },
         "state" => Verb::State { id: id() },
+        "wait" => Verb::Wait { id: id() },
         "kill" => Verb::Kill {
             id: id(),
             signal: value(matches, "SIGNAL"),

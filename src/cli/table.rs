@@ -186,6 +186,13 @@ pub const VERBS: &[Verb] = &[
         operands: &[ID],
     },
     Verb {
+        name: "wait",
+        about: "Wait until a container has stopped",
+        details: "Prints the exit status of its program, or unknown when nobody can tell any more.",
+        flags: &[],
+        operands: &[ID],
+    },
+    Verb {
         name: "kill",
         about: "Send a signal to a container",
         details: "pura kill ID             asks process 1 to end\n\

@@ -41,4 +41,5 @@ mod spec_features;
 mod state;
 mod sysctl;
 mod userns;
+mod wait;
 mod zero_config;
