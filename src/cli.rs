@@ -162,6 +162,11 @@ pub enum Verb {
         /// `--file`: another name for it, `-` for standard output.
         file: Option<PathBuf>,
     },
+    /// `completion SHELL`
+    Completion {
+        /// Whose script.
+        shell: Shell,
+    },
     /// `features`
     #[default]
     Features,
@@ -250,6 +255,17 @@ pub struct Exec {
     pub apparmor: Option<OsString>,
     /// `--process-label LABEL`
     pub label: Option<OsString>,
+}
+
+/// A shell whose command line is completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
 }
 
 /// What is on `/proc`.

@@ -1,5 +1,6 @@
 //! One file per verb; this one only chooses.
 
+mod completion;
 mod create;
 mod delete;
 mod exec;
@@ -53,6 +54,7 @@ pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8>
         Verb::Delete { id, force, regex } => delete::delete(call, id, *force, *regex),
         Verb::List { format, quiet } => say(&list::list(call, *format, *quiet)?),
         Verb::Spec { bundle, file } => spec::spec(bundle, file.as_deref()),
+        Verb::Completion { shell } => say(&completion::completion(*shell)),
         Verb::Features => say(&features::features()?),
         Verb::Say(text) => say(text),
     }

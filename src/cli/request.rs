@@ -5,8 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::ArgMatches;
 
 use super::{
-    CgroupDriver, Create, Exec, Globals, ListFormat, LogFormat, LogLevel, LogService, Proc, Run, UsernsMode, Verb,
-    ZeroConfig,
+    CgroupDriver, Create, Exec, Globals, ListFormat, LogFormat, LogLevel, LogService, Proc, Run, Shell, UsernsMode,
+    Verb, ZeroConfig,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
@@ -110,6 +110,10 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
             Verb::Spec { bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()), file: path(matches, "file") }
         }
         "features" => Verb::Features,
+        "completion" => {
+            let shells = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
+            Verb::Completion { shell: choice("SHELL", &value(matches, "SHELL").unwrap_or_default(), &shells)? }
+        }
         other => return Err(Error::new(Code::Bug, "read the command line", format!("no code behind {other:?}"))),
     })
 }

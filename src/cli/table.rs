@@ -248,6 +248,15 @@ pub const VERBS: &[Verb] = &[
         ]],
         operands: &[],
     },
+    Verb {
+        name: "completion",
+        about: "Print a script that completes the command line",
+        details: "bash: source <(pura completion bash)    in ~/.bashrc\n\
+                  zsh:  source <(pura completion zsh)     in ~/.zshrc\n\
+                  fish: pura completion fish | source     in ~/.config/fish/config.fish",
+        flags: &[],
+        operands: &[operand("SHELL", true, "bash, zsh or fish")],
+    },
     Verb { name: "features", about: "Print what this build supports as JSON", details: "", flags: &[], operands: &[] },
 ];
 
