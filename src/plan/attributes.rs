@@ -255,4 +255,24 @@ mod tests {
             assert_eq!((wanted.policy, wanted.nice, wanted.priority), (policy, nice, priority), "{json}");
         }
     }
+
+    #[test]
+    fn the_option_of_a_mount_label_is_what_the_annotation_says() {
+        let host = crate::plan::sample::user();
+        let order = crate::plan::sample::order(false);
+        let user_namespace = crate::plan::ids::UserNamespace::Inherit;
+        let ids = crate::plan::ids::Ids { user_namespace, maps: None, setgroups_denied: false };
+        for (annotations, wanted) in [
+            (serde_json::json!({}), "context=\"a:b:c:s0\""),
+            (serde_json::json!({"run.oci.mount_context_type": "rootcontext"}), "rootcontext=\"a:b:c:s0\""),
+        ] {
+            let spec = serde_json::json!({
+                "ociVersion": "1.3.0", "root": {"path": "r"}, "linux": {"mountLabel": "a:b:c:s0"}, "annotations": annotations
+            });
+            let spec = serde_json::from_value(spec).unwrap();
+            let draft = Draft::new(&spec, &host, &order, ids.clone());
+            assert_eq!(draft.mount_label("tmpfs").unwrap(), wanted);
+            assert_eq!(draft.mount_label("proc"), None);
+        }
+    }
 }

@@ -62,7 +62,7 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
     match op {
         Op::Mount { kind, .. } if errno == Errno::EPERM && plan.text(kind) == c"proc" => Some(
             "give the outer container --security-opt systempaths=unconfined (docker), unmask=ALL (podman) or procMount: \
-             Unmasked (kubernetes), or set the annotation org.pura.proc=bind",
+             Unmasked (kubernetes), or set the annotation org.pura.proc=bind, or run --proc=bind",
         ),
         Op::CopyUp { .. } if errno == Errno::ENOSPC => Some("a larger size= for the tmpfs"),
         Op::MapIds { .. } if errno == Errno::EPERM => Some(ID_MAP_FIX),
