@@ -24,7 +24,9 @@ pub mod init;
 
 pub mod hooks;
 
+pub mod agent;
 pub mod console;
+pub mod socket;
 pub mod supervise;
 
 pub mod teardown;
