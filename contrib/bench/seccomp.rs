@@ -7,11 +7,9 @@ use criterion::Criterion;
 use pura::seccomp::{Machine, compile};
 
 fn podman(bench: &mut Criterion) {
-    let config = include_str!("../../tests/fixtures/engines/p6-net-none.json");
-    let config: oci_spec::runtime::Spec = serde_json::from_str(config).unwrap_or_default();
-    let profile = config.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let Some(profile) = profile else { return };
-    bench.bench_function("podman", |timed| timed.iter(|| compile(black_box(profile), Machine::X86)));
+    let profile = include_str!("../../tests/fixtures/seccomp/podman.json");
+    let Ok(profile) = serde_json::from_str(profile) else { std::process::abort() };
+    bench.bench_function("podman", |timed| timed.iter(|| compile(black_box(&profile), Machine::X86)));
 }
 
 fn main() {

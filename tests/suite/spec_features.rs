@@ -144,11 +144,12 @@ fn everything_that_is_advertised_is_accepted_by_create() -> Result<()> {
         })
         .collect();
     assert_eq!((rules.len(), tests.len()), (18, 7));
+    let syscalls = [rules, tests].concat();
     bundle.config["linux"]["seccomp"] = serde_json::json!({
         "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": agent,
         "architectures": listed(&features, "/linux/seccomp/archs")?,
         "flags": listed(&features, "/linux/seccomp/supportedFlags")?,
-        "syscalls": [rules, tests].concat()
+        "syscalls": syscalls
     });
     let _created = bundle.created()?;
     bundle.delete()?;
