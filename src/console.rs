@@ -13,7 +13,7 @@ use nix::{
 
 use crate::{
     error::{Code, Context as _, Error, Result},
-    socket::connect_to,
+    socket,
     sys::{
         self,
         pty::{Raw, Size, set_size},
@@ -35,7 +35,7 @@ impl Console {
     /// Decides, and connects, before anything is made.
     pub fn open(terminal: bool, path: Option<&Path>, detached: bool) -> Result<Self> {
         match path {
-            Some(path) if terminal => connect_to(path, Code::ConsoleSocket, "console").map(Self::Socket),
+            Some(path) if terminal => socket::connect(path, Code::ConsoleSocket, "console socket").map(Self::Socket),
             Some(_) if !detached => {
                 let why = "config.json asks for no terminal";
                 Err(Error::new(Code::ConsoleSocket, "use --console-socket", why).fix("terminal: true"))
@@ -56,7 +56,7 @@ impl Console {
             Self::None => Ok(None),
             Self::Socket(socket) => {
                 // Some bytes have to go with it; runc sends the name, and nobody reads it.
-                let sent = sys::message::send(socket.as_fd(), b"/dev/pts/ptmx", master.as_fd());
+                let sent = sys::message::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()));
                 sent.doing(Code::ConsoleSocket, || "send the terminal to the console socket".to_owned())?;
                 Ok(None)
             }

@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd as _, RawFd},
+    os::fd::{AsFd as _, OwnedFd, RawFd},
 };
 
 use crate::{
+    agent::Notice,
     bundle::Bundle,
     cgroup::{self, Leaf},
     cli::{Create, Globals},
@@ -21,7 +22,7 @@ use crate::{
         Assembly, Plan,
         compile::{self, Order},
     },
-    socket::PidfdReceivers,
+    receivers::PidfdReceivers,
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
     sys,
@@ -109,19 +110,20 @@ impl Making<'_> {
             &self.bundle.spec,
             &self.bundle.directory,
         )?;
+        let agent = plan.notice().map(Notice::connect).transpose()?;
         self.log.warn(plan.warnings(), self.loud)?;
         prepare_process(&host)?;
         let intent = self.intent(leaf.as_ref())?;
         let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
         // From here on there is a container, whose end its hooks are told of, however early it comes.
-        self.fill((claim, leaf, console, receivers), &intent, (&plan, &host))
+        self.fill((claim, leaf, console, receivers, agent), &intent, (&plan, &host))
             .inspect_err(|_| self.hooks().stopped(self.log))
     }
 
     /// Makes what was claimed. On an error all is gone when this returns.
     fn fill(
         &self,
-        (mut claim, leaf, console, receivers): (Claim, Option<Leaf>, Console, PidfdReceivers),
+        (mut claim, leaf, console, receivers, agent): (Claim, Option<Leaf>, Console, PidfdReceivers, Option<OwnedFd>),
         intent: &Intent,
         (plan, host): (&Plan, &Host),
     ) -> Result<Made> {
@@ -135,7 +137,7 @@ impl Making<'_> {
         let mut pid_file = None;
         let hooks = self.hooks();
         let preserved = self.preserved;
-        let launch = Launch { plan, host, cgroup, console, listener, given: None, preserved, hooks };
+        let launch = Launch { plan, host, cgroup, console, listener, given: None, agent, preserved, hooks };
         let container = launch.run(|container| {
             self.log.warn(&container.warnings, self.loud)?;
             let init = Identity::of(container.init.as_raw());
@@ -247,7 +249,7 @@ impl Made {
 #[derive(Debug)]
 struct Ours {
     leaf: Leaf,
-    descriptor: std::os::fd::OwnedFd,
+    descriptor: OwnedFd,
     kept: bool,
 }
 

@@ -33,6 +33,8 @@ pub struct Init<'plan> {
     vectors: &'plan Vectors<'plan>,
     /// Those of the plan's hooks.
     hooks: &'plan [Vectors<'plan>],
+    /// What the seccomp agent is told.
+    notice: Vec<u8>,
     slots: Slots,
     program: Option<&'plan CStr>,
 }
@@ -43,9 +45,10 @@ impl<'plan> Init<'plan> {
         plan: &'plan Plan,
         vectors: &'plan Vectors<'plan>,
         hooks: &'plan [Vectors<'plan>],
+        notice: Vec<u8>,
         slots: Slots,
     ) -> Self {
-        Self { plan, vectors, hooks, slots, program: None }
+        Self { plan, vectors, hooks, notice, slots, program: None }
     }
 
     /// Runs as process 1 of the container and never returns.
@@ -55,6 +58,8 @@ impl<'plan> Init<'plan> {
             if let Err(errno) = self.apply(step, *op) {
                 let report = if matches!(op, Op::Seccomp { .. } | Op::Capabilities { .. }) {
                     Report::Unconfined { step, errno }
+                } else if *op == Op::TellAgent {
+                    Report::Unheard { step, errno }
                 } else {
                     Report::Failed { step, errno }
                 };

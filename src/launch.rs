@@ -12,6 +12,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
 
 use crate::{
+    agent::Notice,
     console::Console,
     error::{Code, Context as _, Error, Result, Warning, plain},
     hooks::{Hooks, Kind},
@@ -41,6 +42,8 @@ pub struct Launch<'a> {
     pub listener: Option<OwnedFd>,
     /// A descriptor that the plan wants in a slot and that has no path: the container's init, for `exec`.
     pub given: Option<(Slot, OwnedFd)>,
+    /// The connection to the seccomp agent, when the plan has something to tell it.
+    pub agent: Option<OwnedFd>,
     /// Descriptors of the caller that the program inherits.
     pub preserved: &'a [RawFd],
     /// The hooks that the parent runs.
@@ -78,10 +81,11 @@ impl Launch<'_> {
         birth::take_labels(plan)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
         let hooks: Vec<_> = plan.hooks().iter().map(|hook| plan.hook_vectors(hook)).collect();
+        let notice = plan.notice().map(Notice::text).unwrap_or_default();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
         let mut container = match self.bear(&slots) {
-            Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, slots).main(),
+            Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, notice, slots).main(),
             Ok(Fork::Parent(init)) => Container {
                 init,
                 master: None,
@@ -107,6 +111,9 @@ impl Launch<'_> {
         slots.put(Slot::LINK.index(), link);
         if let Some(listener) = self.listener.take() {
             slots.put(Slot::LISTENER.index(), listener);
+        }
+        if let Some(agent) = self.agent.take() {
+            slots.put(Slot::AGENT.index(), agent);
         }
         if let Some((slot, given)) = self.given.take() {
             slots.put(slot.index(), given);
@@ -143,6 +150,10 @@ impl Container {
                         launch.hooks.run(kind, Status::Creating, self.init.as_raw())?;
                     }
                 }
+                Meeting::Pid => {
+                    link::tell_pid(link, self.init).doing(Code::Bug, || "tell init its number".to_owned())?;
+                    continue;
+                }
                 Meeting::Created => {
                     outside::raise(plan, self.init)?;
                     created.take().map_or(Ok(()), |created| created(self))?;
@@ -171,7 +182,14 @@ impl Container {
                     self.warnings.push(plan.explain_warning(step, errno));
                 }
                 (Heard::Report(Report::Reborn), Some(pid)) => self.follow(link, pid)?,
-                (Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }), _) => {
+                (
+                    Heard::Report(
+                        Report::Failed { step, errno }
+                        | Report::Unconfined { step, errno }
+                        | Report::Unheard { step, errno },
+                    ),
+                    _,
+                ) => {
                     return Err(failed(plan, launch.host, step, errno));
                 }
                 (Heard::Report(Report::Hook { number, end }), _) => {
@@ -234,9 +252,9 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
 fn hear_exec(launch: &Launch<'_>, link: BorrowedFd<'_>) -> Result<()> {
     match link::last_words(link, launch.hooks.any_in_start())? {
         Heard::End => Ok(()),
-        Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }) => {
-            Err(launch.plan.explain(step, errno))
-        }
+        Heard::Report(
+            Report::Failed { step, errno } | Report::Unconfined { step, errno } | Report::Unheard { step, errno },
+        ) => Err(launch.plan.explain(step, errno)),
         Heard::Report(Report::Hook { number, end }) => Err(launch.hooks.explain_inside(number, end)),
         heard @ (Heard::Report(
             Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
@@ -262,6 +280,10 @@ pub fn started(connection: &OwnedFd, program: &str, hooks: &Hooks<'_>) -> Result
         Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
         Heard::Report(Report::Unconfined { errno, .. }) => {
             Err(Error::new(Code::Seccomp, "attach the seccomp filter", plain(errno)).at("linux.seccomp"))
+        }
+        Heard::Report(Report::Unheard { errno, .. }) => {
+            let what = "tell the seccomp agent of the container";
+            Err(Error::new(Code::SeccompAgent, what, plain(errno)).at("linux.seccomp.listenerPath"))
         }
         heard @ (Heard::Report(
             Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,

@@ -9,6 +9,7 @@ pub mod spec;
 
 pub mod host;
 pub mod plan;
+pub mod receivers;
 pub mod seccomp;
 
 pub mod cgroup;
@@ -24,6 +25,7 @@ pub mod init;
 
 pub mod hooks;
 
+pub mod agent;
 pub mod console;
 pub mod supervise;
 

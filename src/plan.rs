@@ -40,6 +40,7 @@ pub use op::{Op, Target};
 use std::{borrow::Cow, ffi::CStr};
 
 use crate::{
+    agent::Notice,
     error::Warning,
     seccomp::Filter,
     sys::{
@@ -61,6 +62,8 @@ pub enum Meeting {
     Created = 2,
     /// The parent runs prestart and createRuntime hooks.
     RuntimeHooks = 3,
+    /// The parent tells init its number: [`Op::LearnPid`].
+    Pid = 5,
 }
 
 /// A place of init for a descriptor that is known late.
@@ -76,22 +79,24 @@ impl Slot {
     pub const OUTPUT: Self = Self(2);
     /// Where hooks write their errors.
     pub const ERRORS: Self = Self(3);
+    /// The connection to the seccomp agent.
+    pub const AGENT: Self = Self(4);
     /// Slots below this number are for all of init's life; those of the set-up follow.
-    pub const FIRST_OF_SETUP: u16 = 4;
+    pub const FIRST_OF_SETUP: u16 = 5;
     /// The container's root.
-    pub const ROOT: Self = Self(4);
+    pub const ROOT: Self = Self(5);
     /// The container's `/dev`.
-    pub const DEV: Self = Self(5);
+    pub const DEV: Self = Self(6);
     /// What masks a file: `/dev/null`.
-    pub const NULL: Self = Self(6);
+    pub const NULL: Self = Self(7);
     /// What masks a directory: an empty, read-only tmpfs.
-    pub const EMPTY: Self = Self(7);
-    /// A mount point, for the next step or two.
-    pub const TARGET: Self = Self(8);
+    pub const EMPTY: Self = Self(8);
+    /// A mount point, or a descriptor of another kind, for the next step or two.
+    pub const TARGET: Self = Self(9);
     /// A detached tree, for the next step or two.
-    pub const TREE: Self = Self(9);
+    pub const TREE: Self = Self(10);
     /// The first slot that a plan gives out itself.
-    pub const FIRST_FREE: u16 = 10;
+    pub const FIRST_FREE: u16 = 11;
 
     /// Position in init's table.
     pub fn index(self) -> usize {
@@ -135,6 +140,8 @@ pub struct Plan {
     pub(crate) lowered_oom_score: Option<i32>,
     /// What [`Op::Seccomp`] attaches.
     pub(crate) filter: Option<Filter>,
+    /// What [`Op::TellAgent`] sends.
+    pub(crate) notice: Option<Notice>,
     /// Parameters of joined namespaces, which only the parent, real root, may write.
     pub(crate) parameters: Vec<Parameter>,
     /// A scheduling that only the parent, real root, may give.
@@ -185,11 +192,12 @@ impl Plan {
     }
 
     /// Where init and its parent meet, in order: the protocol.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "two kinds of step meet, and no others")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "three kinds of step meet, and no others")]
     pub fn meetings(&self) -> impl Iterator<Item = Meeting> {
         self.ops.iter().filter_map(|op| match op {
             Op::Meet(meeting) => Some(*meeting),
             Op::PassConsole(_) => Some(Meeting::Console),
+            Op::LearnPid => Some(Meeting::Pid),
             _ => None,
         })
     }
@@ -197,6 +205,11 @@ impl Plan {
     /// The instructions of the seccomp filter.
     pub fn filter(&self) -> &[crate::seccomp::Instruction] {
         self.filter.as_ref().map_or(&[], |filter| &filter.program)
+    }
+
+    /// What the seccomp agent is told.
+    pub fn notice(&self) -> Option<&Notice> {
+        self.notice.as_ref()
     }
 
     /// The string behind `text`.

@@ -11,6 +11,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::Call;
 use crate::{
+    agent::Notice,
     bundle, cgroup,
     cli::Exec,
     console::{self, Console},
@@ -24,7 +25,7 @@ use crate::{
         compile::Order,
         join::{self, Container},
     },
-    socket::PidfdReceivers,
+    receivers::PidfdReceivers,
     spec,
     state::Status,
     store::{Entry, Id, PidFile, Record, Roots},
@@ -35,13 +36,14 @@ use crate::{
 pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let id = Id::parse(&exec.id)?;
     let entry = Roots::find(call.globals)?.open(&id, "exec in")?;
-    let (record, init) = running(&entry)?;
+    let (record, status, init) = running(&entry)?;
     let (config, _) = bundle::parse(&entry.config()?, Path::new("config.json"))?;
     let spec = with_process(config, exec)?;
     let host = host(&spec)?;
     let order = Order {
         bundle: &record.bundle,
-        state: Path::new("/"),
+        // For its name: what is below belongs to the container, and nothing of it is touched.
+        state: &entry.root.path.join(id.as_str()),
         waits: false,
         clamps: false,
         no_pivot: false,
@@ -51,7 +53,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
     let denied =
         std::fs::read(format!("/proc/{}/setgroups", record.init.pid)).is_ok_and(|text| text.starts_with(b"deny"));
-    let joined = Container::recorded(&record.user_namespace, maps, denied, record.init.pid);
+    let joined = Container::recorded((status, record.init.pid), &record.user_namespace, maps, denied);
     let plan = join::process(&spec, &host, &order, &joined)?;
     itself::protect(&host, &joined.ids)?;
     call.log.warn(plan.warnings(), false)?;
@@ -59,6 +61,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
     let console = Console::open(terminal, exec.console_socket.as_deref(), exec.detach)?;
     let receivers = PidfdReceivers::of_option(exec.pidfd_socket.as_deref())?;
+    let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
     let cgroup = record.cgroup.as_deref().map(|directory| enter(directory, call)).transpose()?.flatten();
@@ -73,6 +76,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         console,
         listener: None,
         given: Some((join::INIT, init)),
+        agent,
         preserved: call.preserved,
         // It has none: `with_process` sees to that.
         hooks: Hooks { spec: &spec, id: id.as_str(), bundle: &record.bundle },
@@ -92,12 +96,13 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     supervise::wait(&mut container)
 }
 
-/// The record of a container in which a process can be started, and its init.
-fn running(entry: &Entry) -> Result<(Record, OwnedFd)> {
+/// The record of a container in which a process can be started, its status, and its init.
+fn running(entry: &Entry) -> Result<(Record, Status, OwnedFd)> {
     let refuse = |code, why: &str| Error::new(code, format!("exec in {:?}", entry.id.as_str()), why.to_owned());
     let stopped = || refuse(Code::NotRunnable, "container not running (stopped)");
     let record = entry.record().ok_or_else(stopped)?;
-    match entry.status_of(&record) {
+    let status = entry.status_of(&record);
+    match status {
         Status::Created | Status::Running => {}
         Status::Paused => {
             return Err(refuse(Code::NotRunnable, "container is paused").fix(format!("pura resume {}", entry.id)));
@@ -107,7 +112,7 @@ fn running(entry: &Entry) -> Result<(Record, OwnedFd)> {
     }
     let init = record.init.open().doing(Code::NotRunnable, || format!("exec in {:?}", entry.id.as_str()))?;
     let init = init.ok_or_else(stopped)?;
-    Ok((record, init))
+    Ok((record, status, init))
 }
 
 /// The container's config with the process that is to run. What that leaves out is the container's: an exec is never less

@@ -47,8 +47,7 @@ pub(super) fn features() -> Result<String> {
 /// What a profile may say.
 fn seccomp() -> serde_json::Value {
     let named = |prefix: &str, names: &[&str]| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
-    // NOTIFY is refused so far.
-    let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP"];
+    let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "NOTIFY", "TRACE", "TRAP"];
     let operators = ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"];
     // Those for which this build has system calls. The others are accepted, and without effect.
     let archs: &[&str] = match crate::seccomp::Machine::own() {
@@ -56,14 +55,13 @@ fn seccomp() -> serde_json::Value {
         Some(crate::seccomp::Machine::Arm) => &["AARCH64", "ARM"],
         None => return json!({ "enabled": false }),
     };
-    // Without a listener, WAIT_KILLABLE_RECV has no meaning.
-    let flags = named("SECCOMP_FILTER_FLAG_", &["LOG", "SPEC_ALLOW", "TSYNC"]);
+    let flags = named("SECCOMP_FILTER_FLAG_", &["LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV"]);
     json!({
         "enabled": true,
         "actions": named("SCMP_ACT_", &actions),
         "operators": named("SCMP_CMP_", &operators),
         "archs": named("SCMP_ARCH_", archs),
-        "knownFlags": named("SECCOMP_FILTER_FLAG_", &["LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV"]),
+        "knownFlags": flags,
         "supportedFlags": flags
     })
 }

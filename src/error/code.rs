@@ -127,6 +127,8 @@ pub enum Code {
     Capabilities = 501,
     /// A seccomp profile cannot be compiled or attached.
     Seccomp = 505,
+    /// The seccomp agent cannot be reached or told.
+    SeccompAgent = 506,
     /// A seccomp filter without `no_new_privs` needs `CAP_SYS_ADMIN`.
     SeccompPrivilege = 507,
     /// An `SELinux` label cannot be applied.

@@ -54,7 +54,26 @@ impl Init<'_> {
             Op::Bounding(kept) => sys::caps::limit_bounding(kept),
             Op::Capabilities { effective, permitted, inheritable } => sys::caps::set(effective, permitted, inheritable),
             Op::Ambient(mask) => sys::caps::raise_ambient(mask),
-            Op::Seccomp { flags } => sys::seccomp::attach(flags, self.plan.filter()),
+            Op::Seccomp { flags } => {
+                if let Some(notified) = sys::seccomp::attach(flags, self.plan.filter())? {
+                    self.fill(Slot::TARGET, notified);
+                }
+                Ok(())
+            }
+            Op::LearnPid => {
+                let pid = link::learn_pid(self.slots.get(Slot::LINK.index())?)?;
+                if let Some(notice) = self.plan.notice() {
+                    notice.fill(&mut self.notice, pid);
+                }
+                Ok(())
+            }
+            Op::TellAgent => {
+                let (agent, notified) = (self.slots.get(Slot::AGENT.index())?, self.slots.get(Slot::TARGET.index())?);
+                sys::message::send(agent, &self.notice, Some(notified))
+            }
+            Op::LeaveAgent => {
+                self.slots.take(Slot::AGENT.index()).and_then(|_| self.slots.take(Slot::TARGET.index())).map(drop)
+            }
             Op::Umask(mask) => sys::process::set_umask(mask),
             Op::OpenConsole { master, slave, size, owner } => self.open_console(master, slave, size, owner),
             Op::PassConsole(master) => {

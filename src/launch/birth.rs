@@ -74,7 +74,8 @@ impl Launch<'_> {
                 | Report::Hook { .. }
                 | Report::Reborn
                 | Report::Hooked
-                | Report::Unconfined { .. },
+                | Report::Unconfined { .. }
+                | Report::Unheard { .. },
             )) => Err(Error::new(Code::Bug, "start the container", format!("the process that clones said {other:?}"))),
         }
     }

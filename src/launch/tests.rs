@@ -41,6 +41,7 @@ fn report(link: &OwnedFd, reports: Vec<Report>) {
             Report::At(_) => link::meet(link.as_fd(), Meeting::Created),
             other @ (Report::Failed { .. }
             | Report::Unconfined { .. }
+            | Report::Unheard { .. }
             | Report::Warned { .. }
             | Report::Reborn
             | Report::Born(_)
@@ -82,6 +83,7 @@ fn meet(waits: bool, reborn: bool, reports: &[Report]) -> (usize, Result<()>) {
             console: Console::None,
             listener: None,
             given: None,
+            agent: None,
             preserved: &[],
             hooks: Hooks { spec: &spec, id: "c1", bundle: Path::new("/b") },
         };

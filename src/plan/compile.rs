@@ -14,7 +14,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     let (ids, warnings) = ids::decide(spec, host, mode)?;
     let mut draft = Draft::new(spec, host, order, ids);
     draft.plan.warnings = warnings;
-    draft.compile_filter()?;
+    draft.compile_filter(None)?;
 
     die_with_parent(&mut draft);
     // Early, not at exec: the writer of a pipe that the caller leaked to us must see end-of-file while we wait.
@@ -56,6 +56,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.stay_visible();
     draft.program()?;
     draft.take_terminal(terminal);
+    draft.learn_pid();
     draft.step(Op::Sweep { kept: Slot::FIRST_OF_SETUP });
     // Before the meeting: the parent of `create` ends as soon as it has released init, which must not die of that. Until
     // then, end-of-file on the link is what init dies of.

@@ -67,6 +67,7 @@ impl<'a> Draft<'a> {
             raised: Vec::new(),
             lowered_oom_score: None,
             filter: None,
+            notice: None,
             parameters: Vec::new(),
             raised_scheduling: None,
             raised_io_priority: None,

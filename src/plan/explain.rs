@@ -157,6 +157,12 @@ impl Plan {
                 let summary = self.filter.as_ref().map_or("none", |filter| &filter.summary);
                 format!("attach the seccomp filter ({summary})")
             }
+            Op::Meet(Meeting::Pid) | Op::LearnPid => "learn the process id from the parent".to_owned(),
+            Op::TellAgent => {
+                let path = self.notice.as_ref().map_or_else(String::new, |notice| format!(" {:?}", notice.path()));
+                format!("tell the seccomp agent{path}")
+            }
+            Op::LeaveAgent => "leave the seccomp agent alone".to_owned(),
             Op::AwaitStart => "wait for start".to_owned(),
             Op::Hooked => "tell that the hooks are done".to_owned(),
             Op::Hook(number) => {

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     error::{Result, Warning},
     host::Host,
+    state::Status,
     sys::process::Attribute,
 };
 
@@ -22,6 +23,10 @@ pub const INIT: Slot = Slot(Slot::FIRST_FREE);
 /// The container that is joined.
 #[derive(Debug, Clone)]
 pub struct Container {
+    /// What it is in.
+    pub status: Status,
+    /// Its process, as the caller sees it.
+    pub init: i32,
     /// Its user namespace is not the caller's.
     pub has_user_namespace: bool,
     /// What holds in its user namespace.
@@ -36,7 +41,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     ids::check(spec, &container.ids, &mut warnings)?;
     let mut draft = Draft::new(spec, host, order, container.ids.clone());
     draft.plan.warnings = warnings;
-    draft.compile_filter()?;
+    draft.compile_filter(Some((container.status, container.init)))?;
     // All namespaces in one call, by the parent: its next child is then born inside all of them.
     draft.inherited_labels()?;
     let init = draft.slot()?;
@@ -62,6 +67,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.step(Op::Prctl { attribute: Attribute::Dumpable, value: 0 });
     draft.program()?;
     draft.take_terminal(terminal);
+    draft.learn_pid();
     draft.step(Op::Sweep { kept: Slot::FIRST_OF_SETUP });
     draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
     draft.step(Op::Meet(Meeting::Created));
@@ -91,8 +97,13 @@ fn namespaces(spec: &Spec, container: &Container) -> i32 {
 }
 
 impl Container {
-    /// A container of which the state says how its user namespace came about.
-    pub fn recorded(word: &str, maps: crate::host::Maps, setgroups_denied: bool, init: i32) -> Self {
+    /// A container with its init, of which the state says how its user namespace came about.
+    pub fn recorded(
+        (status, init): (Status, i32),
+        word: &str,
+        maps: crate::host::Maps,
+        setgroups_denied: bool,
+    ) -> Self {
         let has_user_namespace = matches!(word, "new" | "joined");
         let user_namespace = match word {
             "reused" => UserNamespace::Reuse,
@@ -100,8 +111,13 @@ impl Container {
             _ => UserNamespace::Join { index: 0 },
         };
         let known = !maps.uids.is_empty() && !maps.gids.is_empty();
-        let ids = Ids { user_namespace, maps: known.then_some(maps), setgroups_denied };
-        Self { has_user_namespace, ids, root: format!("/proc/{init}/root").into() }
+        Self {
+            status,
+            init,
+            has_user_namespace,
+            ids: Ids { user_namespace, maps: known.then_some(maps), setgroups_denied },
+            root: format!("/proc/{init}/root").into(),
+        }
     }
 }
 
@@ -124,7 +140,7 @@ mod tests {
             new_keyring: true,
             assembly: None,
         };
-        let container = Container::recorded(word, crate::host::Maps::default(), false, 7);
+        let container = Container::recorded((Status::Running, 7), word, crate::host::Maps::default(), false);
         process(&spec, &Host::default(), &order, &container).unwrap()
     }
 

@@ -381,6 +381,12 @@ pub enum Op {
         /// `SECCOMP_FILTER_FLAG_*`.
         flags: u32,
     },
+    /// Meet the parent, which tells init's number, and put it into the notice for the seccomp agent.
+    LearnPid,
+    /// Send the notice to the seccomp agent, with the descriptor that the last [`Op::Seccomp`] has brought.
+    TellAgent,
+    /// Close the connection to the seccomp agent, and that descriptor.
+    LeaveAgent,
     /// Make the working directory, 0755, when it is missing.
     MakeCwd(Text),
     /// Enter the working directory with the final ids, and check that it lies below the root (CVE-2024-21626).

@@ -86,20 +86,6 @@ fn an_overlay_keeps_the_root_of_a_bundle_as_it_is() -> Result<()> {
 }
 
 #[test]
-fn an_unknown_call_of_a_profile_fails_when_an_annotation_insists() -> Result<()> {
-    requires!(userns);
-    let mut bundle = Bundle::probing(&["true"])?;
-    let rule = json!({"names": ["no_such_call"], "action": "SCMP_ACT_ERRNO"});
-    bundle.config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
-    for annotations in [json!({}), json!({"run.oci.seccomp_fail_unknown_syscall": "0"})] {
-        bundle.config["annotations"] = annotations;
-        bundle.run()?.succeeds_silently()?;
-    }
-    bundle.config["annotations"] = json!({"run.oci.seccomp_fail_unknown_syscall": "1"});
-    bundle.is_refused(505, &["no_such_call", "linux.seccomp"])
-}
-
-#[test]
 fn a_context_type_is_no_way_around_an_error_of_the_label() -> Result<()> {
     requires!(userns);
     let mut bundle = Bundle::probing(&["true"])?;

@@ -36,6 +36,7 @@ mod root;
 mod rootfs;
 mod run;
 mod seccomp;
+mod seccomp_agent;
 mod seccomp_compiler;
 mod spec_features;
 mod state;

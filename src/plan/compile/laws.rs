@@ -431,3 +431,32 @@ fn clocks_are_shifted_before_anyone_is_inside_and_the_second_process_is_born_uns
     assert!(steps.is_sorted(), "{steps:?}");
     assert_eq!(plan.clone_flags & u64::from(libc::CLONE_NEWTIME.unsigned_abs()), 0);
 }
+
+#[test]
+fn the_seccomp_agent_is_told_as_soon_as_there_is_a_filter_by_an_init_that_knows_its_number() {
+    let seccomp = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]
+    });
+    for no_new_privs in [true, false] {
+        for hooks in [json!({}), json!({"startContainer": [{"path": "/hook"}]})] {
+            let has_hooks = hooks.get("startContainer").is_some();
+            let config = with(|config| {
+                config["linux"]["seccomp"] = seccomp.clone();
+                config["process"]["noNewPrivileges"] = no_new_privs.into();
+                config["hooks"] = hooks;
+            });
+            let spec = serde_json::from_value(config).unwrap();
+            let plan = sample::compile(&spec, sample::user(), UsernsMode::Unset, true, 0).unwrap();
+            let steps = Steps { name: "agent", plan };
+            let attached = steps.at(|op| matches!(op, Op::Seccomp { .. })).next().unwrap();
+            assert_eq!(steps.plan.ops[attached + 1], Op::TellAgent, "{}", steps.plan);
+            steps.before(|op| *op == Op::LearnPid, created, "the parent of create ends after that");
+            steps.before(created, |op| *op == Op::TellAgent, "the container is created then");
+            steps.before(|op| *op == Op::LeaveAgent, |op| matches!(op, Op::Hook(_)), "hooks may wait for the agent");
+            assert_eq!(steps.at(|op| *op == Op::LeaveAgent).count(), usize::from(has_hooks), "exec does it otherwise");
+            let meetings: Vec<_> = steps.plan.meetings().collect();
+            assert!(meetings.ends_with(&[Meeting::Pid, Meeting::Created]), "{meetings:?}");
+        }
+    }
+}

@@ -46,6 +46,7 @@ pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
         Op::Bounding(_) | Op::Capabilities { .. } | Op::Ambient(_) => Code::Capabilities,
         Op::Seccomp { .. } if errno == Errno::EACCES => Code::SeccompPrivilege,
         Op::Seccomp { .. } => Code::Seccomp,
+        Op::TellAgent => Code::SeccompAgent,
         Op::MakeCwd(_) | Op::EnterCwd(_) => Code::Cwd,
         _ => {
             if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN) {
@@ -89,6 +90,9 @@ pub(super) fn attribute(op: Op, errno: Errno) -> Option<String> {
         (Op::ShiftClocks(_), Errno::ERANGE) => "a clock would stand before 0, or too far away".to_owned(),
         (Op::MemoryPolicy, Errno::EINVAL) => {
             "none of the nodes has memory, or this kernel lacks the mode or a flag".to_owned()
+        }
+        (Op::Seccomp { .. }, Errno::EBUSY) => {
+            "pura itself runs under a filter with an agent, and the kernel allows one agent".to_owned()
         }
         (Op::Schedule, Errno::EPERM) => "only real root may: operation not permitted".to_owned(),
         _ => return None,
