@@ -9,6 +9,7 @@ pub mod spec;
 
 pub mod host;
 pub mod plan;
+pub mod resctrl;
 pub mod seccomp;
 
 pub mod cgroup;

@@ -2,6 +2,8 @@
 
 pub mod attributes;
 mod hooks;
+mod network;
+mod rdt;
 mod seccomp;
 mod unsupported;
 
@@ -58,6 +60,7 @@ pub fn validate(spec: &Spec) -> Result<()> {
     }
     mounts(spec, &mut faults);
     linux(spec, &mut faults);
+    network::check(spec, &mut faults);
     annotations(spec, &mut faults);
     hooks::check(spec, &mut faults);
     unsupported::refuse(spec, &mut faults);
@@ -214,6 +217,9 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     let Some(linux) = spec.linux() else { return };
     if let Some(profile) = linux.seccomp() {
         seccomp::check(profile, faults);
+    }
+    if let Some(rdt) = linux.intel_rdt() {
+        rdt::check(rdt, faults);
     }
     let mut seen: Vec<Kind> = Vec::new();
     for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
@@ -372,8 +378,6 @@ mod tests {
     #[test]
     fn what_changes_nothing_is_no_unsupported_field() {
         for (fields, refused) in [
-            (r#","linux":{"netDevices":{}}"#, false),
-            (r#","linux":{"netDevices":{"eth0":{}}}"#, true),
             (r#","annotations":{"run.oci.keep_original_groups":"1"}"#, false),
             (r#","annotations":{"run.oci.handler":"wasm"}"#, true),
         ] {

@@ -98,6 +98,12 @@ pub fn end(id: &Id, traces: &Traces) -> Result<()> {
             return Err(survives(survivors(&[traces.init.unwrap_or_default().pid])));
         }
     }
+    if let Some(group) = &traces.resctrl {
+        group.remove().map_err(|error| {
+            let why = error.to_string().to_lowercase();
+            survives(format!("its group {} in resctrl cannot be removed: {why}", group.directory.display()))
+        })?;
+    }
     let Some(leaf) = leaf else { return Ok(()) };
     if !cgroup::wait_empty(leaf, if is_ours { LIMIT } else { UNCOMMITTED_LIMIT }) {
         return Err(survives(survivors(&members(leaf))));

@@ -66,6 +66,7 @@ impl<'a> Draft<'a> {
             lowered_oom_score: None,
             filter: None,
             parameters: Vec::new(),
+            moved_devices: Vec::new(),
             raised_scheduling: None,
             raised_io_priority: None,
             scheduling: None,

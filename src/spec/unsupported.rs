@@ -17,11 +17,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     let annotated = |key: &str| spec.annotations().as_ref().is_some_and(|all| all.contains_key(key));
     let found = [
         (joins(LinuxNamespaceType::Mount), "linux.namespaces (mount, joined)"),
-        (
-            linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
-            "linux.netDevices",
-        ),
-        (linux.is_some_and(|linux| linux.intel_rdt().is_some()), "linux.intelRdt"),
         (annotated("run.oci.pidfd_receiver"), "annotations.\"run.oci.pidfd_receiver\""),
         // Another runtime behind the name of this one: crun's way of choosing a virtual machine or WebAssembly.
         (annotated("run.oci.handler"), "annotations.\"run.oci.handler\""),

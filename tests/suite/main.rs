@@ -26,6 +26,7 @@ mod lifecycle;
 mod links;
 mod list;
 mod mounts;
+mod network;
 mod plan;
 mod process;
 mod remounts;

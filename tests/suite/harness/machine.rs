@@ -17,13 +17,14 @@ type Probe = fn() -> Result<()>;
 pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
     static KNOWN: OnceLock<Vec<(&str, Option<String>)>> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
-        let probes: [(&str, Probe); 7] = [
+        let probes: [(&str, Probe); 8] = [
             ("root", root),
             ("unprivileged", unprivileged),
             ("userns", userns),
             ("subids", subids),
             ("overlay", overlay),
             ("strace", strace),
+            ("links", links),
             ("libseccomp", libseccomp),
         ];
         let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
@@ -67,6 +68,12 @@ fn overlay() -> Result<()> {
     let script = "mount -t tmpfs none /mnt && mkdir /mnt/l /mnt/u /mnt/w && mount -t overlay -o \
                   userxattr,lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w none /mnt/l";
     succeeds(Command::new("unshare").args(["--user", "--map-root-user", "--mount", "sh", "-c", script]))
+}
+
+/// iproute2, and network devices that an ordinary user can make in a network of their own.
+fn links() -> Result<()> {
+    let script = "ip link add outer type veth peer name peer";
+    succeeds(Command::new("unshare").args(["--user", "--map-root-user", "--net", "sh", "-c", script]))
 }
 
 fn strace() -> Result<()> {
