@@ -217,6 +217,23 @@ mod tests {
     }
 
     #[test]
+    fn a_group_of_the_containers_own_goes_and_one_that_the_config_names_stays() {
+        let id = Id::parse("c1".as_ref()).unwrap();
+        for own in [true, false] {
+            let resctrl = tempfile::tempdir().unwrap();
+            let directory = resctrl.path().join("group");
+            let monitoring = resctrl.path().join("counts");
+            for made in [&directory, &monitoring] {
+                fs::create_dir(made).unwrap();
+            }
+            let group = crate::resctrl::Group { directory, own, monitoring: Some(monitoring) };
+            end(&id, &Traces { resctrl: Some(group.clone()), ..Traces::default() }).unwrap();
+            assert_eq!(group.directory.exists(), !own);
+            assert!(group.monitoring.is_some_and(|monitoring| !monitoring.exists()));
+        }
+    }
+
+    #[test]
     fn a_file_of_another_is_named_and_stays() {
         let (store, sleeper) = (Store::new(), Sleeper::new());
         store.running("c1", sleeper.identity());

@@ -112,6 +112,7 @@ mod tests {
             ..Intent::default()
         };
         intent.cgroup = Some("/sys/fs/cgroup/a\nb".into());
+        intent.resctrl = Some(Group { directory: "/r/c1".into(), own: true, monitoring: Some("/r/m".into()) });
         let line = intent.line().unwrap();
         assert_eq!(Intent::parse(&line), Some(intent.clone()));
         intent.init = Some(Identity { pid: 7, start_time: 8 });
