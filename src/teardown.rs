@@ -229,7 +229,7 @@ mod tests {
             let group = crate::resctrl::Group { directory, own, monitoring: Some(monitoring) };
             end(&id, &Traces { resctrl: Some(group.clone()), ..Traces::default() }).unwrap();
             assert_eq!(group.directory.exists(), !own);
-            assert!(group.monitoring.is_some_and(|monitoring| !monitoring.exists()));
+            assert!(group.monitoring.is_some_and(|path| !path.exists()));
         }
     }
 
