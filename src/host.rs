@@ -5,6 +5,7 @@ pub mod activation;
 pub mod devices;
 pub mod ids;
 mod named;
+pub mod network;
 pub mod probe;
 pub mod refusal;
 
@@ -131,6 +132,10 @@ pub struct Named {
     /// Inodes of the namespaces that the caller and process 1 are in, when the config sets kernel parameters: those of
     /// the host, whose parameters are not the container's to change.
     pub host_namespaces: Vec<u64>,
+    /// The caller's network, when the config moves devices out of it.
+    pub network: Option<network::Network>,
+    /// Where resctrl is mounted, when the config asks for a group of it.
+    pub resctrl: Option<PathBuf>,
 }
 
 /// A nice value, and what the caller's limits allow besides.

@@ -5,6 +5,7 @@ pub mod helper;
 pub mod idmap;
 mod inputs;
 pub mod link;
+mod network;
 mod outside;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -63,6 +64,8 @@ pub struct Container {
     pub warnings: Vec<Warning>,
     /// Init is the second process of its plan.
     is_reborn: bool,
+    /// The caller's network, until its devices have been moved.
+    network: Option<OwnedFd>,
     /// The signal mask of before, for what comes after.
     mask: SigSet,
 }
@@ -80,6 +83,8 @@ impl Launch<'_> {
         let slots = self.slots(theirs)?;
         birth::take_labels(plan)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
+        // Before the parent joins what init is to be born in.
+        let network = network::open(plan)?;
         let hooks: Vec<_> = plan.hooks().iter().map(|hook| plan.hook_vectors(hook)).collect();
         let notice = plan.notice().map(Notice::text).unwrap_or_default();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
@@ -92,6 +97,7 @@ impl Launch<'_> {
                 console: std::mem::replace(&mut self.console, Console::None),
                 warnings: Vec::new(),
                 is_reborn: false,
+                network,
                 mask,
             },
             Err(error) => {
@@ -146,6 +152,7 @@ impl Container {
                 Meeting::MapIds => idmap::map(plan, launch.host, self.init, mappers.take())?,
                 Meeting::Console => self.take_console(descriptor)?,
                 Meeting::RuntimeHooks => {
+                    self.move_devices(plan)?;
                     for kind in [Kind::Prestart, Kind::CreateRuntime] {
                         launch.hooks.run(kind, Status::Creating, self.init.as_raw())?;
                     }
@@ -155,6 +162,7 @@ impl Container {
                     continue;
                 }
                 Meeting::Created => {
+                    self.move_devices(plan)?;
                     outside::raise(plan, self.init)?;
                     created.take().map_or(Ok(()), |created| created(self))?;
                 }
@@ -206,6 +214,11 @@ impl Container {
                 }
             }
         }
+    }
+
+    /// Once: before the first hook, which may want them, else when all that init can fail at is done.
+    fn move_devices(&mut self, plan: &Plan) -> Result<()> {
+        self.network.take().map_or(Ok(()), |network| network::move_all(plan, &network, self.init))
     }
 
     fn take_console(&mut self, master: Option<OwnedFd>) -> Result<()> {

@@ -10,6 +10,7 @@ pub mod spec;
 pub mod host;
 pub mod plan;
 pub mod receivers;
+pub mod resctrl;
 pub mod seccomp;
 
 pub mod cgroup;

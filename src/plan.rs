@@ -19,6 +19,7 @@ pub mod join;
 mod limits;
 mod mounts;
 mod namespaces;
+mod network;
 mod op;
 pub mod options;
 mod paths;
@@ -35,6 +36,7 @@ pub use explain::{explain_id_map, explain_program, explain_sysctl};
 pub use hooks::Hook;
 pub use input::{Input, MappedTree, NewNode, Parameter};
 pub use limits::number as limit_number;
+pub use network::MovedDevice;
 pub use op::{Op, Target};
 
 use std::{borrow::Cow, ffi::CStr};
@@ -144,6 +146,8 @@ pub struct Plan {
     pub(crate) notice: Option<Notice>,
     /// Parameters of joined namespaces, which only the parent, real root, may write.
     pub(crate) parameters: Vec<Parameter>,
+    /// Network devices that the parent moves into the container.
+    pub(crate) moved_devices: Vec<MovedDevice>,
     /// A scheduling that only the parent, real root, may give.
     pub(crate) raised_scheduling: Option<Scheduling>,
     /// An I/O priority that only the parent, real root, may give.

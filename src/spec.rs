@@ -3,6 +3,8 @@
 mod annotations;
 pub mod attributes;
 mod hooks;
+mod network;
+mod rdt;
 mod seccomp;
 mod unsupported;
 
@@ -59,6 +61,7 @@ pub fn validate(spec: &Spec) -> Result<()> {
     }
     mounts(spec, &mut faults);
     linux(spec, &mut faults);
+    network::check(spec, &mut faults);
     annotations::check(spec, &mut faults);
     hooks::check(spec, &mut faults);
     unsupported::refuse(spec, &mut faults);
@@ -216,6 +219,9 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     if let Some(profile) = linux.seccomp() {
         seccomp::check(profile, faults);
     }
+    if let Some(rdt) = linux.intel_rdt() {
+        rdt::check(rdt, faults);
+    }
     let mut seen: Vec<Kind> = Vec::new();
     for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
         let key = format!("linux.namespaces[{index}]");
@@ -367,8 +373,6 @@ mod tests {
     #[test]
     fn what_changes_nothing_is_no_unsupported_field() {
         for (fields, refused) in [
-            (r#","linux":{"netDevices":{}}"#, false),
-            (r#","linux":{"netDevices":{"eth0":{}}}"#, true),
             (r#","annotations":{"run.oci.keep_original_groups":"1"}"#, false),
             (r#","annotations":{"run.oci.handler":"wasm"}"#, true),
         ] {

@@ -14,6 +14,7 @@ pub mod message;
 pub mod mount;
 pub mod namespace;
 pub mod net;
+pub mod netlink;
 pub mod path;
 pub mod pidfd;
 pub mod process;

@@ -98,6 +98,12 @@ pub fn end(id: &Id, traces: &Traces) -> Result<()> {
             return Err(survives(survivors(&[traces.init.unwrap_or_default().pid])));
         }
     }
+    if let Some(group) = &traces.resctrl {
+        group.remove().map_err(|error| {
+            let why = error.to_string().to_lowercase();
+            survives(format!("its group {} in resctrl cannot be removed: {why}", group.directory.display()))
+        })?;
+    }
     let Some(leaf) = leaf else { return Ok(()) };
     if !cgroup::wait_empty(leaf, if is_ours { LIMIT } else { UNCOMMITTED_LIMIT }) {
         return Err(survives(survivors(&members(leaf))));
@@ -208,6 +214,23 @@ mod tests {
         let id = Id::parse("c1".as_ref()).unwrap();
         assert_eq!(end(&id, &traces).unwrap_err().code(), Code::Survivors);
         assert!(!cgroup.join("cgroup.kill").exists());
+    }
+
+    #[test]
+    fn a_group_of_the_containers_own_goes_and_one_that_the_config_names_stays() {
+        let id = Id::parse("c1".as_ref()).unwrap();
+        for own in [true, false] {
+            let resctrl = tempfile::tempdir().unwrap();
+            let directory = resctrl.path().join("group");
+            let monitoring = resctrl.path().join("counts");
+            for made in [&directory, &monitoring] {
+                fs::create_dir(made).unwrap();
+            }
+            let group = crate::resctrl::Group { directory, own, monitoring: Some(monitoring) };
+            end(&id, &Traces { resctrl: Some(group.clone()), ..Traces::default() }).unwrap();
+            assert_eq!(group.directory.exists(), !own);
+            assert!(group.monitoring.is_some_and(|path| !path.exists()));
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
         join::{self, Container},
     },
     receivers::PidfdReceivers,
-    spec,
+    resctrl, spec,
     state::Status,
     store::{Entry, Id, PidFile, Record, Roots},
     supervise, sys,
@@ -65,6 +65,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
     let cgroup = record.cgroup.as_deref().map(|directory| enter(directory, call)).transpose()?.flatten();
+    let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     container::prepare_process(&host)?;
     // Its next child copies its memory, in which there is more of the host than the container may see.
     sys::process::prctl(sys::process::Attribute::Dumpable, 0)
@@ -83,6 +84,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     };
     let mut written = None;
     let mut container = launch.run(|container| {
+        tasks.as_ref().map_or(Ok(()), |tasks| tasks.take_in(container.init.as_raw()))?;
         written = pid_file.map(|prepared| prepared.write(container.init.as_raw())).transpose()?;
         receivers.send(container.init)
     })?;

@@ -33,8 +33,8 @@ pub(super) fn features() -> Result<String> {
                 ],
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
             },
-            "intelRdt": { "enabled": false },
-            "netDevices": { "enabled": false },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+            "netDevices": { "enabled": true },
             "mountExtensions": { "idmap": { "enabled": true } }
         },
         "annotations": { "org.pura.version": env!("CARGO_PKG_VERSION") },

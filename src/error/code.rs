@@ -73,6 +73,8 @@ pub enum Code {
     Inherit = 218,
     /// A user namespace is refused for an unknown reason.
     Userns = 219,
+    /// A network device cannot be moved into the container.
+    NetDevice = 220,
     /// The root filesystem does not exist or is no directory.
     Rootfs = 301,
     /// A bind source does not exist.

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount, Spec};
@@ -49,6 +49,8 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
         namespaces: namespaces.collect(),
         devices: devices.collect(),
         host_namespaces,
+        network: super::network::network(spec, own_userns),
+        resctrl: linux.and_then(|linux| linux.intel_rdt().as_ref()).and_then(|_| resctrl()),
         ..found
     }
 }
@@ -81,6 +83,18 @@ fn filesystem(path: &Path) -> Option<String> {
     line.split_once(" - ")?.1.split(' ').next().map(str::to_owned)
 }
 
+/// Where resctrl is mounted: `proc_pid_mountinfo(5)`.
+fn resctrl() -> Option<PathBuf> {
+    resctrl_in(&fs::read_to_string("/proc/self/mountinfo").ok()?)
+}
+
+fn resctrl_in(mounts: &str) -> Option<PathBuf> {
+    let line =
+        mounts.lines().find(|line| line.split_once(" - ").is_some_and(|(_, rest)| rest.starts_with("resctrl ")))?;
+    // Of the characters that the kernel writes in octal, a mount point has mostly none.
+    Some(line.split(' ').nth(4)?.replace("\\040", " ").into())
+}
+
 fn host_namespaces() -> Vec<u64> {
     let inode = |process: &str, name: &str| fs::metadata(format!("/proc/{process}/ns/{name}")).map(|found| found.ino());
     let names = ["net", "ipc", "uts"];
@@ -98,5 +112,19 @@ fn kind(path: &Path) -> super::Kind {
         Ok(_) => super::Kind::File,
         Err(error) if error.kind() == io::ErrorKind::NotFound => super::Kind::Missing,
         Err(error) => super::Kind::Refused(error.raw_os_error().unwrap_or(libc::EIO)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resctrl_is_found_by_its_type_and_not_by_its_name() {
+        let mounts = "24 1 0:22 / /sys rw shared:7 - sysfs sysfs rw\n\
+                      31 24 0:29 / /sys/fs/resctrl rw,relatime - tmpfs resctrl rw\n";
+        assert_eq!(resctrl_in(mounts), None);
+        let mounts = mounts.to_owned() + "40 24 0:30 / /mnt/a\\040b rw shared:9 master:1 - resctrl resctrl rw\n";
+        assert_eq!(resctrl_in(&mounts), Some("/mnt/a b".into()));
     }
 }

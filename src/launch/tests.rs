@@ -72,6 +72,7 @@ fn meet(waits: bool, reborn: bool, reports: &[Report]) -> (usize, Result<()>) {
             console: Console::None,
             warnings: Vec::new(),
             is_reborn: false,
+            network: None,
             mask: SigSet::empty(),
         };
         let mut recorded = 0;

@@ -34,6 +34,8 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // As container root, whose the files are, and through a procfs that no mount of the config can have covered
     // (CVE-2025-52881).
     draft.sysctls()?;
+    // No step: the parent moves them, as late as it can.
+    draft.network_devices()?;
     draft.mounts(&sources)?;
     draft.devices()?;
     // With all mounts made and the old root still in place: `config.md` "POSIX-platform Hooks".

@@ -69,6 +69,7 @@ impl<'a> Draft<'a> {
             filter: None,
             notice: None,
             parameters: Vec::new(),
+            moved_devices: Vec::new(),
             raised_scheduling: None,
             raised_io_priority: None,
             scheduling: None,

@@ -411,6 +411,9 @@ impl fmt::Display for Plan {
         for parameter in &self.parameters {
             writeln!(f, "set before clone: {} to {:?}  (linux.sysctl)", parameter.key, parameter.value)?;
         }
+        for device in &self.moved_devices {
+            writeln!(f, "moved at the end: {device}  ({})", device.place())?;
+        }
         for (step, (op, place)) in self.ops.iter().zip(&self.places).enumerate() {
             let place = if place.is_empty() { String::new() } else { format!("  ({place})") };
             writeln!(f, "{step:3}  {}{place}", self.describe(*op))?;

@@ -41,7 +41,9 @@ impl Draft<'_> {
     /// The hooks of `create`: the mounts are made, and the old root is still in place.
     pub(super) fn create_hooks(&mut self) -> Result<()> {
         let outside = [Kind::Prestart, Kind::CreateRuntime];
-        if outside.iter().any(|kind| !kind.of(self.spec).is_empty()) {
+        // The devices of the parent are there before the first hook is.
+        let moves = !self.plan.moved_devices.is_empty() && !Kind::CreateContainer.of(self.spec).is_empty();
+        if moves || outside.iter().any(|kind| !kind.of(self.spec).is_empty()) {
             self.step_for(Op::Meet(Meeting::RuntimeHooks), "hooks");
         }
         self.hooks(Kind::CreateContainer, Status::Creating, self.order.bundle)

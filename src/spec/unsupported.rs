@@ -8,18 +8,10 @@ use crate::error::Code;
 
 /// Refuses every such field that asks for something.
 pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
-    let linux = spec.linux().as_ref();
     let annotated = |key: &str| spec.annotations().as_ref().is_some_and(|all| all.contains_key(key));
     let found = [
-        (
-            linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
-            "linux.netDevices",
-        ),
-        (linux.is_some_and(|linux| linux.intel_rdt().is_some()), "linux.intelRdt"),
         // Another runtime behind the name of this one: crun's way of choosing a virtual machine or WebAssembly.
         (annotated("run.oci.handler"), "annotations.\"run.oci.handler\""),
-        // A filter that is ready made: without it, there would be less of one.
-        (annotated("run.oci.seccomp_bpf_data"), "annotations.\"run.oci.seccomp_bpf_data\""),
         (annotated("org.pura.root-emulation"), "annotations.\"org.pura.root-emulation\""),
     ];
     for (_, key) in found.iter().filter(|(asked, _)| *asked) {

@@ -28,6 +28,7 @@ mod lifecycle;
 mod links;
 mod list;
 mod mounts;
+mod network;
 mod pidfd;
 mod plan;
 mod process;

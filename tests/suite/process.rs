@@ -141,6 +141,21 @@ fn linux32_changes_uname_and_flags_fail() -> Result<()> {
 }
 
 #[test]
+fn a_group_of_resctrl_fails_without_resctrl_before_anything_is_made() -> Result<()> {
+    if fs::read_to_string("/proc/self/mountinfo")?.contains(" - resctrl ") {
+        return crate::harness::skip("kernel without resctrl", "it is mounted here");
+    }
+    for rdt in [json!({}), json!({"closID": "gold", "memBwSchema": "MB:0=20"}), json!({"enableMonitoring": true})] {
+        let mut bundle = Bundle::probing(&["true"])?;
+        bundle.config["linux"]["intelRdt"] = rdt;
+        bundle.is_refused(511, &["linux.intelRdt", "resctrl"])?;
+    }
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config["linux"]["intelRdt"] = json!({"closID": "../gold"});
+    bundle.is_refused(803, &["closID", "../gold"])
+}
+
+#[test]
 fn the_memory_policy_applies() -> Result<()> {
     requires!(userns);
     let mut bundle = Bundle::probing(&["read", "/proc/self/numa_maps"])?;
