@@ -28,6 +28,9 @@ use crate::{
 /// program reads there (CVE-2019-16884, CVE-2025-52881).
 const PROC_FILES: [&str; 8] = ["cpuinfo", "meminfo", "stat", "uptime", "loadavg", "swaps", "diskstats", "slabinfo"];
 
+/// What a mount label can be: SELinux's mount options.
+const CONTEXTS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+
 /// More mounts than this are refused: a config that no one wrote.
 const MOST_MOUNTS: usize = 100_000;
 
@@ -243,6 +246,10 @@ fn linux(spec: &Spec, faults: &mut Faults) {
         faults.add_as(Code::NamespaceNeeded, "linux.uidMappings", "mappings need a user namespace");
     }
     devices(linux, faults);
+    let cgroup = linux.cgroups_path().as_deref().unwrap_or(Path::new(""));
+    if cgroup.components().any(|part| part == Component::ParentDir) || cgroup.to_string_lossy().contains(":../") {
+        faults.add("linux.cgroupsPath", format!("{cgroup:?} contains \"..\""));
+    }
     for (key, value) in linux.sysctl().iter().flatten().filter(|(_, value)| value.contains(['\n', '\0'])) {
         faults.add(&format!("linux.sysctl[{key:?}]"), format!("{value:?} is more than one line"));
     }
@@ -300,6 +307,20 @@ fn namespace_in(seen: &[Kind], kind: Kind) -> bool {
 fn annotations(spec: &Spec, faults: &mut Faults) {
     if spec.annotations().iter().flatten().any(|(key, _)| key.is_empty()) {
         faults.add("annotations", "a key is empty");
+    }
+    for (key, value) in spec.annotations().iter().flatten() {
+        let place = format!("annotations.{key:?}");
+        match key.as_str() {
+            "org.pura.proc" if value == "bind" => {}
+            // What is said to pura alone must not be lost on it.
+            _ if key.starts_with("org.pura.") => {
+                faults.add_as(Code::Unsupported, &place, format!("{value:?} is not supported by this version of pura"));
+            }
+            "run.oci.mount_context_type" if !CONTEXTS.contains(&value.as_str()) => {
+                faults.add(&place, format!("{value:?} is none of {}", CONTEXTS.join(", ")));
+            }
+            _ => {}
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn features() -> Result<String> {
             "mountExtensions": { "idmap": { "enabled": true } }
         },
         "annotations": { "org.pura.version": env!("CARGO_PKG_VERSION") },
-        "potentiallyUnsafeConfigAnnotations": ["run.oci."]
+        "potentiallyUnsafeConfigAnnotations": ["org.pura.", "run.oci."]
     });
     let text = serde_json::to_string_pretty(&document);
     text.map(|text| text + "\n").map_err(|error| Error::new(Code::Bug, "print the features", error.to_string()))
@@ -50,19 +50,21 @@ fn seccomp() -> serde_json::Value {
     // NOTIFY is refused so far.
     let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP"];
     let operators = ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"];
-    // Those for which this build has system calls. The others are accepted, and without effect.
-    let archs: &[&str] = match crate::seccomp::Machine::own() {
-        Some(crate::seccomp::Machine::X86) => &["X32", "X86", "X86_64"],
-        Some(crate::seccomp::Machine::Arm) => &["AARCH64", "ARM"],
-        None => return json!({ "enabled": false }),
-    };
+    // All that are recognized: those of other machines are accepted, and without effect.
+    let archs = [
+        "AARCH64", "ARM", "LOONGARCH64", "MIPS", "MIPS64", "MIPS64N32", "MIPSEL", "MIPSEL64", "MIPSEL64N32", "PARISC",
+        "PARISC64", "PPC", "PPC64", "PPC64LE", "RISCV64", "S390", "S390X", "X32", "X86", "X86_64",
+    ];
+    if crate::seccomp::Machine::own().is_none() {
+        return json!({ "enabled": false });
+    }
     // Without a listener, WAIT_KILLABLE_RECV has no meaning.
     let flags = named("SECCOMP_FILTER_FLAG_", &["LOG", "SPEC_ALLOW", "TSYNC"]);
     json!({
         "enabled": true,
         "actions": named("SCMP_ACT_", &actions),
         "operators": named("SCMP_CMP_", &operators),
-        "archs": named("SCMP_ARCH_", archs),
+        "archs": named("SCMP_ARCH_", &archs),
         "knownFlags": named("SECCOMP_FILTER_FLAG_", &["LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV"]),
         "supportedFlags": flags
     })

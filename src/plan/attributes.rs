@@ -97,7 +97,8 @@ impl Draft<'_> {
     /// The option that labels a filesystem, where the kernel takes one from a user namespace.
     pub(super) fn mount_label(&self, kind: &str) -> Option<String> {
         let label = self.spec.linux().as_ref()?.mount_label().as_deref().filter(|label| !label.is_empty())?;
-        matches!(kind, "tmpfs" | "ramfs" | "devpts" | "overlay").then(|| format!("context=\"{label}\""))
+        let of = self.annotation("run.oci.mount_context_type").unwrap_or("context");
+        matches!(kind, "tmpfs" | "ramfs" | "devpts" | "overlay").then(|| format!("{of}=\"{label}\""))
     }
 
     /// Before the limits: with those of the caller it was decided what init may do itself.

@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     error::{Code, Error, Result},
-    host::ids::{self, Extent},
+    host::{
+        Joined,
+        ids::{self, Extent},
+    },
     sys::process::Attribute,
 };
 
@@ -91,6 +94,18 @@ impl Draft<'_> {
 
     /// What the caller's user namespace owns is joined by the parent, which still may; the rest by init, from inside.
     fn join(&mut self, index: usize, path: &Path, flag: i32, later: &mut Vec<(usize, super::Slot, i32)>) -> Result<()> {
+        let owner = self.examined(index, path, flag)?.owner;
+        let slot = self.input(Input::Namespace(path.to_owned()))?;
+        if owner == self.host.own_userns {
+            self.plan.joined_first.push((slot, flag));
+        } else {
+            later.push((index, slot, flag));
+        }
+        Ok(())
+    }
+
+    /// What is known of the namespace at a path: that it is one, of the right kind.
+    fn examined(&self, index: usize, path: &Path, flag: i32) -> Result<&Joined> {
         let found = self.host.named.namespaces.get(index).and_then(Option::as_ref);
         let what = || format!("join the {} namespace {path:?}", name(flag));
         let place = format!("linux.namespaces[{index}]");
@@ -107,13 +122,7 @@ impl Draft<'_> {
                 if found.kind == 0 { "no namespace".to_owned() } else { format!("a {} namespace", name(found.kind)) };
             return Err(Error::new(Code::Join, what(), format!("it is {is}")).at(place));
         }
-        let slot = self.input(Input::Namespace(path.to_owned()))?;
-        if found.owner == self.host.own_userns {
-            self.plan.joined_first.push((slot, flag));
-        } else {
-            later.push((index, slot, flag));
-        }
-        Ok(())
+        Ok(found)
     }
 
     /// Clone makes the user namespace and, in the same call, all others that need nothing else first.
@@ -148,6 +157,9 @@ impl Draft<'_> {
         let all = self.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         let path = all.and_then(|all| all.get(index)).and_then(|namespace| namespace.path().clone());
         let path = path.ok_or_else(|| Error::new(Code::Bug, "join the user namespace", "it has no path"))?;
+        if !owner {
+            self.examined(index, &path, libc::CLONE_NEWUSER)?;
+        }
         let from = self.input(if owner { Input::Owner(path) } else { Input::Namespace(path) })?;
         self.step_for(Op::SetNs { from, kind: libc::CLONE_NEWUSER }, format!("linux.namespaces[{index}]"));
         Ok(())

@@ -25,6 +25,8 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
         (annotated("run.oci.pidfd_receiver"), "annotations.\"run.oci.pidfd_receiver\""),
         // Another runtime behind the name of this one: crun's way of choosing a virtual machine or WebAssembly.
         (annotated("run.oci.handler"), "annotations.\"run.oci.handler\""),
+        // A filter that would not be there.
+        (annotated("run.oci.seccomp_bpf_data"), "annotations.\"run.oci.seccomp_bpf_data\""),
     ];
     for (_, key) in found.iter().filter(|(asked, _)| *asked) {
         faults.add_as(Code::Unsupported, key, "not supported by this version of pura");
