@@ -140,6 +140,13 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Whether a procfs is ours to mount: only over a PID namespace that our user namespace owns. A new one is, and of one
+    /// that is joined it shows then.
+    pub(super) fn may_mount_proc(&self) -> bool {
+        let is_callers = matches!(self.plan.ids.user_namespace, UserNamespace::Reuse | UserNamespace::Inherit);
+        self.namespace(Kind::Pid).is_some() || is_callers && self.host.named.owns_pid
+    }
+
     /// Whether mounts of sysfs, and network sysctls, are ours to make: only over a network namespace that we own.
     pub(super) fn owns_network(&self) -> bool {
         match self.plan.ids.user_namespace {

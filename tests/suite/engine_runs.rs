@@ -59,7 +59,7 @@ fn adapted(name: &str, text: &str) -> Result<Bundle> {
     }
     for namespace in linux["namespaces"].as_array_mut().context("namespaces")? {
         if namespace["path"].is_string() && namespace["type"] == "network" {
-            namespace["path"] = "/proc/self/ns/net".into();
+            namespace["path"] = json!(bundle.path("net"));
         }
     }
     if !linux.contains_key("seccomp") && !UNCONFINED.contains(&name) {
@@ -160,6 +160,14 @@ fn holds(name: &str, config: &Value, facts: &Facts) -> Result<()> {
     Ok(())
 }
 
+/// The engine's id for root of the container; 0 when the engine's own root has another one in the container, or none.
+fn root_of(config: &Value) -> String {
+    let lines = || config["linux"]["uidMappings"].as_array().into_iter().flatten();
+    let first = lines().find(|line| line["containerID"] == 0).and_then(|line| line["hostID"].as_u64());
+    let maps_engine = lines().any(|line| line["hostID"] == 0);
+    first.filter(|_| !maps_engine).unwrap_or(0).to_string()
+}
+
 /// Whether a config joins namespaces of another container.
 fn joins_a_container(config: &Value) -> bool {
     let all = config["linux"]["namespaces"].as_array().into_iter().flatten();
@@ -169,13 +177,18 @@ fn joins_a_container(config: &Value) -> bool {
 #[test]
 fn every_captured_config_runs_as_its_engine_would_run_it_but_for_a_few() -> Result<()> {
     requires!(unprivileged, userns, subids, overlay);
-    let script = "echo outer.net=$(readlink /proc/self/ns/net); exec \"$@\"";
-    let engine = ["unshare", "--user", "--map-root-user", "--map-auto", "--net", "sh", "-c", script, "sh"];
+    // The network of the container, which the engine has made, and another for the engine; the image belongs to the
+    // container's root.
+    let script = "echo outer.net=$(readlink /proc/self/ns/net); cd \"$0\" && ln -s /proc/$$/ns/net net && \
+                  chown -R $1 bundle/rootfs && shift && unshare --net \"$@\"";
+    let engine = ["unshare", "--user", "--map-root-user", "--map-auto", "--net", "sh", "-c", script];
     for (name, text) in FIXTURES {
         let bundle = adapted(name, text)?;
         if joins_a_container(&bundle.config) {
             continue;
         }
+        let (directory, owner) = (bundle.dir().to_string_lossy().into_owned(), root_of(&bundle.config));
+        let engine = [&engine[..], &[&directory, &owner]].concat();
         let outcome = bundle.through(&engine, &bundle.with_bundle("run", &["c1"])?).output()?;
         match REFUSED.iter().find(|(known, ..)| known == name) {
             Some((_, code, why)) => {
@@ -219,5 +232,20 @@ fn captured_members_of_a_pod_run_in_the_namespaces_of_another_container() -> Res
         infra.delete()?;
     }
     assert_eq!(members, 2);
+    Ok(())
+}
+
+#[test]
+fn captured_configs_of_root_run_for_root() -> Result<()> {
+    requires!(root, overlay);
+    for (name, text) in FIXTURES.iter().filter(|(name, _)| name.contains("root")) {
+        let bundle = adapted(name, text)?;
+        if joins_a_container(&bundle.config) {
+            continue;
+        }
+        let outcome = bundle.with_bundle("run", &["c1"])?.output()?;
+        holds(name, &bundle.config, &outcome.facts().with_context(|| (*name).to_owned())?)?;
+        bundle.is_clean()?;
+    }
     Ok(())
 }

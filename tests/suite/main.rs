@@ -39,6 +39,7 @@ mod rootfs;
 mod run;
 mod seccomp;
 mod seccomp_compiler;
+mod spec_examples;
 mod spec_features;
 mod state;
 mod sysctl;
