@@ -44,16 +44,10 @@ fn adapted(name: &str, text: &str) -> Result<Bundle> {
     let mut config: Value = serde_json::from_str(text)?;
     config["root"]["path"] = "rootfs".into();
     mounts(&bundle, &mut config)?;
+    ids(&mut config["linux"])?;
+    config["mounts"].as_array_mut().into_iter().flatten().try_for_each(ids)?;
     let linux = config["linux"].as_object_mut().context("linux")?;
     linux.remove("resources");
-    for key in ["uidMappings", "gidMappings"] {
-        for line in linux.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
-            let (host, size) = (line["hostID"].as_u64().context("hostID")?, line["size"].as_u64().context("size")?);
-            let host = if host < IDS { host } else { 1 };
-            line["hostID"] = host.into();
-            line["size"] = size.min(IDS - host).into();
-        }
-    }
     if let Some(devices) = linux.get_mut("devices").and_then(Value::as_array_mut) {
         devices.retain(is_on_host);
     }
@@ -76,6 +70,19 @@ fn adapted(name: &str, text: &str) -> Result<Bundle> {
     env.push(format!("PURA_TEST={}", bundle.dir().display()).into());
     bundle.config = config;
     Ok(bundle)
+}
+
+/// Leads the mappings of an object to ids that the tester has.
+fn ids(of: &mut Value) -> Result<()> {
+    for key in ["uidMappings", "gidMappings"] {
+        for line in of.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten() {
+            let (host, size) = (line["hostID"].as_u64().context("hostID")?, line["size"].as_u64().context("size")?);
+            let host = if host < IDS { host } else { 1 };
+            line["hostID"] = host.into();
+            line["size"] = size.min(IDS - host).into();
+        }
+    }
+    Ok(())
 }
 
 fn mounts(bundle: &Bundle, config: &mut Value) -> Result<()> {
@@ -181,7 +188,7 @@ fn every_captured_config_runs_as_its_engine_would_run_it_but_for_a_few() -> Resu
     // container's root.
     let script = "echo outer.net=$(readlink /proc/self/ns/net); cd \"$0\" && ln -s /proc/$$/ns/net net && \
                   chown -R $1 bundle/rootfs && shift && unshare --net \"$@\"";
-    let engine = ["unshare", "--user", "--map-root-user", "--map-auto", "--net", "sh", "-c", script];
+    let engine = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "--net", "sh", "-c", script];
     for (name, text) in FIXTURES {
         let bundle = adapted(name, text)?;
         if joins_a_container(&bundle.config) {
