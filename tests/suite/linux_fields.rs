@@ -127,17 +127,17 @@ fn the_recursive_words_for_the_propagation_of_the_root_and_slave_apply() -> Resu
 }
 
 #[test]
-fn masked_and_read_only_paths_hold_against_the_programs_root() -> Result<()> {
-    requires!(userns, busybox);
-    let mut bundle = Bundle::with_args(&["/bin/sh", "-c", "busybox umount /root; busybox mount -o remount,rw /tmp; ls /root"])?;
-    fs::write(bundle.rootfs("root/secret"), "secret")?;
-    bundle.config["linux"]["maskedPaths"] = json!(["/root"]);
-    bundle.config["linux"]["readonlyPaths"] = json!(["/tmp"]);
-    let outcome = bundle.run()?;
-    assert_eq!(outcome.stdout, "", "{outcome:#?}");
-    bundle.args(&["/bin/sh", "-c", "busybox mount -o remount,rw /tmp; touch /tmp/new"]);
-    assert!(!bundle.run()?.status.success());
-    assert!(!bundle.rootfs("tmp/new").exists());
+fn a_full_quota_of_keys_is_a_warning() -> Result<()> {
+    requires!(userns, strace);
+    let bundle = Bundle::probing(&["true"])?;
+    let tracer = ["strace", "--quiet=all", "-f", "-o", "/dev/null", "-e", "inject=keyctl:error=EDQUOT"];
+    bundle.write()?;
+    let log = bundle.path("log");
+    let words = ["--log-level", "warning", "--log", &log.to_string_lossy(), "run", "-b"];
+    let run = bundle.pura(&words).args(&[bundle.path("bundle")]).args(&["c1"]);
+    bundle.through(&tracer, &run).output()?.succeeds_silently()?;
+    let log = fs::read_to_string(log)?;
+    assert!(log.contains("PURA-521") && log.lines().count() == 1, "{log}");
     Ok(())
 }
 
