@@ -140,11 +140,10 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Whether a procfs is ours to mount: only over a PID namespace that our user namespace owns. A new one is, and of one
-    /// that is joined it shows then.
-    pub(super) fn may_mount_proc(&self) -> bool {
-        let is_callers = matches!(self.plan.ids.user_namespace, UserNamespace::Reuse | UserNamespace::Inherit);
-        self.namespace(Kind::Pid).is_some() || is_callers && self.host.named.owns_pid
+    /// Whether the caller's PID namespace stays the container's, and no procfs of it can be mounted.
+    pub(super) fn keeps_foreign_pid(&self) -> bool {
+        let is_shared = matches!(self.plan.ids.user_namespace, UserNamespace::Reuse | UserNamespace::Inherit);
+        self.namespace(Kind::Pid).is_none() && !(is_shared && self.host.named.owns_pid)
     }
 
     /// Whether mounts of sysfs, and network sysctls, are ours to make: only over a network namespace that we own.

@@ -174,3 +174,21 @@ fn annotations_that_this_version_does_not_carry_out_are_refused() -> Result<()> 
     bundle.config["annotations"] = json!({"run.oci.mount_context_type": "sidecontext"});
     bundle.is_refused(803, &["run.oci.mount_context_type", "sidecontext"])
 }
+
+#[test]
+fn proc_of_an_inherited_pid_namespace_is_the_callers() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["read", "/proc/1/comm"])?;
+    bundle.share("pid");
+    let own = fs::read_to_string("/proc/1/comm")?;
+    assert_eq!(bundle.run()?.succeeds()?, own);
+    bundle.args(&["/bin/pura-probe", "ns", "mounts"]);
+    let facts = bundle.facts()?;
+    assert_eq!(facts.get("ns.pid")?, self::own("pid")?);
+    assert!(facts.mount("/proc")?.has("nosuid") && facts.mount("/proc")?.has("noexec"), "{facts:?}");
+    // A mask is a mask all the same.
+    bundle.config["linux"]["maskedPaths"] = json!(["/proc/keys"]);
+    bundle.args(&["/bin/pura-probe", "read", "/proc/keys"]);
+    assert_eq!(bundle.run()?.succeeds()?, "");
+    Ok(())
+}
