@@ -51,10 +51,11 @@ fn seccomp() -> serde_json::Value {
     let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP"];
     let operators = ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"];
     // All that are recognized: those of other machines are accepted, and without effect.
-    let archs = [
-        "AARCH64", "ARM", "LOONGARCH64", "MIPS", "MIPS64", "MIPS64N32", "MIPSEL", "MIPSEL64", "MIPSEL64N32", "PARISC",
-        "PARISC64", "PPC", "PPC64", "PPC64LE", "RISCV64", "S390", "S390X", "X32", "X86", "X86_64",
-    ];
+    let archs: Vec<_> =
+        "AARCH64 ARM LOONGARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC PARISC64 PPC PPC64 \
+                         PPC64LE RISCV64 S390 S390X X32 X86 X86_64"
+            .split_whitespace()
+            .collect();
     if crate::seccomp::Machine::own().is_none() {
         return json!({ "enabled": false });
     }

@@ -21,7 +21,8 @@ use crate::{
 };
 
 /// Directories that only the capturing machine had.
-const ENGINES_OWN: [&str; 5] = ["/home/user", "/run/user", "/run/containers", "/var/lib/containers", "/var/tmp/buildah"];
+const ENGINES_OWN: [&str; 5] =
+    ["/home/user", "/run/user", "/run/containers", "/var/lib/containers", "/var/tmp/buildah"];
 
 /// Sources that are directories, by their destinations.
 const DIRECTORIES: [&str; 8] = ["/dev/shm", "/run/secrets", "/cache", "/v", "/v1", "/v2", "/v2b", "/e"];
@@ -126,7 +127,11 @@ fn mounts(bundle: &Bundle, config: &mut Value) -> Result<()> {
 fn is_on_host(device: &Value) -> bool {
     let found = device["path"].as_str().and_then(|path| fs::metadata(path).ok());
     found.is_some_and(|found| {
-        let is_kind = if device["type"] == "b" { found.file_type().is_block_device() } else { found.file_type().is_char_device() };
+        let is_kind = if device["type"] == "b" {
+            found.file_type().is_block_device()
+        } else {
+            found.file_type().is_char_device()
+        };
         let numbers = [major(found.rdev()), minor(found.rdev())];
         is_kind && [&device["major"], &device["minor"]].map(Value::as_u64) == numbers.map(Some)
     })
@@ -199,7 +204,10 @@ fn every_captured_config_runs_as_its_engine_would_run_it_but_for_a_few() -> Resu
         let outcome = bundle.through(&engine, &bundle.with_bundle("run", &["c1"])?).output()?;
         match REFUSED.iter().find(|(known, ..)| known == name) {
             Some((_, code, why)) => {
-                ensure!(outcome.code() == 125 && outcome.stderr.contains(&format!("PURA-{code}")), "{why}: {outcome:#?}");
+                ensure!(
+                    outcome.code() == 125 && outcome.stderr.contains(&format!("PURA-{code}")),
+                    "{why}: {outcome:#?}"
+                );
             }
             None => holds(name, &bundle.config, &outcome.facts().with_context(|| (*name).to_owned())?)?,
         }
@@ -255,8 +263,8 @@ mod root {
             }
             // As the engine does with an image for a container of other ids.
             let owner = root_of(&bundle.config);
-            let owned = std::process::Command::new("chown").args(["-R", &owner]).arg(bundle.rootfs("")).status()?;
-            ensure!(owned.success(), "chown: {owned}");
+            let status = std::process::Command::new("chown").args(["-R", &owner]).arg(bundle.rootfs("")).status()?;
+            ensure!(status.success(), "chown: {status}");
             let outcome = bundle.with_bundle("run", &["c1"])?.output()?;
             holds(name, &bundle.config, &outcome.facts().with_context(|| (*name).to_owned())?)?;
             bundle.is_clean()?;

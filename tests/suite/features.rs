@@ -14,7 +14,7 @@ enum Shape {
     /// Words, each once, and at least one: an empty list would say that nothing of the kind is known.
     Words,
     Texts,
-    Object(&'static [(&'static str, Shape)]),
+    Object(&'static [(&'static str, Self)]),
 }
 
 /// An object of one switch.
@@ -114,7 +114,9 @@ fn the_document_has_the_fields_of_the_schema_and_no_others() -> Result<()> {
     for (name, _) in fields {
         assert!(!features[name].is_null(), "{name}");
     }
-    for name in ["cgroup", "seccomp", "apparmor", "selinux", "intelRdt", "memoryPolicy", "mountExtensions", "netDevices"] {
+    for name in
+        ["cgroup", "seccomp", "apparmor", "selinux", "intelRdt", "memoryPolicy", "mountExtensions", "netDevices"]
+    {
         assert!(features["linux"][name].is_object(), "{name}");
     }
     Ok(())
@@ -124,7 +126,8 @@ fn the_document_has_the_fields_of_the_schema_and_no_others() -> Result<()> {
 fn every_word_for_mounts_is_listed_and_none_takes_a_value() -> Result<()> {
     let attributes = "ro rw nosuid suid nodev dev noexec exec nosymfollow symfollow noatime atime relatime norelatime \
                       strictatime nostrictatime nodiratime diratime";
-    let of_the_filesystem = "defaults sync async dirsync lazytime nolazytime iversion noiversion mand nomand silent loud";
+    let of_the_filesystem =
+        "defaults sync async dirsync lazytime nolazytime iversion noiversion mand nomand silent loud";
     let of_the_mount = "bind rbind remount private rprivate shared rshared slave rslave unbindable runbindable";
     let recursive = "rro rrw rnosuid rsuid rnodev rdev rnoexec rexec rnosymfollow rsymfollow rnodiratime rdiratime \
                      rnoatime ratime rrelatime rnorelatime rstrictatime rnostrictatime";
@@ -176,9 +179,9 @@ fn every_listed_namespace_capability_and_hook_is_accepted_by_create() -> Result<
     bundle.verb("start")?.succeeds_silently()?;
     assert_eq!(running.line()?, "ready");
     bundle.delete()?;
-    let noted = std::fs::read_to_string(notes)?;
+    let written = std::fs::read_to_string(notes)?;
     let all: Vec<_> = words(&features, "/hooks")?.into_iter().filter(|kind| *kind != "startContainer").collect();
-    assert_eq!(noted.split_whitespace().collect::<Vec<_>>(), all);
+    assert_eq!(written.split_whitespace().collect::<Vec<_>>(), all);
     Ok(())
 }
 
