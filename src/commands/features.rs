@@ -44,18 +44,17 @@ pub(super) fn features() -> Result<String> {
     text.map(|text| text + "\n").map_err(|error| Error::new(Code::Bug, "print the features", error.to_string()))
 }
 
+/// All names of architectures that are recognized: those of other machines are accepted, and without effect.
+const ARCHITECTURES: &str = "AARCH64 ARM LOONGARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC PARISC64 \
+                             PPC PPC64 PPC64LE RISCV64 S390 S390X X32 X86 X86_64";
+
 /// What a profile may say.
 fn seccomp() -> serde_json::Value {
     let named = |prefix: &str, names: &[&str]| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
     // NOTIFY is refused so far.
     let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP"];
     let operators = ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"];
-    // All that are recognized: those of other machines are accepted, and without effect.
-    let archs: Vec<_> =
-        "AARCH64 ARM LOONGARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC PARISC64 PPC PPC64 \
-                         PPC64LE RISCV64 S390 S390X X32 X86 X86_64"
-            .split_whitespace()
-            .collect();
+    let archs: Vec<_> = ARCHITECTURES.split_whitespace().collect();
     if crate::seccomp::Machine::own().is_none() {
         return json!({ "enabled": false });
     }

@@ -255,4 +255,22 @@ mod tests {
             assert_eq!((wanted.policy, wanted.nice, wanted.priority), (policy, nice, priority), "{json}");
         }
     }
+
+    #[test]
+    fn the_label_of_mounts_is_of_the_kind_that_the_annotation_says() {
+        for (annotations, wanted) in [
+            (serde_json::json!({}), r#"context="some_t""#),
+            (serde_json::json!({"run.oci.mount_context_type": "fscontext"}), r#"fscontext="some_t""#),
+        ] {
+            let spec = serde_json::json!({
+                "ociVersion": "1.3.0", "root": {"path": "r"}, "annotations": annotations,
+                "mounts": [{"destination": "/t", "type": "tmpfs"}], "linux": {"mountLabel": "some_t"}
+            });
+            let spec = serde_json::from_value(spec).unwrap();
+            let mode = crate::cli::UsernsMode::Single;
+            let plan = crate::plan::sample::compile(&spec, crate::plan::sample::user(), mode, false, 0).unwrap();
+            let text = plan.to_string();
+            assert!(text.contains(&format!("({wanted})")), "{text}");
+        }
+    }
 }
