@@ -123,6 +123,8 @@ pub struct Named {
     pub has_time: bool,
     /// For each of `linux.namespaces`: what its path is, when it has one.
     pub namespaces: Vec<Option<Joined>>,
+    /// The caller's user namespace owns the PID namespace that it is in, when the config has no other.
+    pub owns_pid: bool,
     /// For each of `mounts` with "copy-symlink" or "src-nofollow" whose source is a link: its position, and what it says.
     pub links: Vec<(usize, PathBuf)>,
     /// For each of `mounts` with mapped ids: its position, and the type of its source's filesystem.

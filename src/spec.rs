@@ -250,6 +250,10 @@ fn linux(spec: &Spec, faults: &mut Faults) {
         faults.add_as(Code::NamespaceNeeded, "linux.uidMappings", "mappings need a user namespace");
     }
     devices(linux, faults);
+    let cgroup = linux.cgroups_path().as_deref().unwrap_or(Path::new(""));
+    if cgroup.components().any(|part| part == Component::ParentDir) || cgroup.to_string_lossy().contains(":../") {
+        faults.add("linux.cgroupsPath", format!("{cgroup:?} contains \"..\""));
+    }
     for (key, value) in linux.sysctl().iter().flatten().filter(|(_, value)| value.contains(['\n', '\0'])) {
         faults.add(&format!("linux.sysctl[{key:?}]"), format!("{value:?} is more than one line"));
     }

@@ -31,6 +31,8 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     let linux = spec.linux().as_ref();
     let listed = linux.and_then(|linux| linux.namespaces().as_ref());
     let has_time = listed.is_some_and(|listed| listed.iter().any(|namespace| namespace.typ() == Kind::Time));
+    let keeps_pid = listed.is_none_or(|listed| listed.iter().all(|namespace| namespace.typ() != Kind::Pid));
+    let owns_pid = keeps_pid && super::probe::joined(Path::new("/proc/self/ns/pid"), own_userns).owner == own_userns;
     let Named { apparmor, selinux, .. } = super::probe::modules(spec);
     let devices = linux.into_iter().flat_map(|linux| linux.devices().iter().flatten()).map(super::devices::look_up);
     let host_namespaces = if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
@@ -47,6 +49,7 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
         apparmor,
         selinux,
         namespaces: namespaces.collect(),
+        owns_pid,
         devices: devices.collect(),
         host_namespaces,
         network: super::network::network(spec, own_userns),

@@ -257,22 +257,20 @@ mod tests {
     }
 
     #[test]
-    fn the_option_of_a_mount_label_is_what_the_annotation_says() {
-        let host = crate::plan::sample::user();
-        let order = crate::plan::sample::order(false);
-        let user_namespace = crate::plan::ids::UserNamespace::Inherit;
-        let ids = crate::plan::ids::Ids { user_namespace, maps: None, setgroups_denied: false };
+    fn the_label_of_mounts_is_of_the_kind_that_the_annotation_says() {
         for (annotations, wanted) in [
-            (serde_json::json!({}), "context=\"a:b:c:s0\""),
-            (serde_json::json!({"run.oci.mount_context_type": "rootcontext"}), "rootcontext=\"a:b:c:s0\""),
+            (serde_json::json!({}), r#"context="some_t""#),
+            (serde_json::json!({"run.oci.mount_context_type": "fscontext"}), r#"fscontext="some_t""#),
         ] {
             let spec = serde_json::json!({
-                "ociVersion": "1.3.0", "root": {"path": "r"}, "linux": {"mountLabel": "a:b:c:s0"}, "annotations": annotations
+                "ociVersion": "1.3.0", "root": {"path": "r"}, "annotations": annotations,
+                "mounts": [{"destination": "/t", "type": "tmpfs"}], "linux": {"mountLabel": "some_t"}
             });
             let spec = serde_json::from_value(spec).unwrap();
-            let draft = Draft::new(&spec, &host, &order, ids.clone());
-            assert_eq!(draft.mount_label("tmpfs").unwrap(), wanted);
-            assert_eq!(draft.mount_label("proc"), None);
+            let mode = crate::cli::UsernsMode::Single;
+            let plan = crate::plan::sample::compile(&spec, crate::plan::sample::user(), mode, false, 0).unwrap();
+            let text = plan.to_string();
+            assert!(text.contains(&format!("({wanted})")), "{text}");
         }
     }
 }

@@ -121,6 +121,11 @@ impl<'a> Draft<'a> {
                 ));
                 self.bind_host("/proc", 0, entry, &options)
             }
+            // The kernel mounts it for the owner of the PID namespace alone; whoever keeps the caller's sees all of it anyway.
+            "proc" if self.keeps_foreign_pid() => {
+                self.note("/proc is the caller's, as the PID namespace is");
+                self.bind_host("/proc", 0, entry, &options)
+            }
             "cgroup" | "cgroup2" => self.cgroup(entry, &options),
             _ => self.filesystem(entry, &options),
         }

@@ -106,8 +106,21 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// The slot of a namespace to join, which is checked to be of its kind.
+    /// The slot of a namespace to join.
     fn joined(&mut self, index: usize, path: &Path, flag: i32) -> Result<Slot> {
+        self.examined(index, path, flag)?;
+        let powerless = matches!(self.plan.ids.user_namespace, UserNamespace::Create { .. });
+        if flag == libc::CLONE_NEWNS && powerless {
+            let what = format!("join the {} namespace {path:?}", name(flag));
+            let why = "the container's new user namespace has no power over it";
+            let fix = "join the user namespace that owns it too: {\"type\": \"user\", \"path\": ...}";
+            return Err(Error::new(Code::Join, what, why).at(format!("linux.namespaces[{index}]")).fix(fix));
+        }
+        self.input(Input::Namespace(path.to_owned()))
+    }
+
+    /// Checks that the namespace at a path was examined, and is one of the right kind.
+    fn examined(&self, index: usize, path: &Path, flag: i32) -> Result<()> {
         let found = self.host.named.namespaces.get(index).and_then(Option::as_ref);
         let what = || format!("join the {} namespace {path:?}", name(flag));
         let place = format!("linux.namespaces[{index}]");
@@ -124,13 +137,7 @@ impl Draft<'_> {
                 if found.kind == 0 { "no namespace".to_owned() } else { format!("a {} namespace", name(found.kind)) };
             return Err(Error::new(Code::Join, what(), format!("it is {is}")).at(place));
         }
-        let powerless = matches!(self.plan.ids.user_namespace, UserNamespace::Create { .. });
-        if flag == libc::CLONE_NEWNS && powerless {
-            let why = "the container's new user namespace has no power over it";
-            let fix = "join the user namespace that owns it too: {\"type\": \"user\", \"path\": ...}";
-            return Err(Error::new(Code::Join, what(), why).at(place).fix(fix));
-        }
-        self.input(Input::Namespace(path.to_owned()))
+        Ok(())
     }
 
     /// Clone makes the user namespace and, in the same call, all others that need nothing else first.
@@ -165,6 +172,9 @@ impl Draft<'_> {
         let all = self.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         let path = all.and_then(|all| all.get(index)).and_then(|namespace| namespace.path().clone());
         let path = path.ok_or_else(|| Error::new(Code::Bug, "join the user namespace", "it has no path"))?;
+        if !owner {
+            self.examined(index, &path, libc::CLONE_NEWUSER)?;
+        }
         let from = self.input(if owner { Input::Owner(path) } else { Input::Namespace(path) })?;
         self.step_for(Op::SetNs { from, kind: libc::CLONE_NEWUSER }, format!("linux.namespaces[{index}]"));
         Ok(())

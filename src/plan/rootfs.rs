@@ -157,6 +157,12 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Whether the caller's PID namespace stays the container's, and no procfs of it can be mounted.
+    pub(super) fn keeps_foreign_pid(&self) -> bool {
+        let is_shared = matches!(self.plan.ids.user_namespace, UserNamespace::Reuse | UserNamespace::Inherit);
+        self.namespace(Kind::Pid).is_none() && !(is_shared && self.host.named.owns_pid)
+    }
+
     /// Whether mounts of sysfs, and network sysctls, are ours to make: only over a network namespace that we own.
     pub(super) fn owns_network(&self) -> bool {
         match self.plan.ids.user_namespace {

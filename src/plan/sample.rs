@@ -78,6 +78,7 @@ pub(crate) fn compile(spec: &Spec, mut host: Host, mode: UsernsMode, waits: bool
         oom_score: process.and_then(Process::oom_score_adj).map(|_| 0),
         namespaces: namespaces.collect(),
         has_time: true,
+        selinux: true,
         ..Named::default()
     };
     super::compile::container(spec, &host, mode, &order(waits))

@@ -3,6 +3,7 @@
 use oci_spec::runtime::Spec;
 
 use super::Faults;
+use crate::error::Code;
 
 /// Keys, and the values that they may have.
 const VALUES: [(&str, &[&str]); 3] = [
@@ -21,5 +22,10 @@ pub(super) fn check(spec: &Spec, faults: &mut Faults) {
         if let Some(value) = all.get(key).filter(|value| !values.contains(&value.as_str())) {
             faults.add(&format!("annotations.{key:?}"), format!("{value:?} is none of {}", values.join(", ")));
         }
+    }
+    // What is said to pura alone must not be lost on it.
+    let is_ours = |key: &&String| key.starts_with("org.pura.") && VALUES.iter().all(|(known, _)| known != key);
+    for key in all.keys().filter(is_ours) {
+        faults.add_as(Code::Unsupported, &format!("annotations.{key:?}"), "not supported by this version of pura");
     }
 }

@@ -12,7 +12,6 @@ pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
     let found = [
         // Another runtime behind the name of this one: crun's way of choosing a virtual machine or WebAssembly.
         (annotated("run.oci.handler"), "annotations.\"run.oci.handler\""),
-        (annotated("org.pura.root-emulation"), "annotations.\"org.pura.root-emulation\""),
     ];
     for (_, key) in found.iter().filter(|(asked, _)| *asked) {
         faults.add_as(Code::Unsupported, key, "not supported by this version of pura");
