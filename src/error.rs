@@ -149,6 +149,16 @@ pub fn plain(errno: Errno) -> String {
     errno.desc().to_lowercase()
 }
 
+/// Text of the user's in a message: on one line, and not longer than a person reads.
+pub fn shortened(text: &str) -> String {
+    const MOST: usize = 600;
+    let mut short: String = text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if short.len() < text.len() {
+        short.push_str("...");
+    }
+    short
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

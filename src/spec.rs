@@ -1,6 +1,7 @@
 //! Validation of config.json: what can be judged without the host. Pure; all faults at once, on one line.
 
 pub mod attributes;
+mod devices;
 mod hooks;
 mod seccomp;
 mod unsupported;
@@ -10,17 +11,14 @@ use std::{
     path::{Component, Path},
 };
 
-use oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxDeviceType as DeviceType, LinuxNamespaceType as Kind, PosixRlimitType,
-    Process, Spec,
-};
+use oci_spec::runtime::{Capabilities, Capability, LinuxNamespaceType as Kind, PosixRlimitType, Process, Spec};
 use serde::{
     Deserialize as _,
     de::{IntoDeserializer as _, value::StrDeserializer},
 };
 
 use crate::{
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, shortened},
     plan::ids,
 };
 
@@ -31,6 +29,9 @@ const PROC_FILES: [&str; 8] = ["cpuinfo", "meminfo", "stat", "uptime", "loadavg"
 /// More mounts than this are refused: a config that no one wrote.
 const MOST_MOUNTS: usize = 100_000;
 
+/// More faults than this are counted and not told.
+const MOST_FAULTS: usize = 16;
+
 /// A fault: the kind, and the key with its value and why.
 struct Fault(Code, String);
 
@@ -39,11 +40,11 @@ struct Faults(Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, key: &str, why: impl AsRef<str>) {
-        self.0.push(Fault(Code::Field, format!("{key}: {}", why.as_ref())));
+        self.add_as(Code::Field, key, why);
     }
 
     fn add_as(&mut self, code: Code, key: &str, why: impl AsRef<str>) {
-        self.0.push(Fault(code, format!("{key}: {}", why.as_ref())));
+        self.0.push(Fault(code, shortened(&format!("{key}: {}", why.as_ref()))));
     }
 }
 
@@ -62,7 +63,10 @@ pub fn validate(spec: &Spec) -> Result<()> {
     hooks::check(spec, &mut faults);
     unsupported::refuse(spec, &mut faults);
     let Some(Fault(code, _)) = faults.0.first() else { return Ok(()) };
-    let all: Vec<_> = faults.0.iter().map(|Fault(_, text)| text.as_str()).collect();
+    let mut all: Vec<_> = faults.0.iter().take(MOST_FAULTS).map(|Fault(_, text)| text.clone()).collect();
+    if let Some(more) = faults.0.len().checked_sub(MOST_FAULTS).filter(|more| *more > 0) {
+        all.push(format!("and {more} more"));
+    }
     Err(Error::new(*code, "use config.json", all.join("; ")))
 }
 
@@ -242,7 +246,7 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     if (uids || gids) && !namespace_in(&seen, Kind::User) {
         faults.add_as(Code::NamespaceNeeded, "linux.uidMappings", "mappings need a user namespace");
     }
-    devices(linux, faults);
+    devices::check(linux, faults);
     for (key, value) in linux.sysctl().iter().flatten().filter(|(_, value)| value.contains(['\n', '\0'])) {
         faults.add(&format!("linux.sysctl[{key:?}]"), format!("{value:?} is more than one line"));
     }
@@ -252,29 +256,6 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     for (key, paths) in [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())] {
         for (index, path) in paths.iter().flatten().enumerate().filter(|(_, path)| !path.starts_with('/')) {
             faults.add(&format!("linux.{key}[{index}]"), format!("{path:?} is not absolute"));
-        }
-    }
-}
-
-fn devices(linux: &Linux, faults: &mut Faults) {
-    for (index, device) in linux.devices().iter().flatten().enumerate() {
-        let key = format!("linux.devices[{index}]");
-        if !device.path().is_absolute() {
-            faults.add(&key, format!("path {:?} is not absolute", device.path()));
-        }
-        let kind = match device.typ() {
-            DeviceType::A => {
-                faults.add(&key, "type \"a\" is none of c, b, u, p");
-                continue;
-            }
-            DeviceType::P => continue,
-            DeviceType::B => "b",
-            DeviceType::C => "c",
-            DeviceType::U => "u",
-        };
-        // No driver has the major number 0; it is what the field reads as when it is missing.
-        if device.major() <= 0 || device.minor() < 0 {
-            faults.add(&key, format!("type {kind:?} needs a major and a minor number"));
         }
     }
 }

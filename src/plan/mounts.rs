@@ -67,7 +67,11 @@ impl<'a> Entry<'a> {
 
     /// What is attempted, for an error that is known before anything is.
     fn what(self) -> String {
-        format!("mount {} on {:?}", self.kind(), self.mount.destination())
+        let kind = match self.kind() {
+            "" => String::new(),
+            kind => format!("{kind} "),
+        };
+        format!("mount {kind}on {:?}", self.mount.destination())
     }
 
     fn refuse(self, code: Code, why: impl Into<String>) -> Error {

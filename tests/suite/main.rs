@@ -25,6 +25,7 @@ mod kill;
 mod lifecycle;
 mod links;
 mod list;
+mod malformed;
 mod mounts;
 mod plan;
 mod process;
