@@ -29,6 +29,12 @@ const PROC_FILES: [&str; 8] = ["cpuinfo", "meminfo", "stat", "uptime", "loadavg"
 /// More mounts than this are refused: a config that no one wrote.
 const MOST_MOUNTS: usize = 100_000;
 
+/// The longest argument or variable, in bytes: `MAX_ARG_STRLEN` without the NUL.
+const LONGEST_WORD: usize = (32 << 12) - 1;
+
+/// All arguments and variables together: three quarters of `_STK_LIM`, fs/exec.c.
+const MOST_WORDS: usize = 6 << 20;
+
 /// More faults than this are counted and not told.
 const MOST_FAULTS: usize = 16;
 
@@ -148,6 +154,7 @@ fn process(process: &Process, faults: &mut Faults) {
             faults.add(&format!("process.env[{index}]"), format!("{variable:?} is not NAME=VALUE"));
         }
     }
+    lengths(process, faults);
     let user = process.user();
     let groups = user.additional_gids().iter().flatten().map(|gid| ("additionalGids", *gid));
     for (key, id) in [("uid", user.uid()), ("gid", user.gid())].into_iter().chain(groups) {
@@ -173,6 +180,25 @@ fn process(process: &Process, faults: &mut Faults) {
         seen.push(limit.typ());
     }
     attributes::process(process, faults);
+}
+
+/// What no `execve(2)` takes, found before there is a container. Less may still be too much, for a small stack.
+fn lengths(process: &Process, faults: &mut Faults) {
+    let mut sum = 0;
+    for (key, words) in [("args", process.args()), ("env", process.env())] {
+        for (index, word) in words.iter().flatten().enumerate() {
+            // 32 pages, which have one size here.
+            if cfg!(target_arch = "x86_64") && word.len() > LONGEST_WORD {
+                let why = format!("{} bytes are more than {LONGEST_WORD}: argument list too long", word.len());
+                faults.add_as(Code::TooLong, &format!("process.{key}[{index}]"), why);
+            }
+            sum += word.len() + 1;
+        }
+    }
+    if sum > MOST_WORDS {
+        let why = format!("with env {sum} bytes are more than {MOST_WORDS}: argument list too long");
+        faults.add_as(Code::TooLong, "process.args", why);
+    }
 }
 
 fn mounts(spec: &Spec, faults: &mut Faults) {

@@ -45,8 +45,8 @@ fn doubtful(spec: &Spec) -> Vec<(String, &'static str)> {
         doubtful.extend(classes.into_iter().chain(levels).map(|name| ("process.ioPriority".to_owned(), name)));
     }
     let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()).into_iter().flatten();
-    for (index, device) in devices.enumerate().filter(|(_, device)| device.typ() != LinuxDeviceType::P) {
-        if device.minor() == 0 {
+    for (index, device) in devices.enumerate() {
+        if device.minor() == 0 && !matches!(device.typ(), LinuxDeviceType::P | LinuxDeviceType::A) {
             doubtful.push((format!("linux.devices[{index}]"), "minor"));
         }
     }

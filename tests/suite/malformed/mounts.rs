@@ -215,9 +215,9 @@ pub(super) const ROWS: &[Row] = &[
     ),
     (
         "a mapping in an array",
-        r#"{"mounts":[{"destination":"/x","type":"tmpfs","uidMappings":[[0,0,1]],"gidMappings":[[0,0,1]]}]}"#,
+        r#"{"mounts":[{"destination":"/x","type":"tmpfs","gidMappings":[[0,0,1]]}]}"#,
         803,
-        &["mounts[0].uidMappings[0] is an array"],
+        &["mounts[0].gidMappings[0] is an array"],
     ),
     (
         "a mapping of no ids",
