@@ -21,6 +21,20 @@ pub(super) fn process(process: &Process, faults: &mut Faults) {
             faults.add("process.ioPriority.priority", format!("{level} is not between 0 and 7"));
         }
     }
+    if let Some(affinity) = process.exec_cpu_affinity() {
+        for (key, cpus) in [("initial", affinity.initial()), ("final", affinity.cpu_affinity_final())] {
+            if let Some(cpus) = cpus.as_ref().filter(|cpus| is_backwards(cpus)) {
+                faults.add(&format!("process.execCPUAffinity.{key}"), format!("{cpus:?} is a range backwards"));
+            }
+        }
+    }
+}
+
+/// Ranges of `execCPUAffinity`, whose form oci-spec has judged.
+fn is_backwards(cpus: &str) -> bool {
+    let number = |word: &str| word.trim().parse::<u64>().ok();
+    let mut ranges = cpus.split(',').filter_map(|part| part.split_once('-'));
+    ranges.any(|(first, last)| number(first).zip(number(last)).is_none_or(|(first, last)| first > last))
 }
 
 fn scheduler(scheduler: &Scheduler, faults: &mut Faults) {

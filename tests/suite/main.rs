@@ -30,6 +30,7 @@ mod lifecycle;
 mod links;
 mod linux_fields;
 mod list;
+mod malformed;
 mod mounts;
 mod nested;
 mod network;

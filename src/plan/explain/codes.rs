@@ -83,7 +83,7 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
     }
 }
 
-/// Why the kernel refuses what it keeps with a process.
+/// Why the kernel refuses what it keeps with a process, or a remount.
 pub(super) fn attribute(op: Op, errno: Errno) -> Option<String> {
     let why = match (op, errno) {
         (Op::Label { module, .. }, Errno::ENOENT | Errno::EINVAL) => format!("{} does not know it", module.name()),
@@ -94,6 +94,7 @@ pub(super) fn attribute(op: Op, errno: Errno) -> Option<String> {
         (Op::Seccomp { .. }, Errno::EBUSY) => {
             "pura itself runs under a filter with an agent, and the kernel allows one agent".to_owned()
         }
+        (Op::Remount { .. }, Errno::EINVAL) => "nothing is mounted there".to_owned(),
         (Op::Schedule, Errno::EPERM) => "only real root may: operation not permitted".to_owned(),
         _ => return None,
     };
