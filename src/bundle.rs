@@ -12,7 +12,7 @@ use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
 use oci_spec::runtime::{Capability, Process, Spec};
 use serde::{
     Deserialize as _,
-    de::{IntoDeserializer as _, value::StrDeserializer},
+    de::{DeserializeOwned, IntoDeserializer as _, value::StrDeserializer},
 };
 use serde_json::Value;
 
@@ -113,21 +113,39 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Err(refuse("it grows while it is read"))
 }
 
-/// Parses the config. One pass; a second one only when oci-spec is stricter than the specification.
+/// Parses the config.
 pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
+    parse_as(json, file, "")
+}
+
+/// Reads an OCI process object: `exec --process`.
+pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
+    let json = read(file)
+        .map_err(|error| Error::new(Code::Signal, format!("read {}", file.display()), error.why().to_owned()))?;
+    parse_as(&json, file, "process")
+}
+
+/// Parses a config, or the part of one that is `under` a key. One pass; a second one only when oci-spec is stricter than
+/// the specification.
+fn parse_as<T: DeserializeOwned>(json: &[u8], file: &Path, under: &str) -> Result<(T, Vec<Warning>)> {
     let refuse = |error: &serde_json::Error| {
-        let why = format!("line {} column {}: {}", error.line(), error.column(), words(error));
+        let (line, column) = (error.line(), error.column());
+        let place = if error.is_data() { shape::place(json, line, column) } else { String::new() };
+        let place = if place.is_empty() { place } else { format!("{place}: ") };
+        let why = format!("line {line} column {column}: {place}{}", words(error));
         let code = if error.is_data() { Code::Field } else { Code::ConfigSyntax };
         Error::new(code, format!("read {}", file.display()), why)
     };
-    let strict = match serde_json::from_slice::<Spec>(json) {
-        Ok(spec) => return check_text(json, file).map(|()| (spec, Vec::new())),
+    let strict = match serde_json::from_slice(json) {
+        Ok(found) => return check_text(json, file, under).map(|()| (found, Vec::new())),
         Err(error) => error,
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(json) else { return Err(refuse(&strict)) };
-    let renamed = rename_scheduler_flags(&mut value);
+    let process = if under.is_empty() { value.get_mut("process") } else { Some(&mut value) };
+    let Some(process) = process else { return Err(refuse(&strict)) };
+    let renamed = rename_scheduler_flags(process);
     // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
-    let unknown = drop_unknown_capabilities(&mut value).unwrap_or_default();
+    let unknown = drop_unknown_capabilities(process).unwrap_or_default();
     if !renamed && unknown.is_empty() {
         return Err(refuse(&strict));
     }
@@ -135,26 +153,13 @@ pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
     serde_json::from_slice::<distinct::Keys>(json).map_err(|error| refuse(&error))?;
     // Through bytes again, because a second deserializer would be a tenth of the whole binary.
     let clean = serde_json::to_vec(&value).map_err(|_second| refuse(&strict))?;
-    let spec = serde_json::from_slice(&clean).map_err(|_second| refuse(&strict))?;
-    check_text(json, file)?;
+    let found = serde_json::from_slice(&clean).map_err(|_second| refuse(&strict))?;
+    check_text(json, file, under)?;
     if unknown.is_empty() {
-        return Ok((spec, Vec::new()));
+        return Ok((found, Vec::new()));
     }
     let what = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
-    Ok((spec, vec![Warning::new(Code::Capabilities, what)]))
-}
-
-/// Reads an OCI process object: `exec --process`.
-pub fn process(file: &Path) -> Result<Process> {
-    let refuse = |code, why: String| Error::new(code, format!("read {}", file.display()), why);
-    let json = read(file).map_err(|error| refuse(Code::Signal, error.why().to_owned()))?;
-    if let Some((line, key)) = shape::misplaced_array(&json) {
-        return Err(refuse(Code::Field, format!("line {line}: {key} is an array, and should be an object")));
-    }
-    serde_json::from_slice(&json).map_err(|error| {
-        let why = format!("line {} column {}: {}", error.line(), error.column(), words(&error));
-        refuse(if error.is_data() { Code::Field } else { Code::ConfigSyntax }, why)
-    })
+    Ok((found, vec![Warning::new(Code::Capabilities, what)]))
 }
 
 /// serde's message without its own position, and without a line break.
@@ -166,8 +171,8 @@ fn words(error: &serde_json::Error) -> String {
 
 /// Refuses what serde lets through: an array in the place of an object, which it fills in order, and a NUL, which would
 /// cut a string short for the kernel and which JSON can only write as \u0000.
-fn check_text(json: &[u8], file: &Path) -> Result<()> {
-    if let Some((line, key)) = shape::misplaced_array(json) {
+fn check_text(json: &[u8], file: &Path, under: &str) -> Result<()> {
+    if let Some((line, key)) = shape::misplaced_array(json, under) {
         let why = format!("line {line}: {key} is an array, and should be an object");
         return Err(Error::new(Code::Field, format!("read {}", file.display()), why));
     }
@@ -189,8 +194,8 @@ fn escaped_nul(json: &[u8]) -> Option<usize> {
 }
 
 /// Gives two flags of the specification the names that oci-spec has for them; whether there were any.
-fn rename_scheduler_flags(value: &mut Value) -> bool {
-    let flags = value.pointer_mut("/process/scheduler/flags").and_then(Value::as_array_mut);
+fn rename_scheduler_flags(process: &mut Value) -> bool {
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
     let mut renamed = false;
     for flag in flags.into_iter().flatten() {
         let name = match flag.as_str() {
@@ -205,8 +210,8 @@ fn rename_scheduler_flags(value: &mut Value) -> bool {
 }
 
 /// Removes the capabilities that oci-spec does not know; their names.
-fn drop_unknown_capabilities(value: &mut Value) -> Option<Vec<String>> {
-    let sets = value.get_mut("process")?.get_mut("capabilities")?.as_object_mut()?;
+fn drop_unknown_capabilities(process: &mut Value) -> Option<Vec<String>> {
+    let sets = process.get_mut("capabilities")?.as_object_mut()?;
     let mut unknown = Vec::new();
     for set in sets.values_mut().filter_map(Value::as_array_mut) {
         set.retain(|name| {

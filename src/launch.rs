@@ -75,7 +75,7 @@ impl Launch<'_> {
             link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
         }
         let slots = self.slots(theirs)?;
-        birth::take_labels(plan)?;
+        birth::take_on(plan)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
         let hooks: Vec<_> = plan.hooks().iter().map(|hook| plan.hook_vectors(hook)).collect();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.

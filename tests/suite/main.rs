@@ -8,6 +8,7 @@
 #[macro_use]
 mod harness;
 
+mod affinity;
 mod cli;
 mod console;
 mod crash;
@@ -18,6 +19,7 @@ mod engine_configs;
 mod env;
 mod errors;
 mod exec;
+mod fields;
 mod hooks;
 mod identity;
 mod idmap;
@@ -25,6 +27,7 @@ mod kill;
 mod lifecycle;
 mod links;
 mod list;
+mod locked;
 mod mounts;
 mod plan;
 mod process;
@@ -38,4 +41,5 @@ mod spec_features;
 mod state;
 mod sysctl;
 mod userns;
+mod words;
 mod zero_config;
