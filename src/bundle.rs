@@ -128,19 +128,27 @@ pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
 /// Parses a config, or the part of one that is `under` a key. One pass; a second one only when oci-spec is stricter than
 /// the specification.
 fn parse_as<T: DeserializeOwned>(json: &[u8], file: &Path, under: &str) -> Result<(T, Vec<Warning>)> {
+    let what = || format!("read {}", file.display());
+    let placed = |text: &[u8], error: &serde_json::Error| {
+        let place = shape::place(text, under, error.line(), error.column());
+        if place.is_empty() { words(error) } else { format!("{place}: {}", words(error)) }
+    };
     let refuse = |error: &serde_json::Error| {
-        let (line, column) = (error.line(), error.column());
-        let place = if error.is_data() { shape::place(json, line, column) } else { String::new() };
-        let place = if place.is_empty() { place } else { format!("{place}: ") };
-        let why = format!("line {line} column {column}: {place}{}", words(error));
-        let code = if error.is_data() { Code::Field } else { Code::ConfigSyntax };
-        Error::new(code, format!("read {}", file.display()), why)
+        let why = format!("line {} column {}: {}", error.line(), error.column(), placed(json, error));
+        Error::new(Code::Field, what(), why)
     };
     let strict = match serde_json::from_slice(json) {
         Ok(found) => return check_text(json, file, under).map(|()| (found, Vec::new())),
         Err(error) => error,
     };
-    let Ok(mut value) = serde_json::from_slice::<Value>(json) else { return Err(refuse(&strict)) };
+    let mut value = match serde_json::from_slice::<Value>(json) {
+        Ok(value) => value,
+        Err(_) if strict.is_data() => return Err(refuse(&strict)),
+        Err(error) => {
+            let why = format!("line {} column {}: {}", error.line(), error.column(), words(&error));
+            return Err(Error::new(Code::ConfigSyntax, what(), why));
+        }
+    };
     let process = if under.is_empty() { value.get_mut("process") } else { Some(&mut value) };
     let Some(process) = process else { return Err(refuse(&strict)) };
     let renamed = rename_scheduler_flags(process);
@@ -153,7 +161,9 @@ fn parse_as<T: DeserializeOwned>(json: &[u8], file: &Path, under: &str) -> Resul
     serde_json::from_slice::<distinct::Keys>(json).map_err(|error| refuse(&error))?;
     // Through bytes again, because a second deserializer would be a tenth of the whole binary.
     let clean = serde_json::to_vec(&value).map_err(|_second| refuse(&strict))?;
-    let found = serde_json::from_slice(&clean).map_err(|_second| refuse(&strict))?;
+    // The text that was written has other lines.
+    let found =
+        serde_json::from_slice(&clean).map_err(|error| Error::new(Code::Field, what(), placed(&clean, &error)))?;
     check_text(json, file, under)?;
     if unknown.is_empty() {
         return Ok((found, Vec::new()));

@@ -24,6 +24,7 @@ use crate::{
     state::Status,
     sys::{self, exec::Vectors, fd::Slots, process::Fork},
 };
+pub use birth::take_on;
 use link::{Heard, Report};
 
 /// What a launch needs besides the plan.
@@ -75,7 +76,6 @@ impl Launch<'_> {
             link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
         }
         let slots = self.slots(theirs)?;
-        birth::take_on(plan)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
         let hooks: Vec<_> = plan.hooks().iter().map(|hook| plan.hook_vectors(hook)).collect();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.

@@ -63,6 +63,9 @@ const LISTS: [&str; 24] = [
 /// Objects with keys of the user's, whose values are such objects.
 const MAPS: [&str; 3] = ["linux.timeOffsets", "linux.netDevices", "linux.resources.rdma"];
 
+/// Nothing that pura knows lies as deep.
+const DEEPEST: usize = 8;
+
 /// What is open around a byte: of an object the key that was read last, of an array the position.
 #[derive(Debug, Clone, Copy)]
 enum Level<'a> {
@@ -88,6 +91,9 @@ pub(super) fn misplaced_array(json: &[u8], under: &str) -> Option<(usize, String
 }
 
 fn is_misplaced(levels: &[Level<'_>], under: &str) -> bool {
+    if levels.len() > DEEPEST {
+        return false;
+    }
     let keys = levels.iter().filter_map(|level| if let Level::Object(key) = level { Some(*key) } else { None });
     let keys = Some(under.as_bytes()).filter(|key| !key.is_empty()).into_iter().chain(keys);
     let path = String::from_utf8_lossy(&keys.collect::<Vec<_>>().join(&b'.')).into_owned();
@@ -99,20 +105,22 @@ fn is_misplaced(levels: &[Level<'_>], under: &str) -> bool {
     }
 }
 
-/// Where in the text a line and a column of serde's are: `linux.namespaces[0].type`; empty for the text as a whole.
-pub(super) fn place(json: &[u8], line: usize, column: usize) -> String {
+/// Where in the text a line and a column of serde's are: `linux.namespaces[0].type`; empty for a whole config.
+pub(super) fn place(json: &[u8], under: &str, line: usize, column: usize) -> String {
     let before = line.saturating_sub(1);
     let start: usize = json.split(|byte| *byte == b'\n').take(before).map(|text| text.len() + 1).sum();
-    let mut place = String::new();
+    let mut place = under.to_owned();
     walk(json, |at, levels| {
         if at < start + column {
             return true;
         }
-        for level in levels {
+        for level in levels.iter().take(DEEPEST) {
             match level {
                 Level::Object([]) => {}
-                Level::Object(key) if place.is_empty() => place.push_str(&String::from_utf8_lossy(key)),
-                Level::Object(key) => place = format!("{place}.{}", String::from_utf8_lossy(key)),
+                Level::Object(key) => {
+                    let dot = if place.is_empty() { "" } else { "." };
+                    place = format!("{place}{dot}{}", String::from_utf8_lossy(key));
+                }
                 Level::Array(position) => place = format!("{place}[{position}]"),
             }
         }
@@ -203,15 +211,15 @@ mod tests {
         let after = |text: &str| {
             let at = json.find(text).unwrap() + text.len();
             let line = json[..at].split('\n').count();
-            place(json.as_bytes(), line, at - json[..at].rfind('\n').map_or(0, |at| at + 1))
+            place(json.as_bytes(), "", line, at - json[..at].rfind('\n').map_or(0, |at| at + 1))
         };
         assert_eq!(after("\"x\""), "linux.namespaces[1].type");
         assert_eq!(after("\"x\"}"), "linux.namespaces[1]");
         assert_eq!(after("\"pid\""), "linux.namespaces[0].type");
         assert_eq!(after("\"b\": 2"), "b");
         assert_eq!(after("\"b\": 2}"), "");
-        assert_eq!(place(b"[]", 1, 2), "");
-        assert_eq!(place(b"", 9, 9), "");
+        assert_eq!(place(b"[]", "", 1, 2), "");
+        assert_eq!(place(b"", "process", 9, 9), "process");
     }
 
     #[test]

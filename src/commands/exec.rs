@@ -19,7 +19,7 @@ use crate::{
     hooks::Hooks,
     host::{Host, Maps, Named, ids, probe},
     itself,
-    launch::Launch,
+    launch::{self, Launch},
     plan::{
         compile::Order,
         join::{self, Container},
@@ -62,6 +62,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
     let cgroup = record.cgroup.as_deref().map(|directory| enter(directory, call)).transpose()?.flatten();
     container::prepare_process(&host)?;
+    launch::take_on(&plan)?;
     // Its next child copies its memory, in which there is more of the host than the container may see.
     sys::process::prctl(sys::process::Attribute::Dumpable, 0)
         .doing(Code::Bug, || "hide from the container".to_owned())?;

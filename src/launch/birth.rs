@@ -108,7 +108,7 @@ impl Launch<'_> {
 
 /// Takes on, in the parent itself, what its child inherits, because the host's `/proc` is out of its reach: labels for
 /// exec, the OOM score. And the CPUs that `exec` starts on, before it enters the container's cgroup.
-pub(super) fn take_on(plan: &Plan) -> Result<()> {
+pub fn take_on(plan: &Plan) -> Result<()> {
     for &inherited in &plan.inherited {
         if let Op::Label { file, label: text, .. } | Op::WriteProc { file, line: text } = inherited {
             let written = crate::sys::path::write(plan.text(file), plan.text(text).to_bytes());

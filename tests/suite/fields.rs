@@ -301,7 +301,7 @@ fn the_process_of_an_exec_is_read_as_the_config_is() -> Result<()> {
     for (key, value, code, words) in [
         ("user", json!([]), 803, &["user"][..]),
         ("cwd", json!("/\u{0}"), 803, &["NUL"]),
-        ("scheduler", json!({"policy": "BOGUS"}), 803, &["scheduler.policy", "BOGUS"]),
+        ("scheduler", json!({"policy": "BOGUS"}), 803, &["process.scheduler.policy", "BOGUS"]),
         ("oomScoreAdj", json!(1001), 803, &["oomScoreAdj", "1001"]),
     ] {
         let mut bad = process.clone();

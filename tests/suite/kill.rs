@@ -1,9 +1,11 @@
 //! kill: which signal reaches whom.
 
+use std::ffi::OsString;
+
 use anyhow::Result;
 use serde_json::json;
 
-use crate::harness::{Bundle, processes};
+use crate::harness::{Bundle, Pura, processes};
 
 #[test]
 fn each_spelling_of_a_signal_arrives_as_that_signal() -> Result<()> {
@@ -125,4 +127,34 @@ fn kill_with_a_pattern_reaches_the_containers_that_match() -> Result<()> {
     crate::harness::eventually("both are stopped", || Ok(status("web1")? && status("web2")?))?;
     assert!(!status("db1")?, "db1 was killed too");
     bundle.pura(&["delete", "--force", "--regex", ".*"]).output()?.succeeds_silently()
+}
+
+#[test]
+fn a_recycled_process_id_is_not_signalled_and_its_container_has_stopped() -> Result<()> {
+    requires!(userns, busybox);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    bundle.map(&[(0, 0, 1)], &[(0, 0, 1)]);
+    bundle.write()?;
+    let quoted = |words: &[&str]| -> String {
+        let words = bundle.pura(words).words();
+        words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    };
+    let create = quoted(&["create", "-b", &bundle.path("bundle").to_string_lossy()]);
+    let (state, kill, delete) = (quoted(&["state", "c1"]), quoted(&["kill", "c1", "KILL"]), quoted(&["delete", "c1"]));
+    // Process ids come one after the other, and in a PID namespace of one's own the next one can be chosen.
+    let pid = bundle.path("pid").display().to_string();
+    let script = format!(
+        r#"{create} --pid-file {pid} c1 >/dev/null; read pid <{pid}; kill -9 $pid
+        while [ -e /proc/$pid ]; do sleep 0.01; done
+        echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid; sleep 1000 & [ $! = $pid ] && echo the same
+        {state} | grep -o '"status": "[a-z]*"\|"pid": [0-9]*'
+        {kill} 2>/dev/null; echo kill=$?
+        {delete}; echo delete=$?; kill -0 $pid && echo alive"#
+    );
+    let words = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "sh", "-c", &script];
+    let words: Vec<OsString> = words.iter().map(Into::into).collect();
+    let outcome = Pura::through(bundle.dir(), &words).output()?;
+    let wanted = ["the same", "\"status\": \"stopped\"", "\"pid\": 0", "kill=1", "delete=0", "alive"];
+    assert_eq!(outcome.succeeds()?.lines().collect::<Vec<_>>(), wanted);
+    bundle.is_clean()
 }

@@ -58,7 +58,7 @@ fn a_recursive_word_clears_no_locked_flag_either() -> Result<()> {
         let mut bundle = bundle(&["true"])?;
         bundle.mount("/m", "bind", "source", &["rbind", word])?;
         let script = format!("mount -t tmpfs -o {flag} none \"$0/bundle/source\"");
-        nested(&bundle, "create", &script)?.fails(1, 310, &["/m", word])?;
+        nested(&bundle, "create", &script)?.fails(1, 310, &["/m"])?;
         bundle.is_clean()?;
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! Words of mounts[].options that only show on a mount of the container's own: on the host's, flags may be locked.
 
+use std::fs;
+
 use anyhow::Result;
 
 use crate::harness::Bundle;
@@ -13,6 +15,7 @@ fn every_word_of_the_specification_is_accepted_on_a_bind_too() -> Result<()> {
                  rnosuid rsuid rnodev rdev rnoexec rexec rnosymfollow rsymfollow rnodiratime rdiratime rnoatime ratime \
                  rrelatime rnorelatime rstrictatime rnostrictatime rbind src-nofollow copy-symlink";
     let mut bundle = Bundle::probing(&["mounts"])?;
+    fs::create_dir(bundle.rootfs("base"))?;
     bundle.mount("/base", "tmpfs", "tmpfs", &["size=4k"])?;
     for word in words.split_whitespace() {
         bundle.mount(&format!("/b/{word}"), "bind", "rootfs/base", &["bind", word])?;
@@ -35,6 +38,7 @@ fn a_slave_follows_the_mount_that_it_is_bound_from() -> Result<()> {
     requires!(userns);
     for word in ["slave", "rslave"] {
         let mut bundle = Bundle::probing(&["mounts"])?;
+        fs::create_dir(bundle.rootfs("from"))?;
         bundle.mount("/from", "tmpfs", "tmpfs", &["rshared"])?;
         bundle.mount("/to", "bind", "rootfs/from", &["rbind", word])?;
         let facts = bundle.facts()?;
@@ -63,6 +67,7 @@ fn of_two_words_the_recursive_one_is_applied_last() -> Result<()> {
     requires!(userns);
     for (words, shown) in [(["ro", "rrw"], "rw"), (["rrw", "ro"], "rw"), (["rw", "rro"], "ro")] {
         let mut bundle = Bundle::probing(&["mounts"])?;
+        fs::create_dir(bundle.rootfs("t"))?;
         bundle.mount("/t", "tmpfs", "tmpfs", &words)?;
         bundle.mount("/b", "bind", "rootfs/t", &["bind", words[0], words[1]])?;
         let facts = bundle.facts()?;
