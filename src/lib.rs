@@ -27,6 +27,7 @@ pub mod hooks;
 pub mod console;
 pub mod supervise;
 
+pub mod members;
 pub mod teardown;
 
 pub mod zero_config;

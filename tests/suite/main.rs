@@ -20,6 +20,7 @@ mod env;
 mod errors;
 mod exec;
 mod fields;
+mod frozen;
 mod hooks;
 mod identity;
 mod idmap;
