@@ -168,8 +168,8 @@ fn parse_as<T: DeserializeOwned>(json: &[u8], file: &Path, under: &str) -> Resul
     if unknown.is_empty() {
         return Ok((found, Vec::new()));
     }
-    let what = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
-    Ok((found, vec![Warning::new(Code::Capabilities, what)]))
+    let left_out = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
+    Ok((found, vec![Warning::new(Code::Capabilities, left_out)]))
 }
 
 /// serde's message without its own position, and without a line break.

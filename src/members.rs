@@ -32,8 +32,8 @@ impl Members {
         if joined(config, Kind::Mount) == Some(true) {
             return None;
         }
-        let hold = |kind: &str| Some(OwnedFd::from(File::open(format!("/proc/{}/ns/{kind}", init.pid)).ok()?));
-        let held = [hold("mnt")?, hold("user")?];
+        let open = |kind: &str| Some(OwnedFd::from(File::open(format!("/proc/{}/ns/{kind}", init.pid)).ok()?));
+        let held = [open("mnt")?, open("user")?];
         let (mounts, users) = (inode(init.pid, "mnt")?, inode(init.pid, "user")?);
         // Its own from the first moment on; whatever went wrong, it must never be ours.
         let is_own = mounts != inode(i32::try_from(std::process::id()).ok()?, "mnt")?;
@@ -47,7 +47,9 @@ impl Members {
 
     /// Sends each a signal.
     pub fn signal(&self, signal: i32) {
-        self.find().into_iter().for_each(|process| send(process, signal));
+        for process in self.find() {
+            send(process, signal);
+        }
     }
 
     /// Ends all, and says who they were. Stopped first: who is stopped starts nobody else, so that there is an end to it.
@@ -58,10 +60,14 @@ impl Members {
             if found.is_empty() {
                 break;
             }
-            found.iter().for_each(|process| send(*process, libc::SIGSTOP));
+            for process in &found {
+                send(*process, libc::SIGSTOP);
+            }
             known.extend(found);
         }
-        known.iter().for_each(|process| send(*process, libc::SIGKILL));
+        for process in &known {
+            send(*process, libc::SIGKILL);
+        }
         known
     }
 

@@ -132,9 +132,9 @@ fn number_list(text: &str, of: &str) -> Result<[u64; 16], String> {
         let Some((from, to)) = range else {
             return Err(format!("{part:?} in {text:?} is no {of} from 0 to 1023, nor a range of them"));
         };
-        for number in from..=to {
-            if let Some(word) = bits.get_mut(number / 64) {
-                *word |= 1 << (number % 64);
+        for bit in from..=to {
+            if let Some(word) = bits.get_mut(bit / 64) {
+                *word |= 1 << (bit % 64);
             }
         }
     }

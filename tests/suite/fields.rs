@@ -209,7 +209,7 @@ fn a_null_in_the_place_of_every_optional_value_is_absent() -> Result<()> {
 }
 
 #[test]
-fn a_nul_in_any_string_and_a_known_key_that_stands_twice_are_refused() -> Result<()> {
+fn a_nul_in_any_string_is_refused() -> Result<()> {
     for pointer in [
         "/ociVersion",
         "/hostname",
@@ -239,6 +239,11 @@ fn a_nul_in_any_string_and_a_known_key_that_stands_twice_are_refused() -> Result
         *value = format!("{}\u{0}x", value.as_str().context("a string")?).into();
         bundle.is_refused_with_any(&[802, 803, 805], &["NUL"]).with_context(|| pointer.to_owned())?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_known_key_that_stands_twice_is_refused() -> Result<()> {
     for key in [
         "hostname",
         "process",
