@@ -1,9 +1,12 @@
 //! A bundle: a directory with a config.json, read once.
 
 mod distinct;
+mod required;
 mod shape;
+mod walk;
 
 use std::{
+    collections::HashMap,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -18,9 +21,11 @@ use serde_json::Value;
 
 use crate::{
     cli::Create,
-    error::{Code, Context as _, Error, Result, Warning, plain},
+    error::{Code, Context as _, Error, Result, Warning, plain, shortened},
     sys,
 };
+
+use self::walk::Step;
 
 /// A config.json beyond this size is refused: 32 MiB.
 const LARGEST: u64 = 32 << 20;
@@ -115,84 +120,157 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Parses the config.
 pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
-    parse_as(json, file, "")
+    let text = Text { json, file, base: &[] };
+    let (spec, warnings) = text.parse()?;
+    text.check(Some(&spec))?;
+    Ok((spec, warnings))
 }
 
 /// Reads an OCI process object: `exec --process`.
 pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
     let json = read(file)
         .map_err(|error| Error::new(Code::Signal, format!("read {}", file.display()), error.why().to_owned()))?;
-    parse_as(&json, file, "process")
+    let text = Text { json: &json, file, base: &[Step::Key(b"process")] };
+    let (process, warnings) = text.parse()?;
+    text.check(None)?;
+    Ok((process, warnings))
 }
 
-/// Parses a config, or the part of one that is `under` a key. One pass; a second one only when oci-spec is stricter than
-/// the specification.
-fn parse_as<T: DeserializeOwned>(json: &[u8], file: &Path, under: &str) -> Result<(T, Vec<Warning>)> {
-    let what = || format!("read {}", file.display());
-    let placed = |text: &[u8], error: &serde_json::Error| {
-        let place = shape::place(text, under, error.line(), error.column());
-        if place.is_empty() { words(error) } else { format!("{place}: {}", words(error)) }
-    };
-    let refuse = |error: &serde_json::Error| {
-        let why = format!("line {} column {}: {}", error.line(), error.column(), placed(json, error));
-        Error::new(Code::Field, what(), why)
-    };
-    let strict = match serde_json::from_slice(json) {
-        Ok(found) => return check_text(json, file, under).map(|()| (found, Vec::new())),
-        Err(error) => error,
-    };
-    let mut value = match serde_json::from_slice::<Value>(json) {
-        Ok(value) => value,
-        Err(_) if strict.is_data() => return Err(refuse(&strict)),
-        Err(error) => {
-            let why = format!("line {} column {}: {}", error.line(), error.column(), words(&error));
-            return Err(Error::new(Code::ConfigSyntax, what(), why));
+/// JSON that somebody wrote, for errors that say where.
+#[derive(Debug, Clone, Copy)]
+struct Text<'a> {
+    json: &'a [u8],
+    file: &'a Path,
+    /// The way to it in a whole config.
+    base: &'a [Step<'a>],
+}
+
+impl Text<'_> {
+    /// One pass; a second one only when oci-spec is stricter than the specification.
+    fn parse<T: DeserializeOwned>(&self) -> Result<(T, Vec<Warning>)> {
+        let strict = match serde_json::from_slice(self.json) {
+            Ok(found) => return Ok((found, Vec::new())),
+            Err(error) => error,
+        };
+        // What is no JSON at all says so, whatever else is wrong before.
+        let mut value = serde_json::from_slice::<Value>(self.json).map_err(|error| self.refuse(&error))?;
+        if !strict.is_data() {
+            return Err(self.refuse_enum(&strict));
         }
-    };
-    let process = if under.is_empty() { value.get_mut("process") } else { Some(&mut value) };
-    let Some(process) = process else { return Err(refuse(&strict)) };
-    let renamed = rename_scheduler_flags(process);
-    // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
-    let unknown = drop_unknown_capabilities(process).unwrap_or_default();
-    if !renamed && unknown.is_empty() {
-        return Err(refuse(&strict));
+        let process = if self.base.is_empty() { value.get_mut("process") } else { Some(&mut value) };
+        let Some(process) = process else { return Err(self.refuse(&strict)) };
+        let renamed = rename_scheduler_flags(process);
+        // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
+        let unknown = drop_unknown_capabilities(process).unwrap_or_default();
+        if !renamed && unknown.is_empty() {
+            return Err(self.refuse(&strict));
+        }
+        // The value keeps the last of several equal keys, and so would hide them.
+        serde_json::from_slice::<distinct::Keys>(self.json).map_err(|error| self.refuse(&error))?;
+        // Through bytes again, because a second deserializer would be a tenth of the whole binary.
+        let clean = serde_json::to_vec(&value).map_err(|error| self.refuse(&error))?;
+        let found =
+            serde_json::from_slice(&clean).map_err(|error| Text { json: &clean, ..*self }.refuse_unplaced(&error))?;
+        if unknown.is_empty() {
+            return Ok((found, Vec::new()));
+        }
+        let what = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
+        Ok((found, vec![Warning::new(Code::Capabilities, shortened(&what))]))
     }
-    // The value keeps the last of several equal keys, and so would hide them.
-    serde_json::from_slice::<distinct::Keys>(json).map_err(|error| refuse(&error))?;
-    // Through bytes again, because a second deserializer would be a tenth of the whole binary.
-    let clean = serde_json::to_vec(&value).map_err(|_second| refuse(&strict))?;
-    // The text that was written has other lines.
-    let found =
-        serde_json::from_slice(&clean).map_err(|error| Error::new(Code::Field, what(), placed(&clean, &error)))?;
-    check_text(json, file, under)?;
-    if unknown.is_empty() {
-        return Ok((found, Vec::new()));
+
+    fn error(&self, code: Code, why: String) -> Error {
+        Error::new(code, format!("read {}", self.file.display()), why)
     }
-    let left_out = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
-    Ok((found, vec![Warning::new(Code::Capabilities, left_out)]))
+
+    /// serde's error with the place, which serde does not know.
+    fn refuse(&self, error: &serde_json::Error) -> Error {
+        let position = format!("line {} column {}", error.line(), error.column());
+        if !error.is_data() {
+            return self.error(Code::ConfigSyntax, format!("{position}: {}", words(error)));
+        }
+        // Of an array in the place of a struct serde complains about the length.
+        if let Some((at, place)) = shape::of(self.json, self.base).misplaced.filter(|(at, _)| *at <= self.offset(error))
+        {
+            return self.misplaced(at, &place);
+        }
+        self.error(Code::Field, format!("{position}: {}{}", self.place(error), words(error)))
+    }
+
+    /// An error of syntax in a text that is JSON: serde wanted the name of a variant, and found no string.
+    fn refuse_enum(&self, error: &serde_json::Error) -> Error {
+        let place = walk::place_around(self.json, self.base, self.offset(error));
+        let position = format!("line {} column {}", error.line(), error.column());
+        self.error(Code::Field, format!("{position}: {place}: invalid type, expected a string"))
+    }
+
+    /// As `refuse`, for a text that nobody wrote, whose lines mean nothing.
+    fn refuse_unplaced(&self, error: &serde_json::Error) -> Error {
+        self.error(Code::Field, format!("{}{}", self.place(error), words(error)))
+    }
+
+    fn place(&self, error: &serde_json::Error) -> String {
+        let place = walk::place_before(self.json, self.base, self.offset(error));
+        if place.is_empty() { place } else { format!("{place}: ") }
+    }
+
+    /// How many bytes had been read.
+    fn offset(&self, error: &serde_json::Error) -> usize {
+        let lines = self.json.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
+        lines.map(<[u8]>::len).sum::<usize>() + error.column()
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.json.get(..at).unwrap_or_default().split(|byte| *byte == b'\n').count()
+    }
+
+    fn misplaced(&self, at: usize, place: &str) -> Error {
+        let what = if place.is_empty() { "the config" } else { place };
+        self.error(Code::Field, format!("line {}: {what} is an array, and should be an object", self.line(at)))
+    }
+
+    /// Refuses what serde lets through: an array in the place of an object, which it fills in order, a key that a map
+    /// has twice, a number that is missing and reads as 0, and a NUL, which would cut a string short for the kernel and
+    /// which JSON can only write as \u0000.
+    fn check(&self, spec: Option<&Spec>) -> Result<()> {
+        let shape = shape::of(self.json, self.base);
+        if let Some((at, place)) = shape.misplaced {
+            return Err(self.misplaced(at, &place));
+        }
+        if let Some(spec) = spec {
+            if map_keys(spec) != shape.map_keys {
+                serde_json::from_slice::<distinct::Keys>(self.json).map_err(|error| self.refuse(&error))?;
+            }
+            let missing = required::missing(self.json, spec);
+            if !missing.is_empty() {
+                return Err(self.error(Code::Field, shortened(&missing.join("; "))));
+            }
+        }
+        let Some(at) = escaped_nul(self.json) else { return Ok(()) };
+        let place = walk::place_around(self.json, self.base, at);
+        Err(self.error(Code::Field, format!("line {}: {place}: a string contains a NUL byte", self.line(at))))
+    }
 }
 
-/// serde's message without its own position, and without a line break.
+/// How many keys there are in all maps whose keys are the user's.
+fn map_keys(spec: &Spec) -> usize {
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let counts = [
+        spec.annotations().as_ref().map(HashMap::len),
+        linux.and_then(|linux| linux.sysctl().as_ref()).map(HashMap::len),
+        linux.and_then(|linux| linux.time_offsets().as_ref()).map(HashMap::len),
+        linux.and_then(|linux| linux.net_devices().as_ref()).map(HashMap::len),
+        resources.and_then(|resources| resources.rdma().as_ref()).map(HashMap::len),
+        resources.and_then(|resources| resources.unified().as_ref()).map(HashMap::len),
+    ];
+    counts.into_iter().flatten().sum()
+}
+
+/// serde's message without its own position, and without what would break the line or fill the screen.
 fn words(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let text = text.split(" at line ").next().unwrap_or(&text);
-    text.replace('\n', " ")
-}
-
-/// Refuses what serde lets through: an array in the place of an object, which it fills in order, and a NUL, which would
-/// cut a string short for the kernel and which JSON can only write as \u0000.
-fn check_text(json: &[u8], file: &Path, under: &str) -> Result<()> {
-    if let Some((line, key)) = shape::misplaced_array(json, under) {
-        let why = format!("line {line}: {key} is an array, and should be an object");
-        return Err(Error::new(Code::Field, format!("read {}", file.display()), why));
-    }
-    let Some(at) = escaped_nul(json) else { return Ok(()) };
-    let line = json.get(..at).unwrap_or_default().split(|byte| *byte == b'\n').count();
-    Err(Error::new(
-        Code::Field,
-        format!("read {}", file.display()),
-        format!("line {line}: a string contains a NUL byte"),
-    ))
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    shortened(text.strip_suffix(&position).unwrap_or(&text))
 }
 
 /// Where a NUL is written; a backslash that is itself escaped begins no escape.

@@ -274,7 +274,7 @@ impl Plan {
                 if errno == Errno::EINVAL =>
             {
                 match lossy(self.text(data)) {
-                    data if data.is_empty() => plain(errno),
+                    data if data.is_empty() => codes::attribute(op, errno).unwrap_or_else(|| plain(errno)),
                     data if data.contains(',') => format!("the kernel refuses one of the options {data:?}"),
                     data => format!("the kernel refuses option {data:?}"),
                 }

@@ -20,6 +20,9 @@ use crate::error::{Code, Error, Result, Warning};
 /// After how many mounts the descriptors of finished ones are closed: two system calls, against a limit on open files.
 pub(super) const SWEEP_EVERY: usize = 16;
 
+/// The most bytes that a filesystem is given as options.
+const LONGEST_DATA: usize = 4095;
+
 /// A mount with its position, for errors.
 #[derive(Debug, Clone, Copy)]
 struct Entry<'a> {
@@ -42,6 +45,10 @@ impl<'a> Entry<'a> {
 
     /// Refuses words that do not go with the kind of mount, or with each other.
     fn check(self, options: &Options) -> Result<()> {
+        // Of more the kernel reads only the beginning, and says nothing: mount(2), a page.
+        if options.data.join(",").len() > LONGEST_DATA {
+            return Err(self.refuse(Code::MountOption, format!("its options are over {LONGEST_DATA} bytes")));
+        }
         let is_bind = self.is_bind(options) && !options.remount;
         if options.copy_up && (is_bind || self.kind() != "tmpfs" || options.remount) {
             return Err(self.refuse(Code::MountOption, "option \"tmpcopyup\" is for a new tmpfs"));
@@ -67,7 +74,11 @@ impl<'a> Entry<'a> {
 
     /// What is attempted, for an error that is known before anything is.
     fn what(self) -> String {
-        format!("mount {} on {:?}", self.kind(), self.mount.destination())
+        let kind = match self.kind() {
+            "" => String::new(),
+            kind => format!("{kind} "),
+        };
+        format!("mount {kind}on {:?}", self.mount.destination())
     }
 
     fn refuse(self, code: Code, why: impl Into<String>) -> Error {

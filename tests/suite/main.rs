@@ -29,6 +29,7 @@ mod lifecycle;
 mod links;
 mod list;
 mod locked;
+mod malformed;
 mod mounts;
 mod plan;
 mod process;

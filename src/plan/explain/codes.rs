@@ -82,7 +82,7 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
     }
 }
 
-/// Why the kernel refuses what it keeps with a process.
+/// Why the kernel refuses what it keeps with a process, or a remount.
 pub(super) fn attribute(op: Op, errno: Errno) -> Option<String> {
     let why = match (op, errno) {
         (Op::Label { module, .. }, Errno::ENOENT | Errno::EINVAL) => format!("{} does not know it", module.name()),
@@ -90,6 +90,7 @@ pub(super) fn attribute(op: Op, errno: Errno) -> Option<String> {
         (Op::MemoryPolicy, Errno::EINVAL) => {
             "none of the nodes has memory, or this kernel lacks the mode or a flag".to_owned()
         }
+        (Op::Remount { .. }, Errno::EINVAL) => "nothing is mounted there".to_owned(),
         (Op::Schedule, Errno::EPERM) => "only real root may: operation not permitted".to_owned(),
         _ => return None,
     };
