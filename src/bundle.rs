@@ -391,4 +391,40 @@ mod tests {
         assert!(of(r#"{"x":1,"process":{"cwd":"/","user":{"y":2}},"linux":{"z":[]}}"#).is_ok());
         assert!(of(r#"{"hostname":"a\u0000b"}"#).is_err());
     }
+
+    #[test]
+    fn a_wrong_type_has_its_place_also_behind_what_is_left_out() {
+        for (json, wanted) in [
+            (
+                "{\n\"process\":{\"args\":[\"a\",5]}}",
+                "line 2 column 24: process.args[1]: invalid type: integer `5`, expected a string",
+            ),
+            (r#"{"process":{"cwd":"/"}}"#, "process: missing field `user`"),
+            (r#"{"linux":{"namespaces":[{"type":5}]}}"#, "linux.namespaces[0].type: invalid type, expected a string"),
+            (
+                r#"{"process":{"cwd":"/","user":{},"capabilities":{"bounding":["CAP_X"]},"terminal":1}}"#,
+                "config.json: process.terminal: invalid type: integer `1`",
+            ),
+            (r#"{"annotations":{"a":"","a":""}}"#, "annotations.a: duplicate field `a`"),
+            (r#"{"annotations":{"x":"\u0000"}}"#, "line 1: annotations.x: a string contains a NUL byte"),
+        ] {
+            let text = of(json).unwrap_err().to_string();
+            assert!(text.contains(wanted), "{json}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_process_of_exec_is_judged_as_one_of_a_config() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (json, wanted) in [
+            (r#"{"args":[5]}"#, "process.args[0]: invalid type"),
+            (r#"{"cwd":"/","user":[0,0]}"#, "process.user is an array"),
+            (r#"{"cwd":"/\u0000","user":{}}"#, "process.cwd: a string contains a NUL byte"),
+            ("{", "line 1 column 1: EOF"),
+        ] {
+            std::fs::write(file.path(), json).unwrap();
+            let text = process(file.path()).unwrap_err().to_string();
+            assert!(text.contains(wanted), "{json}: {text}");
+        }
+    }
 }

@@ -346,7 +346,7 @@ fn absurd_lengths_are_refused_in_a_line_that_can_be_read() -> Result<()> {
         (
             "a device of 5000 bytes",
             json!({"linux": {"devices": [{"path": path, "type": "p"}]}}),
-            306,
+            340,
             &["name too long"],
         ),
         ("a mask of 5000 bytes", json!({"linux": {"maskedPaths": [path]}}), 309, &["name too long"]),
@@ -364,7 +364,7 @@ fn absurd_lengths_are_refused_in_a_line_that_can_be_read() -> Result<()> {
             &["process.env[0]"],
         ),
         ("arguments of seven megabytes", json!({"process": {"args": words}}), 616, &["process.args"]),
-        ("a program of 5000 bytes", json!({"process": {"args": [path]}}), 602, &["name too long"]),
+        ("a program of 5000 bytes", json!({"process": {"args": [path]}}), 603, &["name too long"]),
         (
             "a limit of a megabyte",
             json!({"process": {"rlimits": [{"type": long(1 << 20)}]}}),
@@ -376,7 +376,7 @@ fn absurd_lengths_are_refused_in_a_line_that_can_be_read() -> Result<()> {
         (
             "a type of a megabyte",
             json!({"mounts": [{"destination": "/x", "type": long(1 << 20)}]}),
-            305,
+            308,
             &["mounts[0]"],
         ),
         (
