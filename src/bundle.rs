@@ -15,7 +15,7 @@ use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
 use oci_spec::runtime::{Capability, Process, Spec};
 use serde::{
     Deserialize as _,
-    de::{IntoDeserializer as _, value::StrDeserializer},
+    de::{DeserializeOwned, IntoDeserializer as _, value::StrDeserializer},
 };
 use serde_json::Value;
 
@@ -118,45 +118,22 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Err(refuse("it grows while it is read"))
 }
 
-/// Parses the config. One pass; a second one only when oci-spec is stricter than the specification.
+/// Parses the config.
 pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
     let text = Text { json, file, base: &[] };
-    let strict = match serde_json::from_slice::<Spec>(json) {
-        Ok(spec) => return text.check(Some(&spec)).map(|()| (spec, Vec::new())),
-        Err(error) => error,
-    };
-    // What is no JSON at all says so, whatever else is wrong before.
-    let mut value = serde_json::from_slice::<Value>(json).map_err(|error| text.refuse(&error))?;
-    if !strict.is_data() {
-        return Err(text.refuse_enum(&strict));
-    }
-    let renamed = rename_scheduler_flags(&mut value);
-    // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
-    let unknown = drop_unknown_capabilities(&mut value).unwrap_or_default();
-    if !renamed && unknown.is_empty() {
-        return Err(text.refuse(&strict));
-    }
-    // The value keeps the last of several equal keys, and so would hide them.
-    serde_json::from_slice::<distinct::Keys>(json).map_err(|error| text.refuse(&error))?;
-    // Through bytes again, because a second deserializer would be a tenth of the whole binary.
-    let clean = serde_json::to_vec(&value).map_err(|error| text.refuse(&error))?;
-    let spec = serde_json::from_slice(&clean).map_err(|error| Text { json: &clean, ..text }.refuse_unplaced(&error))?;
+    let (spec, warnings) = text.parse()?;
     text.check(Some(&spec))?;
-    if unknown.is_empty() {
-        return Ok((spec, Vec::new()));
-    }
-    let what = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
-    Ok((spec, vec![Warning::new(Code::Capabilities, shortened(&what))]))
+    Ok((spec, warnings))
 }
 
 /// Reads an OCI process object: `exec --process`.
-pub fn process(file: &Path) -> Result<Process> {
+pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
     let json = read(file)
         .map_err(|error| Error::new(Code::Signal, format!("read {}", file.display()), error.why().to_owned()))?;
     let text = Text { json: &json, file, base: &[Step::Key(b"process")] };
-    let process = serde_json::from_slice(&json).map_err(|error| text.refuse(&error))?;
+    let (process, warnings) = text.parse()?;
     text.check(None)?;
-    Ok(process)
+    Ok((process, warnings))
 }
 
 /// JSON that somebody wrote, for errors that say where.
@@ -169,6 +146,38 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
+    /// One pass; a second one only when oci-spec is stricter than the specification.
+    fn parse<T: DeserializeOwned>(&self) -> Result<(T, Vec<Warning>)> {
+        let strict = match serde_json::from_slice(self.json) {
+            Ok(found) => return Ok((found, Vec::new())),
+            Err(error) => error,
+        };
+        // What is no JSON at all says so, whatever else is wrong before.
+        let mut value = serde_json::from_slice::<Value>(self.json).map_err(|error| self.refuse(&error))?;
+        if !strict.is_data() {
+            return Err(self.refuse_enum(&strict));
+        }
+        let process = if self.base.is_empty() { value.get_mut("process") } else { Some(&mut value) };
+        let Some(process) = process else { return Err(self.refuse(&strict)) };
+        let renamed = rename_scheduler_flags(process);
+        // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
+        let unknown = drop_unknown_capabilities(process).unwrap_or_default();
+        if !renamed && unknown.is_empty() {
+            return Err(self.refuse(&strict));
+        }
+        // The value keeps the last of several equal keys, and so would hide them.
+        serde_json::from_slice::<distinct::Keys>(self.json).map_err(|error| self.refuse(&error))?;
+        // Through bytes again, because a second deserializer would be a tenth of the whole binary.
+        let clean = serde_json::to_vec(&value).map_err(|error| self.refuse(&error))?;
+        let found =
+            serde_json::from_slice(&clean).map_err(|error| Text { json: &clean, ..*self }.refuse_unplaced(&error))?;
+        if unknown.is_empty() {
+            return Ok((found, Vec::new()));
+        }
+        let what = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
+        Ok((found, vec![Warning::new(Code::Capabilities, shortened(&what))]))
+    }
+
     fn error(&self, code: Code, why: String) -> Error {
         Error::new(code, format!("read {}", self.file.display()), why)
     }
@@ -273,8 +282,8 @@ fn escaped_nul(json: &[u8]) -> Option<usize> {
 }
 
 /// Gives two flags of the specification the names that oci-spec has for them; whether there were any.
-fn rename_scheduler_flags(value: &mut Value) -> bool {
-    let flags = value.pointer_mut("/process/scheduler/flags").and_then(Value::as_array_mut);
+fn rename_scheduler_flags(process: &mut Value) -> bool {
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
     let mut renamed = false;
     for flag in flags.into_iter().flatten() {
         let name = match flag.as_str() {
@@ -289,8 +298,8 @@ fn rename_scheduler_flags(value: &mut Value) -> bool {
 }
 
 /// Removes the capabilities that oci-spec does not know; their names.
-fn drop_unknown_capabilities(value: &mut Value) -> Option<Vec<String>> {
-    let sets = value.get_mut("process")?.get_mut("capabilities")?.as_object_mut()?;
+fn drop_unknown_capabilities(process: &mut Value) -> Option<Vec<String>> {
+    let sets = process.get_mut("capabilities")?.as_object_mut()?;
     let mut unknown = Vec::new();
     for set in sets.values_mut().filter_map(Value::as_array_mut) {
         set.retain(|name| {

@@ -111,8 +111,8 @@ pub struct Named {
     pub sources: Vec<Option<Kind>>,
     /// For each of `process.rlimits`: the caller's own limit of that type, soft and hard.
     pub limits: Vec<(u64, u64)>,
-    /// The caller's own `oom_score_adj`, when the config sets one.
-    pub oom_score: Option<i32>,
+    /// The caller's own `oom_score_adj`, and how far it may be lowered, when the config sets one.
+    pub oom_score: Option<OomScore>,
     /// The caller's own nice value, when the config sets a scheduler.
     pub nice: Option<Nice>,
     /// Where `AppArmor` takes a profile, when the config sets one and the module is on.
@@ -138,6 +138,15 @@ pub struct Named {
     pub network: Option<network::Network>,
     /// Where resctrl is mounted, when the config asks for a group of it.
     pub resctrl: Option<PathBuf>,
+}
+
+/// An `oom_score_adj`. What an ordinary process raised it may lower again, down to the last value that real root gave it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OomScore {
+    /// The caller's own.
+    pub own: i32,
+    /// The lowest that it is known to be allowed.
+    pub lowest: i32,
 }
 
 /// A nice value, and what the caller's limits allow besides.

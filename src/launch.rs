@@ -26,6 +26,7 @@ use crate::{
     state::Status,
     sys::{self, exec::Vectors, fd::Slots, process::Fork},
 };
+pub use birth::take_on;
 use link::{Heard, Report};
 
 /// What a launch needs besides the plan.
@@ -81,7 +82,6 @@ impl Launch<'_> {
             link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
         }
         let slots = self.slots(theirs)?;
-        birth::take_labels(plan)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
         // Before the parent joins what init is to be born in.
         let network = network::open(plan)?;

@@ -30,6 +30,7 @@ pub mod agent;
 pub mod console;
 pub mod supervise;
 
+pub mod members;
 pub mod teardown;
 
 pub mod zero_config;

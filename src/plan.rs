@@ -131,8 +131,8 @@ pub struct Plan {
     pub(crate) clone_flags: u64,
     /// Joined by the parent before clone, because only the caller's user namespace owns them: slot and kind.
     pub(crate) joined_first: Vec<(Slot, i32)>,
-    /// Taken by the parent before clone, and inherited: [`Op::Label`].
-    pub(crate) inherited_labels: Vec<Op>,
+    /// Taken by the parent before clone, and inherited: [`Op::Label`], and [`Op::WriteProc`] for the OOM score.
+    pub(crate) inherited: Vec<Op>,
     /// Opened before clone.
     pub(crate) inputs: Vec<(Slot, Input)>,
     pub(crate) slots: usize,
@@ -154,6 +154,8 @@ pub struct Plan {
     pub(crate) raised_io_priority: Option<u32>,
     /// What [`Op::Schedule`] sets.
     pub(crate) scheduling: Option<Scheduling>,
+    /// Where `exec` runs before it enters the container's cgroup, and where its program does, a bit for each CPU.
+    pub(crate) affinity: [Option<[u64; 16]>; 2],
     /// What [`Op::MemoryPolicy`] sets.
     pub(crate) memory_policy: Option<MemoryPolicy>,
     /// pura's own binary, which is no program for a container.

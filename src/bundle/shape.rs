@@ -5,7 +5,7 @@ use super::walk::{Event, Step, walk, written};
 
 /// Where config.json has objects of known fields: the last step, and those before it. `*` is any key, `#` any position.
 /// Unknown keys hold what they like.
-const OBJECTS: [(&str, &str); 46] = [
+const OBJECTS: [(&str, &str); 51] = [
     ("root", ""),
     ("process", ""),
     ("user", "process"),
@@ -19,7 +19,12 @@ const OBJECTS: [(&str, &str); 46] = [
     ("#", "mounts # uidMappings"),
     ("#", "mounts # gidMappings"),
     ("hooks", ""),
-    ("#", "hooks *"),
+    ("#", "hooks prestart"),
+    ("#", "hooks createRuntime"),
+    ("#", "hooks createContainer"),
+    ("#", "hooks startContainer"),
+    ("#", "hooks poststart"),
+    ("#", "hooks poststop"),
     ("annotations", ""),
     ("linux", ""),
     ("#", "linux namespaces"),

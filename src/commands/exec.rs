@@ -20,7 +20,7 @@ use crate::{
     hooks::Hooks,
     host::{Host, Maps, Named, ids, probe},
     itself,
-    launch::Launch,
+    launch::{self, Launch},
     plan::{
         compile::Order,
         join::{self, Container},
@@ -38,7 +38,8 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let entry = Roots::find(call.globals)?.open(&id, "exec in")?;
     let (record, status, init) = running(&entry)?;
     let (config, _) = bundle::parse(&entry.config()?, Path::new("config.json"))?;
-    let spec = with_process(config, exec)?;
+    let (spec, unknown) = with_process(config, exec)?;
+    call.log.warn(&unknown, false)?;
     let host = host(&spec)?;
     let order = Order {
         bundle: &record.bundle,
@@ -67,6 +68,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let cgroup = record.cgroup.as_deref().map(|directory| enter(directory, call)).transpose()?.flatten();
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     container::prepare_process(&host)?;
+    launch::take_on(&plan)?;
     // Its next child copies its memory, in which there is more of the host than the container may see.
     sys::process::prctl(sys::process::Attribute::Dumpable, 0)
         .doing(Code::Bug, || "hide from the container".to_owned())?;
@@ -118,12 +120,12 @@ fn running(entry: &Entry) -> Result<(Record, Status, OwnedFd)> {
 }
 
 /// The container's config with the process that is to run. What that leaves out is the container's: an exec is never less
-/// confined than init by omission.
-fn with_process(mut config: Spec, exec: &Exec) -> Result<Spec> {
+/// confined than init by omission. Besides, what was left out of the process because nobody knows it.
+fn with_process(mut config: Spec, exec: &Exec) -> Result<(Spec, Vec<Warning>)> {
     let own = config.process().clone().unwrap_or_default();
-    let mut process = match &exec.process {
+    let (mut process, unknown) = match &exec.process {
         Some(file) => bundle::process(file)?,
-        None => from_flags(own.clone(), exec)?,
+        None => (from_flags(own.clone(), exec)?, Vec::new()),
     };
     if process.capabilities().is_none() {
         process.set_capabilities(own.capabilities().clone());
@@ -140,10 +142,13 @@ fn with_process(mut config: Spec, exec: &Exec) -> Result<Spec> {
     if process.selinux_label().is_none() {
         process.set_selinux_label(own.selinux_label().clone());
     }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
+    }
     config.set_process(Some(process)).set_hooks(None);
     spec::validate(&config)?;
     spec::require_program(&config)?;
-    Ok(config)
+    Ok((config, unknown))
 }
 
 /// The container's own process, changed as the flags say.
@@ -200,7 +205,7 @@ fn host(spec: &Spec) -> Result<Host> {
         initial_userns: probe::is_initial(own_userns),
         terminal: console::own_size(),
         itself: probe::itself(),
-        named: Named { nice: probe::nice(spec), ..probe::modules(spec) },
+        named: Named { nice: probe::nice(spec), oom_score: probe::oom_score(spec), ..probe::modules(spec) },
         ..Host::default()
     })
 }

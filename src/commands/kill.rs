@@ -8,6 +8,7 @@ use super::Call;
 use crate::{
     cgroup,
     error::{Code, Context as _, Error, Result, plain},
+    members::Members,
     signal,
     state::Status,
     store::{Entry, Id, Identity, Roots},
@@ -75,6 +76,18 @@ fn send(entry: &Entry, number: i32, all: bool) -> Result<()> {
     let traces = entry.traces().unwrap_or_default();
     if let Some(cgroup) = traces.cgroup.as_deref().filter(|_| all) {
         send_to_all(cgroup, number);
+        return Ok(());
+    }
+    let members = traces.init.filter(|_| all).and_then(|init| {
+        let (spec, _) = crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?;
+        Members::of(init, &spec)
+    });
+    if let Some(members) = members {
+        if number == libc::SIGKILL {
+            members.kill();
+        } else {
+            members.signal(number);
+        }
         return Ok(());
     }
     // Opened first, then compared: never a process that has taken over the id.

@@ -27,7 +27,6 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     let process = spec.process().as_ref();
     let limits = process.into_iter().flat_map(|process| process.rlimits().iter().flatten());
     let limits = limits.map(|limit| sys::process::rlimit(limit_number(limit.typ())).unwrap_or((u64::MAX, u64::MAX)));
-    let oom_score = process.and_then(oci_spec::runtime::Process::oom_score_adj).and_then(|_| own_oom_score());
     let linux = spec.linux().as_ref();
     let listed = linux.and_then(|linux| linux.namespaces().as_ref());
     let has_time = listed.is_some_and(|listed| listed.iter().any(|namespace| namespace.typ() == Kind::Time));
@@ -43,7 +42,7 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     Named {
         root,
         limits: limits.collect(),
-        oom_score,
+        oom_score: super::probe::oom_score(spec),
         nice: super::probe::nice(spec),
         has_time: has_time && Path::new("/proc/self/ns/time_for_children").exists(),
         apparmor,
@@ -103,10 +102,6 @@ fn host_namespaces() -> Vec<u64> {
     let names = ["net", "ipc", "uts"];
     // Process 1 shows its namespaces only to real root, who alone could harm them.
     ["self", "1"].iter().flat_map(|process| names.iter().filter_map(move |name| inode(process, name).ok())).collect()
-}
-
-fn own_oom_score() -> Option<i32> {
-    String::from_utf8(sys::path::read::<16>(c"/proc/self/oom_score_adj").ok()?).ok()?.trim_end().parse().ok()
 }
 
 fn kind(path: &Path) -> super::Kind {

@@ -7,6 +7,7 @@ use nix::{errno::Errno, unistd::Pid};
 use super::{
     Launch, inputs,
     link::{self, Heard, Report},
+    outside,
 };
 use crate::{
     error::{Code, Context as _, Error, Result},
@@ -109,15 +110,18 @@ impl Launch<'_> {
     }
 }
 
-/// Takes, in the parent itself, the labels that its child inherits for exec: the host's `/proc` is out of its reach.
-pub(super) fn take_labels(plan: &Plan) -> Result<()> {
-    for &label in &plan.inherited_labels {
-        if let Op::Label { module, file, label: text } = label {
+/// Takes on, in the parent itself, what its child inherits, because the host's `/proc` is out of its reach: labels for
+/// exec, the OOM score. And the CPUs that `exec` starts on, before it enters the container's cgroup.
+pub fn take_on(plan: &Plan) -> Result<()> {
+    for &inherited in &plan.inherited {
+        if let Op::Label { file, label: text, .. } | Op::WriteProc { file, line: text } = inherited {
             let written = crate::sys::path::write(plan.text(file), plan.text(text).to_bytes());
-            written.doing(module.code(), || plan.describe(label))?;
+            let code = if let Op::Label { module, .. } = inherited { module.code() } else { Code::Rlimit };
+            written.doing(code, || plan.describe(inherited))?;
         }
     }
-    Ok(())
+    let [initial, _] = &plan.affinity;
+    outside::run_on(0, initial.as_ref(), "initial")
 }
 
 /// The caller's time namespace, for the way back: the times at which processes started are shown in the clocks of the

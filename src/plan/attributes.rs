@@ -8,7 +8,7 @@ use oci_spec::runtime::{
 use super::{Op, draft::Draft};
 use crate::{
     error::{Code, Error, Result},
-    spec::attributes::node_list,
+    spec::attributes::{cpu_list, node_list},
     sys::schedule::{MemoryPolicy, Scheduling},
 };
 
@@ -66,7 +66,21 @@ impl Draft<'_> {
     /// The same for `exec`, whose child is born behind the container's `/proc`: the parent takes the labels, and the child
     /// inherits them.
     pub(super) fn inherited_labels(&mut self) -> Result<()> {
-        self.plan.inherited_labels = self.wanted_labels()?.into_iter().map(|(label, _)| label).collect();
+        let labels = self.wanted_labels()?.into_iter().map(|(label, _)| label);
+        self.plan.inherited.extend(labels);
+        Ok(())
+    }
+
+    /// Where `exec`, and it alone, runs: `process.execCPUAffinity`.
+    pub(super) fn affinity(&mut self) -> Result<()> {
+        let affinity = self.spec.process().as_ref().and_then(|process| process.exec_cpu_affinity().as_ref());
+        let Some(affinity) = affinity else { return Ok(()) };
+        let cpus = |list: &Option<String>| {
+            let list = list.as_deref().filter(|list| !list.is_empty());
+            let cpus = list.map(cpu_list).transpose();
+            cpus.map_err(|why| Error::new(Code::Field, "use process.execCPUAffinity", why))
+        };
+        self.plan.affinity = [cpus(affinity.initial())?, cpus(affinity.cpu_affinity_final())?];
         Ok(())
     }
 

@@ -44,6 +44,8 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.compile_filter(Some((container.status, container.init)))?;
     // All namespaces in one call, by the parent: its next child is then born inside all of them.
     draft.inherited_labels()?;
+    draft.inherited_score()?;
+    draft.affinity()?;
     let init = draft.slot()?;
     draft.plan.joined_first.push((init, namespaces(spec, container)));
 

@@ -159,3 +159,28 @@ pub(crate) fn accept(listener: &UnixListener) -> Result<OwnedFd> {
     let (_, descriptor) = pura::sys::message::receive(stream.as_fd(), &mut [0; 64])?;
     descriptor.context("no descriptor came")
 }
+
+#[test]
+fn all_standard_streams_and_the_console_are_one_terminal() -> Result<()> {
+    requires!(userns, busybox);
+    let script = "for n in 0 1 2; do busybox readlink /proc/self/fd/$n; done; busybox stat -c '%t:%T' /dev/console /dev/pts/0; \
+                  echo by the console >/dev/console; echo by its own name >/dev/tty";
+    let bundle = with_shell(script)?;
+    let words = bundle.with_bundle("run", &["c1"])?.words();
+    let (shown, _) = on_terminal(&words, "")?;
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines.get(..3), Some(&["/dev/pts/0"; 3][..]), "{shown}");
+    assert!(lines.get(3).is_some() && lines.get(3) == lines.get(4), "{shown}");
+    assert_eq!(lines.get(5..), Some(&["by the console", "by its own name"][..]), "{shown}");
+    Ok(())
+}
+
+#[test]
+fn a_size_without_a_terminal_is_ignored() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["session"])?;
+    bundle.config["process"]["consoleSize"] = json!({"height": 11, "width": 22});
+    let facts = bundle.facts()?;
+    assert_eq!(facts.get("tty")?, "no");
+    Ok(())
+}

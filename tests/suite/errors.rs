@@ -107,8 +107,8 @@ fn bad_ids_are_refused_by_every_verb_and_touch_nothing() -> Result<()> {
     let bundle = Bundle::new()?;
     bundle.write()?;
     let path = bundle.path("bundle").display().to_string();
-    let long = "x".repeat(1024);
-    let ids = ["../x", "..", ".", "", "a/b", "/", "-x", ".hidden", "a b", "a\nb", "é", "a:b", &long];
+    let (longer, long) = ("x".repeat(241), "x".repeat(1024));
+    let ids = ["../x", "..", ".", "", "a/b", "/", "-x", ".hidden", "a b", "a\nb", "é", "a:b", &longer, &long];
     for id in ids {
         let calls: [(&[&str], i32); 6] = [
             (&["create", "-b", &path, "--", id], 1),
@@ -130,7 +130,7 @@ fn bad_ids_are_refused_by_every_verb_and_touch_nothing() -> Result<()> {
 fn the_longest_and_the_oddest_good_ids_work() -> Result<()> {
     requires!(userns);
     let bundle = Bundle::probing(&["sleep"])?;
-    for id in ["x", "0", "_", "+", "A.b-c_d+e", &"y".repeat(200)] {
+    for id in ["x", "0", "_", "+", "A.b-c_d+e", &"y".repeat(240)] {
         bundle.with_bundle("create", &[id])?.output()?.succeeds_silently()?;
         bundle.pura(&["delete", id]).output()?.succeeds_silently()?;
     }
@@ -202,6 +202,29 @@ fn a_full_state_directory_is_said_to_be_full() -> Result<()> {
         let words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, &state, options];
         let outcome = bundle.through(&words, &create).output()?;
         outcome.fails(1, 712, &[]).context(options)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_warning_changes_neither_the_exit_status_nor_standard_output() -> Result<()> {
+    requires!(unprivileged, userns);
+    let mut bundle = Bundle::with_args(&["/bin/pura-probe", "exit", "3"])?;
+    bundle.unmount("/dev/pts");
+    bundle.mount("/dev/pts", "devpts", "devpts", &["newinstance", "gid=5"])?;
+    bundle.config["process"]["capabilities"] = json!({"bounding": ["CAP_OF_TOMORROW"]});
+    bundle.config["process"]["user"]["additionalGids"] = json!([44]);
+    bundle.config["linux"]["rootfsPropagation"] = "shared".into();
+    let log = bundle.path("log");
+    let words = ["--log-level", "warning", "--log", &log.to_string_lossy()];
+    for level in [&words[..], &[]] {
+        bundle.write()?;
+        let run = bundle.pura(level).args(&["run", "-b"]).args(&[bundle.path("bundle")]).args(&["c1"]);
+        assert_eq!(run.output()?.ends(3)?, "");
+    }
+    let log = fs::read_to_string(log)?;
+    for code in ["PURA-121", "PURA-314", "PURA-319", "PURA-501"] {
+        assert!(log.contains(code), "{code}: {log}");
     }
     Ok(())
 }

@@ -52,6 +52,7 @@ fn editing_or_deleting_config_json_after_create_changes_nothing() -> Result<()> 
         } else {
             fs::write(config, edit)?;
         }
+        bundle.pura(&["exec", "c1", "/bin/pura-probe", "exit", "7"]).output()?.ends(7)?;
         bundle.verb("start")?.succeeds_silently()?;
         running.rest()?;
         assert!(bundle.rootfs("tmp/ran").exists(), "after {edit:?} the program did not run");
@@ -70,6 +71,7 @@ fn the_path_of_the_root_may_vanish_after_create() -> Result<()> {
     assert_eq!(bundle.status()?, "created");
     bundle.verb("start")?.succeeds_silently()?;
     assert_eq!(running.line()?, "ready");
+    bundle.pura(&["exec", "c1", "/bin/pura-probe", "exit", "7"]).output()?.ends(7)?;
     bundle.verb("kill")?.succeeds_silently()?;
     running.rest()?;
     bundle.becomes("stopped")?;
@@ -326,6 +328,73 @@ fn the_suite_does_not_run_as_root_by_accident() -> Result<()> {
     let output = Command::new("id").arg("-u").output()?;
     if text(&output.stdout) == "0\n" {
         requires!(unprivileged);
+    }
+    Ok(())
+}
+
+/// What `/proc` says of where a process is, by namespace, and its cgroup.
+fn whereabouts(pid: i32) -> Result<Vec<String>> {
+    let mut all = vec![fs::read_to_string(format!("/proc/{pid}/cgroup"))?];
+    for kind in ["cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "user", "uts"] {
+        all.push(fs::read_link(format!("/proc/{pid}/ns/{kind}"))?.display().to_string());
+    }
+    Ok(all)
+}
+
+#[test]
+fn after_create_namespaces_and_cgroup_are_final() -> Result<()> {
+    requires!(userns);
+    for kind in ["cgroup", "time"] {
+        let mut bundle = Bundle::probing(&["sleep"])?;
+        bundle.push("/linux/namespaces", serde_json::json!({"type": kind}))?;
+        let running = bundle.created()?;
+        let created = whereabouts(bundle.pid()?)?;
+        bundle.verb("start")?.succeeds_silently()?;
+        assert_eq!(running.line()?, "ready");
+        assert_eq!(whereabouts(bundle.pid()?)?, created);
+        let own = whereabouts(i32::try_from(std::process::id())?)?;
+        let new = created.iter().zip(&own).skip(1).filter(|(inside, outside)| inside != outside).count();
+        // Seven kinds, of which the PID namespace shows twice.
+        assert!(new >= 8, "{created:?} {own:?}");
+        bundle.delete()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn init_ends_with_the_status_of_a_shell_when_start_cannot_run_the_program() -> Result<()> {
+    requires!(userns);
+    for (text, status, code) in [("neither ELF nor script\n", 126, 610), ("#!/nowhere/sh\n", 127, 605)] {
+        let bundle = Bundle::with_args(&["/bin/program"])?;
+        let program = bundle.rootfs("bin/program");
+        fs::copy(bundle.rootfs("bin/pura-probe"), &program)?;
+        let create = bundle.with_bundle("create", &["c1"])?;
+        let parent = bundle.through(&[probe_binary().as_os_str(), "reap".as_ref()], &create).spawn()?;
+        assert_eq!(parent.line()?, "ready");
+        fs::write(&program, text)?;
+        bundle.verb("start")?.fails(1, code, &["\"/bin/program\""])?;
+        assert_eq!(parent.line()?, format!("exited={status}"));
+        bundle.verb("delete")?.succeeds_silently()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_verb_works_with_its_standard_descriptors_closed() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+        let script = format!("exec \"$@\" {closed}");
+        for words in
+            [&["create", "c1"][..], &["start", "c1"], &["state", "c1"], &["kill", "c1", "9"], &["delete", "-f", "c1"]]
+        {
+            let pura = if words[0] == "create" { bundle.with_bundle("create", &["c1"])? } else { bundle.pura(words) };
+            let outcome = bundle.through(&["sh", "-c", &script, "sh"], &pura).output()?;
+            // Nowhere to write a state to is an error; nothing else is.
+            let may_fail = words[0] == "state" && closed.contains(">&-");
+            assert!(outcome.code() == 0 || may_fail, "{closed}: {outcome:#?}");
+        }
+        bundle.is_clean()?;
     }
     Ok(())
 }

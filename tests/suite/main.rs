@@ -8,6 +8,7 @@
 #[macro_use]
 mod harness;
 
+mod affinity;
 mod annotations;
 mod cli;
 mod console;
@@ -21,6 +22,8 @@ mod env;
 mod errors;
 mod exec;
 mod features;
+mod fields;
+mod frozen;
 mod hooks;
 mod identity;
 mod idmap;
@@ -30,6 +33,7 @@ mod lifecycle;
 mod links;
 mod linux_fields;
 mod list;
+mod locked;
 mod malformed;
 mod mounts;
 mod nested;
@@ -51,4 +55,5 @@ mod state;
 mod sysctl;
 mod userns;
 mod wait;
+mod words;
 mod zero_config;

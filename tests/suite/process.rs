@@ -17,9 +17,10 @@ fn stat_field(stat: &str, number: usize) -> Result<i64> {
 #[test]
 fn create_without_a_process_succeeds_and_its_start_fails() -> Result<()> {
     requires!(userns);
-    for field in ["process", "args"] {
+    for field in ["process", "args", "[]"] {
         let mut bundle = Bundle::new()?;
         match field {
+            "[]" => bundle.args(&[]),
             "process" => drop(bundle.config.as_object_mut().context("config")?.remove(field)),
             _ => drop(bundle.config["process"].as_object_mut().context("process")?.remove(field)),
         }
