@@ -4,6 +4,7 @@
 //! no decision of its own: a step branches only on an errno that its description in [`crate::plan::Op`] names.
 
 mod apply;
+mod attach;
 mod console;
 mod copy;
 mod cover;
@@ -34,6 +35,7 @@ pub struct Init<'plan> {
     /// Those of the plan's hooks.
     hooks: &'plan [Vectors<'plan>],
     slots: Slots,
+    trees: attach::Trees,
     program: Option<&'plan CStr>,
 }
 
@@ -45,7 +47,7 @@ impl<'plan> Init<'plan> {
         hooks: &'plan [Vectors<'plan>],
         slots: Slots,
     ) -> Self {
-        Self { plan, vectors, hooks, slots, program: None }
+        Self { plan, vectors, hooks, slots, trees: attach::Trees::default(), program: None }
     }
 
     /// Runs as process 1 of the container and never returns.

@@ -270,6 +270,7 @@ impl Plan {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
     fn why(&self, op: Op, errno: Errno) -> String {
         match op {
+            _ if errno == Errno::ENOSYS => codes::LACKS.to_owned(),
             Op::Mount { data, .. } | Op::MountTmpfs { data, .. } | Op::Remount { data, .. }
                 if errno == Errno::EINVAL =>
             {

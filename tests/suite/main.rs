@@ -18,6 +18,7 @@ mod engine_configs;
 mod env;
 mod errors;
 mod exec;
+mod fallback;
 mod hooks;
 mod identity;
 mod idmap;
