@@ -289,7 +289,7 @@ impl Plan {
             Op::FindTarget { target: Target::RealDirectory, .. } if errno == Errno::ELOOP => {
                 "it is a link in the image".to_owned()
             }
-            Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => {
+            Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
                 "a flag of the source is locked: a user namespace may not clear nosuid, nodev, noexec or ro".to_owned()
             }
             // The kernel's word for a file over a directory, and the reverse.

@@ -51,7 +51,8 @@ pub fn bind(from: BorrowedFd<'_>, on: BorrowedFd<'_>, recursive: bool) -> nix::R
 /// A path that the kernel has told: there are no links in it.
 fn at(path: &CStr) -> nix::Result<OwnedFd> {
     let root = open_host(c"/", REFERENCE | OFlag::O_DIRECTORY)?;
-    open(root.as_fd(), path, REFERENCE, IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS)
+    // The last part may be one that was mounted itself.
+    open(root.as_fd(), path, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS)
 }
 
 /// Sets and clears `MOUNT_ATTR_*` of a mount that is attached, and with `recursive` of all below it.

@@ -41,7 +41,10 @@ pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
         {
             Code::MountOption
         }
-        Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => Code::LockedFlag,
+        // Where attributes wait until a mount is attached, that is where they are refused.
+        Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
+            Code::LockedFlag
+        }
         Op::Device { .. } | Op::AttachNode { .. } | Op::Fifo { .. } => Code::Device,
         Op::MapIds { .. } => Code::IdMap,
         Op::OpenProc(_) => Code::Proc,
@@ -74,7 +77,7 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
         ),
         Op::CopyUp { .. } if errno == Errno::ENOSPC => Some("a larger size= for the tmpfs"),
         Op::MapIds { .. } if errno == Errno::EPERM => Some(ID_MAP_FIX),
-        Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => {
+        Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
             Some("drop suid, dev, exec or rw from the mount's options")
         }
         Op::Unshare(_) if errno == Errno::ENOSPC => {
