@@ -57,7 +57,8 @@ fn at(path: &CStr) -> nix::Result<OwnedFd> {
 
 /// Sets and clears `MOUNT_ATTR_*` of a mount that is attached, and with `recursive` of all below it.
 ///
-/// EBUSY: one of them is covered by another, and out of reach. EPERM: one that is to be cleared is locked.
+/// One that another covers is out of reach and stays as it is: whoever may uncover it may change it too. EPERM: one that is
+/// to be cleared is locked.
 pub fn set_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64, recursive: bool) -> nix::Result<()> {
     remount(mount, set, clear)?;
     if !recursive {
@@ -66,7 +67,7 @@ pub fn set_attributes(mount: BorrowedFd<'_>, set: u64, clear: u64, recursive: bo
     let below = Mounts::below(mount_id_of(mount)?)?;
     below.each(|id, path| {
         let found = at(path)?;
-        if mount_id_of(found.as_fd())? == id { remount(found.as_fd(), set, clear) } else { Err(Errno::EBUSY) }
+        if mount_id_of(found.as_fd())? == id { remount(found.as_fd(), set, clear) } else { Ok(()) }
     })
 }
 

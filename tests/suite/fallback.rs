@@ -1,7 +1,7 @@
 //! Newer system calls, hidden: as on an old kernel, ENOSYS, or in a container of an old engine, EPERM. What the program
 //! sees has to be the same, or an error has to say what is missing.
 
-use std::{ffi::OsString, fs, os::unix::fs::symlink};
+use std::{collections::BTreeMap, ffi::OsString, fs, os::unix::fs::symlink};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -29,19 +29,20 @@ fn verb_without(bundle: &Bundle, calls: &str, words: &[&str]) -> Result<Outcome>
     hidden(bundle, ENOSYS, calls, &bundle.pura(words)).output()
 }
 
-/// What the program reports, in an order of its own, and without what differs from one start to the next.
+/// What the program reports, in an order of its own, without what differs from one start to the next, and without mounts
+/// that others cover.
 fn seen(outcome: &Outcome) -> Result<Vec<String>> {
-    let mut lines: Vec<_> = outcome
-        .succeeds()?
-        .lines()
-        .filter(|line| !line.starts_with("ns.") && !line.starts_with("fd.1=") && !line.starts_with("fd.2="))
-        .map(|line| match line.split_once(" shared:") {
-            Some((mount, _number)) => format!("{mount} shared"),
-            None => line.to_owned(),
-        })
-        .collect();
-    lines.sort_unstable();
-    Ok(lines)
+    let mut visible = BTreeMap::new();
+    for line in outcome.succeeds()?.lines() {
+        let line = line.split_once(" shared:").map_or_else(|| line.to_owned(), |(mount, _)| format!("{mount} shared"));
+        let is_new = ["ns.", "fd.1=", "fd.2="].iter().any(|prefix| line.starts_with(prefix));
+        let target =
+            line.strip_prefix("mount=").map_or(line.as_str(), |mount| mount.split(' ').next().unwrap_or(mount));
+        if !is_new {
+            visible.insert(target.to_owned(), line);
+        }
+    }
+    Ok(visible.into_values().collect())
 }
 
 /// Something of everything that a newer system call is used for.
