@@ -16,6 +16,9 @@ pub(super) enum Newer {
     PidfdSendSignal,
 }
 
+/// Flags of which most mean nothing.
+const NONSENSE: usize = 0xffff_ffff;
+
 /// ENOSYS, whatever the kernel or a filter has said of a call that is not there; any other errno as it is.
 ///
 /// Profiles of old engines answer EPERM, which may as well be the kernel's own refusal. Arguments that the kernel answers
@@ -24,12 +27,11 @@ pub(super) fn told(call: Newer, errno: Errno) -> Errno {
     if errno != Errno::EPERM {
         return errno;
     }
-    const NONSENSE: usize = 0xffff_ffff;
     let (number, arguments) = match call {
         // Structures of no bytes.
         Newer::Clone3 => (libc::SYS_clone3, [0; 5]),
         Newer::OpenAt2 => (libc::SYS_openat2, [0; 5]),
-        // Flags that there are not.
+        // Nothing but flags.
         Newer::OpenTree => (libc::SYS_open_tree, [0, 0, NONSENSE, 0, 0]),
         Newer::MoveMount => (libc::SYS_move_mount, [0, 0, 0, 0, NONSENSE]),
         Newer::MountSetattr => (libc::SYS_mount_setattr, [0, 0, NONSENSE, 0, 0]),

@@ -12,8 +12,8 @@ use super::{procfs, retry};
 /// Mounts below one mount that there is room for.
 const MOST: usize = 512;
 
-/// The longest line: paths are limited to a page, and a byte of them may take four.
-const LINE: usize = 32 * 1024;
+/// The longest line that there is room for; a usual one has a hundred bytes.
+const LINE: usize = 16 * 1024;
 
 /// The ids of all that is mounted below a mount, at any depth.
 pub(super) struct Mounts {

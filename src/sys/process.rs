@@ -67,18 +67,18 @@ fn clone_and_move(flags: u64, cgroup: BorrowedFd<'_>) -> nix::Result<Fork> {
     let refused = |_why| Errno::EOPNOTSUPP;
     let opened = retry(|| openat(cgroup, c"cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()));
     let processes = opened.map_err(refused)?;
-    let (gate, opener) = pipe2(OFlag::O_CLOEXEC)?;
+    let (gate, key) = pipe2(OFlag::O_CLOEXEC)?;
     let child = match old_clone(flags)? {
         Fork::Parent(child) => child,
         Fork::Child => {
-            drop((opener, processes));
+            drop((key, processes));
             // End of file: the parent has died, or may not move us.
             return if retry(|| read(&gate, &mut [0])) == Ok(1) { Ok(Fork::Child) } else { exit_now(1) };
         }
     };
-    let moved = retry(|| write(&processes, child.to_string().as_bytes())).and_then(|_| retry(|| write(&opener, b"g")));
+    let moved = retry(|| write(&processes, child.to_string().as_bytes())).and_then(|_| retry(|| write(&key, b"g")));
     if let Err(why) = moved {
-        drop(opener);
+        drop(key);
         // ECHILD: it is a sibling, for another to reap.
         let _ = wait(child);
         return Err(refused(why));
@@ -207,7 +207,9 @@ pub fn rlimit(resource: u32) -> nix::Result<(u64, u64)> {
 /// EINVAL: another kind, or one that is already ours. What `pidfd::find` gives for a pidfd is joined one kind after the
 /// other.
 pub fn set_namespace(of: BorrowedFd<'_>, kinds: i32) -> nix::Result<()> {
-    let join = |of: BorrowedFd<'_>, kinds| nix::sched::setns(of, nix::sched::CloneFlags::from_bits_retain(kinds));
+    let join = |descriptor: BorrowedFd<'_>, wanted| {
+        nix::sched::setns(descriptor, nix::sched::CloneFlags::from_bits_retain(wanted))
+    };
     let joined = join(of, kinds);
     if joined != Err(Errno::EINVAL) {
         return joined;
