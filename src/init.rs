@@ -4,6 +4,7 @@
 //! no decision of its own: a step branches only on an errno that its description in [`crate::plan::Op`] names.
 
 mod apply;
+mod attach;
 mod console;
 mod copy;
 mod cover;
@@ -36,6 +37,7 @@ pub struct Init<'plan> {
     /// What the seccomp agent is told.
     notice: Vec<u8>,
     slots: Slots,
+    trees: attach::Trees,
     program: Option<&'plan CStr>,
 }
 
@@ -48,7 +50,7 @@ impl<'plan> Init<'plan> {
         notice: Vec<u8>,
         slots: Slots,
     ) -> Self {
-        Self { plan, vectors, hooks, notice, slots, program: None }
+        Self { plan, vectors, hooks, notice, slots, trees: attach::Trees::default(), program: None }
     }
 
     /// Runs as process 1 of the container and never returns.

@@ -258,7 +258,11 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
     let needs_only_the_namespace = matches!(op, Some(Op::WriteProc { .. } | Op::Unshare(_) | Op::Propagate { .. }));
     let is_new = matches!(plan.ids.user_namespace, UserNamespace::Create { .. });
     let restricted = if is_new && needs_only_the_namespace { refusal::restricted(host, errno) } else { None };
-    restricted.unwrap_or_else(|| plan.explain(step, errno))
+    let forbidden = || match op {
+        Some(Op::Unshare(_) | Op::Propagate { .. }) if is_new => refusal::forbidden(host, errno),
+        _ => None,
+    };
+    restricted.or_else(forbidden).unwrap_or_else(|| plan.explain(step, errno))
 }
 
 /// End of file: exec has closed the link. If death did, between the last hook and exec, the wait that follows tells.

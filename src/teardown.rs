@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::errno::Errno;
 use oci_spec::runtime::Spec;
 
 use crate::{
@@ -21,6 +22,12 @@ use crate::{
     store::{Id, Identity, Locked, Traces},
     sys,
 };
+
+/// Why a process cannot be signalled. `kill(2)` could reach another that has taken over its id.
+pub const LACKS: &str = "the kernel or a seccomp filter lacks pidfd_send_signal";
+
+/// What helps against that.
+pub const LACKS_FIX: &str = "a seccomp profile of the outer container that allows pidfd_send_signal";
 
 /// How long a killed process is waited for, in milliseconds.
 pub const LIMIT: u16 = 10_000;
@@ -102,7 +109,11 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     let others = members.map(Members::kill).unwrap_or_default();
     if let Some(init) = &init {
         // Process 1 takes its PID namespace along. ESRCH: it has just ended.
-        let _ = sys::pidfd::send(init.as_fd(), libc::SIGKILL);
+        let sent = sys::pidfd::send(init.as_fd(), libc::SIGKILL);
+        // It may be in a cgroup that has just been killed; else nothing will end it.
+        if sent == Err(Errno::ENOSYS) && leaf.is_none() {
+            return Err(Error::new(Code::Kernel, what(), LACKS).fix(LACKS_FIX));
+        }
         if !sys::pidfd::wait(init, LIMIT) {
             return Err(survives(survivors(&[traces.init.unwrap_or_default().pid])));
         }

@@ -12,7 +12,7 @@ use crate::{
     signal,
     state::Status,
     store::{Entry, Id, Identity, Roots},
-    sys,
+    sys, teardown,
 };
 
 /// Which processes of which containers.
@@ -72,7 +72,12 @@ pub(super) fn matching(roots: &Roots, pattern: &OsStr) -> Result<Vec<Entry>> {
 
 fn send(entry: &Entry, number: i32, all: bool) -> Result<()> {
     let what = || format!("signal {:?}", entry.id.as_str());
-    let refuse = |errno| Error::new(Code::NotRunning, what(), plain(errno));
+    let refuse = |errno| {
+        if errno == Errno::ENOSYS {
+            return Error::new(Code::Kernel, what(), teardown::LACKS).fix(teardown::LACKS_FIX);
+        }
+        Error::new(Code::NotRunning, what(), plain(errno))
+    };
     let traces = entry.traces().unwrap_or_default();
     if let Some(cgroup) = traces.cgroup.as_deref().filter(|_| all) {
         send_to_all(cgroup, number);

@@ -104,6 +104,10 @@ impl Launch<'_> {
         if errno == Errno::ESRCH {
             return Error::new(Code::NotRunnable, "join the container", "container not running (it has just stopped)");
         }
+        if errno == Errno::ENOSYS {
+            return Error::new(Code::Kernel, "join namespaces", "the kernel or a seccomp filter lacks setns")
+                .fix("a seccomp profile that allows setns");
+        }
         let joined = usize::try_from(step).ok().and_then(|index| self.plan.joined_first.get(index));
         let path = joined.map_or_else(|| "of the config".to_owned(), |(slot, _)| self.plan.namespace_path(*slot));
         Error::new(Code::Join, format!("join the {path} namespace"), crate::error::plain(errno))

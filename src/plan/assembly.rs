@@ -106,9 +106,9 @@ impl Draft<'_> {
         }
         self.step(Op::OpenTree { path, recursive: true, into: Slot::TREE });
         let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
-        self.step(Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: true });
+        self.step(Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: true, detached: true });
         self.step(Op::FindTarget { path, target: Target::RealDirectory, into: Slot::TARGET });
-        self.step(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET });
+        self.step(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET, recursive: true });
         Ok(())
     }
 

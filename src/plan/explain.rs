@@ -278,6 +278,7 @@ impl Plan {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
     fn why(&self, op: Op, errno: Errno) -> String {
         match op {
+            _ if errno == Errno::ENOSYS => codes::LACKS.to_owned(),
             Op::Mount { data, .. } | Op::MountTmpfs { data, .. } | Op::Remount { data, .. }
                 if errno == Errno::EINVAL =>
             {
@@ -296,7 +297,7 @@ impl Plan {
             Op::FindTarget { target: Target::RealDirectory, .. } if errno == Errno::ELOOP => {
                 "it is a link in the image".to_owned()
             }
-            Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => {
+            Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
                 "a flag of the source is locked: a user namespace may not clear nosuid, nodev, noexec or ro".to_owned()
             }
             // The kernel's word for a file over a directory, and the reverse.

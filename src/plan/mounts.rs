@@ -203,7 +203,8 @@ impl<'a> Draft<'a> {
         self.step_for(Op::CopyUp { from: Slot::TARGET, to: Slot::TREE, owner, path }, entry.place());
         if options.mount_flags() & libc::MS_RDONLY != 0 && !late {
             let set = MOUNT_ATTR_RDONLY;
-            self.step_for(Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: false }, entry.place());
+            let read_only = Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: false, detached: false };
+            self.step_for(read_only, entry.place());
         }
         Ok(())
     }
@@ -273,7 +274,7 @@ impl<'a> Draft<'a> {
     fn remount(&mut self, entry: Entry<'_>, options: &Options) -> Result<()> {
         self.find(entry, Target::Present)?;
         if options.bind {
-            self.attributes(Slot::TARGET, entry, options);
+            self.attributes(Slot::TARGET, entry, options, false);
         } else {
             let data = self.text(options.data.join(","))?;
             let (flags, clear) = (options.mount_flags(), options.cleared_flags());
@@ -284,12 +285,12 @@ impl<'a> Draft<'a> {
     }
 
     /// What the words say of the mount alone, then what they say of all below it too.
-    fn attributes(&mut self, mount: Slot, entry: Entry<'_>, options: &Options) {
+    fn attributes(&mut self, mount: Slot, entry: Entry<'_>, options: &Options, detached: bool) {
         for (set, clear, recursive) in [(options.set, options.clear, false), (options.set_all, options.clear_all, true)]
         {
             if set | clear != 0 {
                 // The kernel wants what it sets not to be cleared, except for the enumeration of access times.
-                self.step_for(Op::SetAttributes { mount, set, clear, recursive }, entry.place());
+                self.step_for(Op::SetAttributes { mount, set, clear, recursive, detached }, entry.place());
             }
         }
     }

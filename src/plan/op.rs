@@ -82,14 +82,14 @@ pub enum Op {
         /// `MS_PRIVATE` and the like.
         flags: u64,
     },
-    /// Set the propagation of the mount in a slot. On ENOSYS: `mount(2)`.
+    /// Set the propagation of the mount in a slot. On ENOSYS: by `mount(2)`.
     PropagateMount {
         /// Its root.
         mount: Slot,
         /// `MS_PRIVATE` and the like.
         flags: u64,
     },
-    /// Copy a mount of the host, detached: `open_tree(2)`. On ENOSYS, [`Op::MoveMount`] binds the path instead.
+    /// Copy a mount of the host, detached: `open_tree(2)`. On ENOSYS, [`Op::MoveMount`] binds what is there instead.
     OpenTree {
         /// A path of the host.
         path: Text,
@@ -215,7 +215,8 @@ pub enum Op {
         /// Where it goes.
         into: Slot,
     },
-    /// Bind a directory of the host on itself, with all below it, so that it is a mount, and open it.
+    /// Bind a directory of the host on itself, with all below it, so that it is a mount, and open it. On ENOSYS: by
+    /// `mount(2)`, as every mount from then on.
     BindRoot {
         /// The path.
         path: Text,
@@ -270,8 +271,10 @@ pub enum Op {
         path: Text,
         /// Where.
         on: Slot,
+        /// With all that is mounted below.
+        recursive: bool,
     },
-    /// Set and clear `MOUNT_ATTR_*` of a mount, or of all below it too. On ENOSYS: `MS_REMOUNT`.
+    /// Set and clear `MOUNT_ATTR_*` of a mount, or of all below it too. On ENOSYS: `MS_REMOUNT`, once it is attached.
     SetAttributes {
         /// Its root.
         mount: Slot,
@@ -281,6 +284,8 @@ pub enum Op {
         clear: u64,
         /// All mounts below it.
         recursive: bool,
+        /// It is a tree that is attached later.
+        detached: bool,
     },
     /// Change flags and options of a mount and its filesystem: `MS_REMOUNT`. Other flags that it has are kept.
     Remount {

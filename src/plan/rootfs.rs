@@ -110,13 +110,16 @@ impl Draft<'_> {
     pub(super) fn readonly_root(&mut self) {
         let set = libc::MOUNT_ATTR_RDONLY;
         for (mount, place) in std::mem::take(&mut self.late_read_only) {
-            self.step_for(Op::SetAttributes { mount, set, clear: 0, recursive: false }, place);
+            self.step_for(Op::SetAttributes { mount, set, clear: 0, recursive: false, detached: false }, place);
         }
         if let Some(index) = self.readonly_everything() {
-            let all = Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: true };
+            let all = Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: true, detached: false };
             self.step_for(all, format!("linux.readonlyPaths[{index}]"));
         } else if self.spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
-            self.step_for(Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: false }, "root.readonly");
+            self.step_for(
+                Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: false, detached: false },
+                "root.readonly",
+            );
         }
         let asked =
             self.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();

@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::harness::{Bundle, own_uid};
 
 /// Runs a command with a terminal of ours as its standard streams; what it shows there, with Unix line ends.
-fn on_terminal(words: &[std::ffi::OsString], typed: &str) -> Result<(String, Option<i32>)> {
+pub(crate) fn on_terminal(words: &[std::ffi::OsString], typed: &str) -> Result<(String, Option<i32>)> {
     let size = Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = openpty(&size, None)?;
     let (program, arguments) = words.split_first().context("no program")?;

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::text;
 
-const PAGES: [(&str, &str); 3] = [
+const PAGES: [(&str, &str); 4] = [
     ("spec-conformance.md", include_str!("../../docs/spec-conformance.md")),
+    ("kernel-features.md", include_str!("../../docs/kernel-features.md")),
     ("lifecycle.md", include_str!("../../docs/lifecycle.md")),
     ("testing.md", include_str!("../../docs/testing.md")),
 ];
@@ -68,6 +69,17 @@ fn every_statement_has_a_test_or_a_reason_and_stands_once() -> Result<()> {
             ensure!(is_shown && !statement.is_empty(), "{file}: {number} has neither a test nor a reason");
         }
         ensure!(seen.into_iter().eq(numbers.clone()), "{file} has not exactly the statements {numbers:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_call_that_can_be_hidden_has_a_row_with_a_test() -> Result<()> {
+    let page = include_str!("../../docs/kernel-features.md");
+    for call in crate::fallback::ALL.split(',').chain(["setns", "statx"]) {
+        let row = page.lines().find(|line| line.starts_with('|') && line.contains(&format!("`{call}`")));
+        let row = row.with_context(|| format!("docs/kernel-features.md has no row for {call}"))?;
+        ensure!(named(row).next().is_some(), "docs/kernel-features.md names no test for {call}");
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod engine_runs;
 mod env;
 mod errors;
 mod exec;
+mod fallback;
 mod features;
 mod fields;
 mod frozen;

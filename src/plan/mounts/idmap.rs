@@ -55,7 +55,7 @@ impl Draft<'_> {
         self.map_inside(entry, options, Slot::TREE)?;
         self.find(entry, Target::Directory)?;
         let path = self.text(entry.kind())?;
-        self.step_for(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET }, entry.place());
+        self.step_for(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET, recursive: false }, entry.place());
         Ok(())
     }
 
