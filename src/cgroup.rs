@@ -4,6 +4,7 @@
 //! kernel waits for an RCU grace period.
 
 use std::{
+    ffi::CString,
     fs, io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Component, Path, PathBuf},
@@ -20,6 +21,7 @@ use crate::{
     cli::CgroupDriver,
     error::{Code, Context as _, Error, Result, Warning},
     host::Host,
+    sys,
 };
 
 /// Where the container's processes will be.
@@ -178,7 +180,8 @@ pub fn is_frozen(directory: &Path) -> bool {
 
 /// One line of `cgroup.events`; nothing when the cgroup is gone.
 fn event(directory: &Path, name: &str) -> Option<bool> {
-    let events = fs::read_to_string(directory.join("cgroup.events")).ok()?;
+    let path = CString::new(directory.join("cgroup.events").into_os_string().into_encoded_bytes()).ok()?;
+    let events = String::from_utf8(sys::path::read::<128>(&path).ok()?).ok()?;
     events.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(|value| value == "1")
 }
 
@@ -198,8 +201,8 @@ pub fn signal_all(directory: &Path, signal: i32) -> usize {
     }
     let processes = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     for pid in processes.lines().filter_map(|line| line.parse().ok()) {
-        let sent = crate::sys::pidfd::find(pid)
-            .and_then(|process| crate::sys::pidfd::send(std::os::fd::AsFd::as_fd(&process), signal));
+        let sent = sys::pidfd::find(pid)
+            .and_then(|process| sys::pidfd::send(std::os::fd::AsFd::as_fd(&process), signal));
         count += usize::from(sent.is_ok());
     }
     count
@@ -219,7 +222,7 @@ pub fn wait_empty(directory: &Path, limit: u16) -> bool {
         }
         // A change of cgroup.events is an exceptional condition: cgroups(7).
         let mut wanted = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&events), nix::poll::PollFlags::POLLPRI)];
-        if crate::sys::retry(|| nix::poll::poll(&mut wanted, nix::poll::PollTimeout::from(limit))) != Ok(1) {
+        if sys::retry(|| nix::poll::poll(&mut wanted, nix::poll::PollTimeout::from(limit))) != Ok(1) {
             return event(directory, "populated") != Some(true);
         }
         // Reading re-arms the notification.

@@ -63,7 +63,7 @@ pub(super) fn matching(roots: &Roots, pattern: &OsStr) -> Result<Vec<Entry>> {
     let mut found = Vec::new();
     for root in roots.existing()? {
         for id in root.ids().into_iter().filter(|id| compiled.is_match(id.as_str())) {
-            let entry = root.again().map_or(Ok(None), |root| Entry::open(root, &id));
+            let entry = Entry::open(root.clone(), &id);
             found.extend(entry.doing(Code::StateDamaged, || format!("open {:?}", id.as_str()))?);
         }
     }

@@ -15,7 +15,7 @@ pub(super) fn list(call: Call<'_>, format: ListFormat, quiet: bool) -> Result<St
     let mut states = Vec::new();
     for root in Roots::find(call.globals)?.existing()? {
         for id in root.ids() {
-            let entry = root.again().and_then(|root| Entry::open(root, &id).ok().flatten());
+            let entry = Entry::open(root.clone(), &id).ok().flatten();
             states.extend(entry.and_then(|entry| State::of(&entry)));
         }
     }

@@ -25,7 +25,8 @@ impl Identity {
     /// This process, with the id that it has where `/proc` was mounted: one file tells both.
     pub fn own() -> Option<Self> {
         let stat = small_file(c"/proc/self/stat").ok()?;
-        Some(Self { pid: stat.split(' ').next()?.parse().ok()?, start_time: alive(&stat)? })
+        let pid = str::from_utf8(stat.split(|byte| *byte == b' ').next()?).ok()?;
+        Some(Self { pid: pid.parse().ok()?, start_time: alive(&stat)? })
     }
 
     /// The process that has the id now; nothing when there is none, or only a zombie.
@@ -75,9 +76,10 @@ impl Identity {
 }
 
 /// The start time in a line of `proc_pid_stat(5)`; nothing for a zombie.
-fn alive(stat: &str) -> Option<u64> {
+fn alive(stat: &[u8]) -> Option<u64> {
     // The name, in parentheses, may hold anything.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let behind = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = str::from_utf8(stat.get(behind..)?).ok()?.split(' ').skip(1);
     let state = fields.next()?;
     let start_time = fields.nth(18)?.parse().ok()?;
     (!matches!(state, "Z" | "X")).then_some(start_time)
@@ -86,7 +88,8 @@ fn alive(stat: &str) -> Option<u64> {
 /// The boot that is running: ids of another mean nothing. Empty when the kernel does not tell.
 pub fn boot_id() -> String {
     static BOOT: OnceLock<String> = OnceLock::new();
-    let read = || small_file(c"/proc/sys/kernel/random/boot_id").unwrap_or_default().trim_end().to_owned();
+    let file = || small_file(c"/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let read = || String::from_utf8_lossy(&file()).trim_end().to_owned();
     BOOT.get_or_init(read).clone()
 }
 
@@ -97,8 +100,8 @@ pub fn is_this_boot(recorded: &str) -> bool {
 }
 
 /// A file of /proc that one read gives whole.
-fn small_file(path: &CStr) -> nix::Result<String> {
-    sys::path::read::<2048>(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+fn small_file(path: &CStr) -> nix::Result<Vec<u8>> {
+    sys::path::read::<1024>(path)
 }
 
 #[cfg(test)]
@@ -118,9 +121,9 @@ mod tests {
     #[test]
     fn a_zombie_has_ended_whatever_its_name() {
         let rest = "1 1 1 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
-        assert_eq!(alive(&format!("7 (a) Z 1) S {rest}")), Some(4711));
-        assert_eq!(alive(&format!("7 (a) S 1) Z {rest}")), None);
-        assert_eq!(alive("7 (a"), None);
+        assert_eq!(alive(format!("7 (a) Z 1) S {rest}").as_bytes()), Some(4711));
+        assert_eq!(alive(format!("7 (a) S 1) Z {rest}").as_bytes()), None);
+        assert_eq!(alive(b"7 (a"), None);
     }
 
     #[test]

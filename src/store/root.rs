@@ -8,6 +8,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use nix::{
@@ -31,9 +32,9 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::
 pub(super) const PRIVATE: Mode = Mode::S_IRWXU.union(Mode::S_ISVTX);
 
 /// A directory of containers that was found good.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Root {
-    pub(super) directory: OwnedFd,
+    pub(super) directory: Rc<OwnedFd>,
     /// Its path, absolute.
     pub path: PathBuf,
     /// Its inode: ids are unique only within one directory.
@@ -225,7 +226,7 @@ impl Candidate {
         let directory = open_directory(&self.path)?;
         let shared = !self.explicit && !self.private_parent;
         let (device, inode) = check(directory.as_fd(), if shared { 0o077 } else { 0o022 })?;
-        Ok(Root { directory, path: self.path.clone(), inode, device })
+        Ok(Root { directory: Rc::new(directory), path: self.path.clone(), inode, device })
     }
 }
 
@@ -266,12 +267,6 @@ fn make_all(path: &Path) -> nix::Result<()> {
 }
 
 impl Root {
-    /// Another handle of the same directory.
-    pub fn again(&self) -> Option<Self> {
-        let directory = self.directory.try_clone().ok()?;
-        Some(Self { directory, path: self.path.clone(), inode: self.inode, device: self.device })
-    }
-
     /// Whether both are one directory.
     fn is(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
