@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxPids, LinuxResources, Process, Spec};
 use serde::{
     Deserialize as _,
     de::{IntoDeserializer as _, value::StrDeserializer},
@@ -121,7 +121,7 @@ pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
         Error::new(code, format!("read {}", file.display()), why)
     };
     let strict = match serde_json::from_slice::<Spec>(json) {
-        Ok(spec) => return check_text(json, file).map(|()| (spec, Vec::new())),
+        Ok(spec) => return check_text(json, file).map(|()| (without_empty_pids(spec, json), Vec::new())),
         Err(error) => error,
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(json) else { return Err(refuse(&strict)) };
@@ -137,6 +137,7 @@ pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
     let clean = serde_json::to_vec(&value).map_err(|_second| refuse(&strict))?;
     let spec = serde_json::from_slice(&clean).map_err(|_second| refuse(&strict))?;
     check_text(json, file)?;
+    let spec = without_empty_pids(spec, json);
     if unknown.is_empty() {
         return Ok((spec, Vec::new()));
     }
@@ -155,6 +156,48 @@ pub fn process(file: &Path) -> Result<Process> {
         let why = format!("line {} column {}: {}", error.line(), error.column(), words(&error));
         refuse(if error.is_data() { Code::Field } else { Code::ConfigSyntax }, why)
     })
+}
+
+/// Reads an OCI resources object: `update --resources`; `-` is standard input.
+pub fn resources(file: &Path) -> Result<LinuxResources> {
+    let refuse = |code, why: String| Error::new(code, format!("read {}", file.display()), why);
+    let json = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        let input = std::io::Read::take(std::io::stdin(), LARGEST);
+        std::io::Read::read_to_end(&mut { input }, &mut bytes)
+            .doing(Code::FileRefused, || "read standard input".to_owned())?;
+        bytes
+    } else {
+        read(file).map_err(|error| refuse(Code::FileRefused, error.why().to_owned()))?
+    };
+    check_text(&json, file)?;
+    let mut parsed: LinuxResources = serde_json::from_slice(&json).map_err(|error| {
+        let why = format!("line {} column {}: {}", error.line(), error.column(), words(&error));
+        refuse(if error.is_data() { Code::Field } else { Code::ConfigSyntax }, why)
+    })?;
+    if parsed.pids().as_ref().is_some_and(|pids| pids.limit() == 0) && has_no_limit(&json, "/pids/limit") {
+        parsed.set_pids(None);
+    }
+    Ok(parsed)
+}
+
+/// `"pids": {}` asks for nothing, but oci-spec reads a missing limit as 0, which is one.
+fn without_empty_pids(mut spec: Spec, json: &[u8]) -> Spec {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let pids = resources.and_then(|resources| resources.pids().as_ref());
+    if pids.map(LinuxPids::limit) != Some(0) || !has_no_limit(json, "/linux/resources/pids/limit") {
+        return spec;
+    }
+    let mut linux = spec.linux().clone();
+    if let Some(resources) = linux.as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
+        resources.set_pids(None);
+    }
+    spec.set_linux(linux);
+    spec
+}
+
+fn has_no_limit(json: &[u8], pointer: &str) -> bool {
+    serde_json::from_slice::<Value>(json).is_ok_and(|value| value.pointer(pointer).is_none_or(Value::is_null))
 }
 
 /// serde's message without its own position, and without a line break.
@@ -290,6 +333,15 @@ mod tests {
             (r#"{"hostname":"u0000"}"#, false),
         ] {
             assert_eq!(of(json).is_err(), refused, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_missing_limit_of_processes_is_none_and_0_is_one() {
+        for (pids, wanted) in [("{}", None), (r#"{"limit":0}"#, Some(0)), (r#"{"limit":-1}"#, Some(-1))] {
+            let (spec, _) = of(&format!(r#"{{"linux":{{"resources":{{"pids":{pids}}}}}}}"#)).unwrap();
+            let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+            assert_eq!(resources.pids().as_ref().map(LinuxPids::limit), wanted, "{pids}");
         }
     }
 

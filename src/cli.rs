@@ -1,12 +1,14 @@
 //! Command line: argv becomes a [`Request`], which is what was typed and nothing more. No file is touched here.
 
+mod limits;
 mod parse;
 mod request;
 mod scan;
 pub mod table;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+pub use limits::LimitFlags;
 pub use parse::{is_foreground, parse};
 
 /// One parsed invocation.
@@ -132,6 +134,22 @@ pub enum Verb {
         /// `--regex`
         regex: bool,
     },
+    /// `pause ID`
+    Pause {
+        /// The container.
+        id: OsString,
+    },
+    /// `resume ID`
+    Resume {
+        /// The container.
+        id: OsString,
+    },
+    /// `update ID`
+    Update(Update),
+    /// `events ID`
+    Events(Events),
+    /// `ps ID`
+    Ps(Ps),
     /// `list`
     List {
         /// `--format`
@@ -226,6 +244,41 @@ pub struct Exec {
     pub caps: Vec<OsString>,
     /// `--no-new-privs`
     pub no_new_privs: bool,
+    /// `--ignore-paused`: the process waits for `resume`.
+    pub ignore_paused: bool,
+}
+
+/// `update ID`
+#[derive(Debug, Default, Clone)]
+pub struct Update {
+    /// The container.
+    pub id: OsString,
+    /// `--resources FILE`: an OCI resources object, `-` for standard input; instead of the other flags.
+    pub resources: Option<PathBuf>,
+    /// The other flags.
+    pub flags: LimitFlags,
+}
+
+/// `events ID`
+#[derive(Debug, Default, Clone)]
+pub struct Events {
+    /// The container.
+    pub id: OsString,
+    /// `--stats`: once.
+    pub stats: bool,
+    /// `--interval TIME`
+    pub interval: Duration,
+}
+
+/// `ps ID [OPTIONS]`
+#[derive(Debug, Default, Clone)]
+pub struct Ps {
+    /// The container.
+    pub id: OsString,
+    /// `--format`
+    pub format: ListFormat,
+    /// What follows the id: options of ps(1).
+    pub options: Vec<OsString>,
 }
 
 /// `run [--rootfs DIR] -- CMD…`: no bundle, safe defaults.
@@ -253,4 +306,6 @@ pub struct ZeroConfig {
     pub net: bool,
     /// `--tty`: a terminal of its own.
     pub tty: bool,
+    /// Limits.
+    pub limits: LimitFlags,
 }

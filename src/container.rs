@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd as _, RawFd},
+    os::fd::{AsFd as _, OwnedFd, RawFd},
+    path::PathBuf,
 };
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     cli::{Create, Globals},
     clock,
     console::Console,
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, Warning},
     hooks::{Hooks, Kind},
     host::{self, Host, probe},
     itself,
@@ -20,6 +21,7 @@ use crate::{
     plan::{
         Plan,
         compile::{self, Order},
+        resources::Write,
     },
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
@@ -120,10 +122,12 @@ impl Making<'_> {
         // From here on, each guard takes back what it made when a later step fails, in the reverse order.
         let leaf = leaf.map(Ours::make).transpose()?;
         if let Some(ours) = &leaf {
-            claim.guard(&ours.leaf.directory);
+            claim.guard(&ours.directory);
+            self.log.warn(&ours.limit()?, self.loud)?;
         }
+        let cgroup = leaf.as_ref().map(|ours| cgroup::open(&ours.directory)).transpose()?;
         let listener = if self.waits { Some(claim.listen()?) } else { None };
-        let cgroup = leaf.as_ref().map(|leaf| leaf.descriptor.as_fd());
+        let cgroup = cgroup.as_ref().map(OwnedFd::as_fd);
         let mut pid_file = None;
         let hooks = self.hooks();
         let preserved = self.preserved;
@@ -238,15 +242,23 @@ impl Made {
 /// The container's cgroup, taken back when dropped.
 #[derive(Debug)]
 struct Ours {
-    leaf: Leaf,
-    descriptor: std::os::fd::OwnedFd,
+    directory: PathBuf,
+    /// The lines for its files.
+    writes: Vec<Write>,
+    /// The directories that were made for it, from the top.
+    made: Vec<PathBuf>,
     kept: bool,
 }
 
 impl Ours {
     fn make(leaf: Leaf) -> Result<Self> {
-        let descriptor = cgroup::prepare(&leaf)?;
-        Ok(Self { leaf, descriptor, kept: false })
+        let made = cgroup::make(&leaf)?;
+        Ok(Self { directory: leaf.directory, writes: leaf.writes, made, kept: false })
+    }
+
+    /// Writes the limits.
+    fn limit(&self) -> Result<Vec<Warning>> {
+        cgroup::limits::apply(&self.directory, &self.writes)
     }
 
     fn keep(mut self) {
@@ -256,11 +268,14 @@ impl Ours {
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        if self.kept || std::fs::remove_dir(&self.leaf.directory).is_ok() {
+        if self.kept {
             return;
         }
-        cgroup::kill(&self.leaf.directory);
-        drop(cgroup::remove(&self.leaf.directory));
+        if std::fs::remove_dir(&self.directory).is_err() {
+            cgroup::kill(&self.directory);
+            drop(cgroup::remove(&self.directory));
+        }
+        cgroup::remove_made(&self.made);
     }
 }
 
@@ -282,7 +297,7 @@ pub fn prepare_process(host: &Host) -> Result<()> {
 impl std::fmt::Display for Planned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.leaf {
-            Some(leaf) => writeln!(f, "cgroup: {}", leaf.directory.display())?,
+            Some(leaf) => leaf.fmt(f)?,
             None => writeln!(f, "cgroup: the caller's")?,
         }
         self.plan.fmt(f)

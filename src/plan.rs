@@ -22,6 +22,7 @@ mod namespaces;
 mod op;
 pub mod options;
 mod paths;
+pub mod resources;
 mod rootfs;
 #[cfg(test)]
 pub(crate) mod sample;

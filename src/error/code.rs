@@ -115,8 +115,14 @@ pub enum Code {
     NoCgroup = 405,
     /// A cgroup cannot be made here.
     CgroupRefused = 406,
-    /// The target cgroup is not empty.
+    /// Processes are where controllers would have to be given on.
+    CgroupOccupied = 407,
+    /// The target cgroup is not empty, or is frozen.
     CgroupBusy = 408,
+    /// A container cannot be paused or resumed.
+    Freezer = 409,
+    /// The kernel refuses a limit.
+    LimitRefused = 410,
     /// A controller is not delegated.
     Controller = 461,
     /// Warning: exec runs outside the container's cgroup.

@@ -81,7 +81,11 @@ impl Files<'_> {
         if self.has(SOCKET) {
             return Status::Created;
         }
-        if record.cgroup.as_deref().is_some_and(crate::cgroup::is_frozen) { Status::Paused } else { Status::Running }
+        if record.cgroup.as_deref().is_some_and(crate::cgroup::freezer::is_frozen) {
+            Status::Paused
+        } else {
+            Status::Running
+        }
     }
 
     /// Whether the record is lost, so that the status cannot be told: its file cannot be read, or there is none although

@@ -8,6 +8,7 @@
 #[macro_use]
 mod harness;
 
+mod cgroup;
 mod cli;
 mod console;
 mod crash;
