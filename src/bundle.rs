@@ -189,8 +189,8 @@ fn without_empty_pids(mut spec: Spec, json: &[u8]) -> Spec {
         return spec;
     }
     let mut linux = spec.linux().clone();
-    if let Some(resources) = linux.as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
-        resources.set_pids(None);
+    if let Some(changed) = linux.as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
+        changed.set_pids(None);
     }
     spec.set_linux(linux);
     spec

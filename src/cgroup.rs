@@ -80,7 +80,12 @@ pub fn choose(
         .transpose()?;
     let site = Site { mount, own: &own, asked, default_name };
     if let Some(limit) = limit {
-        return site.limited(&limit, writes).map(|leaf| (Some(leaf), Vec::new()));
+        return site.limited(&limit, &writes).map(|leaf| (Some(leaf), Vec::new()));
+    }
+    // A limit of 0 takes the controller where it can be had, and is content without.
+    let wish = writes.iter().find(|write| write.absent == Absent::Warn).filter(|_| host.cgroup.unified);
+    if let Some(leaf) = wish.and_then(|wish| site.limited(wish, &writes).ok()) {
+        return Ok((Some(leaf), Vec::new()));
     }
     Ok(site.unlimited(writes))
 }
@@ -129,7 +134,7 @@ impl Site<'_> {
 
     /// A place that has the controllers: the one that is asked for; else below the caller's cgroup, if nobody lives
     /// there, beside it, if that is the caller's to divide, or below it when only pura lives there and can make room.
-    fn limited(&self, limit: &Write, writes: Vec<Write>) -> Result<Leaf> {
+    fn limited(&self, limit: &Write, writes: &[Write]) -> Result<Leaf> {
         let below = self.own.join(self.default_name);
         let beside = self.own.parent().filter(|_| self.own != self.mount).map(|parent| parent.join(self.default_name));
         let (first, second, is_asked) = match self.asked.clone().filter(|asked| may_make(asked)) {
@@ -137,7 +142,7 @@ impl Site<'_> {
             None => (below, beside.filter(|beside| may_make(beside)), false),
         };
         let leaf = |directory: &Path, vacates| {
-            self.granted(directory, &writes, vacates).map(|leaf| Leaf { is_asked, writes: writes.clone(), ..leaf })
+            self.granted(directory, writes, vacates).map(|leaf| Leaf { is_asked, writes: writes.to_vec(), ..leaf })
         };
         let obstacle = match leaf(&first, false) {
             Ok(leaf) => return Ok(leaf),
@@ -153,13 +158,13 @@ impl Site<'_> {
         if let Some(Ok(leaf)) = second.map(|second| leaf(&second, false)) {
             return Ok(leaf);
         }
-        Err(obstacle.refuse(limit, &writes, &self.own.to_string_lossy()))
+        Err(obstacle.refuse(limit, writes, &self.own.to_string_lossy()))
     }
 
     /// The leaf with the controllers of all lines that insist on them, and of the others where that is possible.
     fn granted(&self, directory: &Path, writes: &[Write], vacates: bool) -> std::result::Result<Leaf, Obstacle> {
         let mut levels = levels::above(directory, self.mount);
-        let vacated = levels.last_mut().filter(|_| vacates).map(|last| {
+        let left = levels.last_mut().filter(|_| vacates).map(|last| {
             last.processes.clear();
             last.directory.clone()
         });
@@ -175,7 +180,7 @@ impl Site<'_> {
             }
         }
         let directory = directory.to_owned();
-        Ok(Leaf { directory, controllers: wanted, enables, vacates: vacated, ..Leaf::default() })
+        Ok(Leaf { directory, controllers: wanted, enables, vacates: left, ..Leaf::default() })
     }
 }
 
@@ -237,8 +242,8 @@ fn may_make(directory: &Path) -> bool {
 impl std::fmt::Display for Leaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "cgroup: {}", self.directory.display())?;
-        if let Some(vacated) = &self.vacates {
-            writeln!(f, "  leave {} for a cgroup below it", vacated.display())?;
+        if let Some(left) = &self.vacates {
+            writeln!(f, "  leave {} for a cgroup below it", left.display())?;
         }
         for enable in &self.enables {
             writeln!(f, "  give on {} from {}", enable.controllers.join(" "), enable.directory.display())?;

@@ -213,6 +213,16 @@ pub struct Run {
     pub keep: bool,
 }
 
+/// What `exec` does in a paused container.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum WhenPaused {
+    /// It fails.
+    #[default]
+    Refuse,
+    /// The process is made, and stands still until `resume`.
+    Wait,
+}
+
 /// `exec ID CMD…`, or with the process in a file.
 #[derive(Debug, Default, Clone)]
 pub struct Exec {
@@ -244,8 +254,8 @@ pub struct Exec {
     pub caps: Vec<OsString>,
     /// `--no-new-privs`
     pub no_new_privs: bool,
-    /// `--ignore-paused`: the process waits for `resume`.
-    pub ignore_paused: bool,
+    /// `--ignore-paused`
+    pub when_paused: WhenPaused,
 }
 
 /// `update ID`

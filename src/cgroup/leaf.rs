@@ -39,7 +39,7 @@ pub fn remove_made(made: &[PathBuf]) {
 }
 
 fn make_all(leaf: &Leaf, made: &mut Vec<PathBuf>) -> Result<()> {
-    let mut make = |directory: &Path| match fs::create_dir(directory) {
+    let mut try_make = |directory: &Path| match fs::create_dir(directory) {
         Ok(()) => {
             made.push(directory.to_owned());
             Ok(())
@@ -48,17 +48,17 @@ fn make_all(leaf: &Leaf, made: &mut Vec<PathBuf>) -> Result<()> {
         Err(error) => Err(error),
     };
     let doing = |directory: &Path| format!("make the cgroup {}", directory.display());
-    match make(&leaf.directory) {
+    match try_make(&leaf.directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         done => return done.doing(Code::CgroupRefused, || doing(&leaf.directory)),
     }
     let mut missing: Vec<_> = leaf.directory.ancestors().skip(1).take_while(|directory| !directory.exists()).collect();
     missing.reverse();
     for directory in missing {
-        make(directory).doing(Code::CgroupRefused, || doing(directory))?;
+        try_make(directory).doing(Code::CgroupRefused, || doing(directory))?;
         enable(&Enable { directory: directory.to_owned(), controllers: leaf.controllers.clone() })?;
     }
-    make(&leaf.directory).doing(Code::CgroupRefused, || doing(&leaf.directory))
+    try_make(&leaf.directory).doing(Code::CgroupRefused, || doing(&leaf.directory))
 }
 
 /// A cgroup of others is no place for a container, and in a frozen one init would never answer.

@@ -233,7 +233,7 @@ mod tests {
             Obstacle::Withheld { controller: "cpu".into(), directory: "/u".into(), gives: list("memory pids") };
         let line = withheld.refuse(&limit, &[], "/user.slice/user-1.slice/user@1.service/app.slice").to_string();
         assert!(line.contains("gives on: memory pids") && line.contains("user@.service.d/delegate.conf"), "{line}");
-        let line = withheld.refuse(&limit, &[], "/user.slice/user-1.slice/session-1.scope").to_string();
-        assert!(line.contains("systemd-run --user") && line.ends_with("[PURA-461]"), "{line}");
+        let outside = withheld.refuse(&limit, &[], "/user.slice/user-1.slice/session-1.scope").to_string();
+        assert!(outside.contains("systemd-run --user") && outside.ends_with("[PURA-461]"), "{outside}");
     }
 }

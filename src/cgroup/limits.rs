@@ -94,10 +94,12 @@ fn write_all(lines: &[Line<'_>], before: &mut Vec<(PathBuf, String)>) -> Result<
 
 fn refused(line: &Line<'_>, error: &io::Error) -> Error {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
-    let why = match errno {
-        Errno::EINVAL | Errno::ERANGE => "the kernel takes no such value here".to_owned(),
-        Errno::ENODEV => "there is no such device".to_owned(),
-        other => format!("the kernel refuses it: {}", plain(other)),
+    let why = if matches!(errno, Errno::EINVAL | Errno::ERANGE) {
+        "the kernel takes no such value here".to_owned()
+    } else if errno == Errno::ENODEV {
+        "there is no such device".to_owned()
+    } else {
+        format!("the kernel refuses it: {}", plain(errno))
     };
     cannot(line.write, Code::LimitRefused, why)
 }

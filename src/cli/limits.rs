@@ -51,9 +51,9 @@ impl LimitFlags {
         let mut resources = LinuxResources::default();
         resources.set_memory(Some(memory)).set_cpu(Some(cpu)).set_block_io(Some(io)).set_unified(Some(unified));
         resources.set_devices(None).set_pids(pids.map(|limit| {
-            let mut pids = LinuxPids::default();
-            pids.set_limit(limit);
-            pids
+            let mut most = LinuxPids::default();
+            most.set_limit(limit);
+            most
         }));
         Ok(resources)
     }

@@ -6,7 +6,7 @@ use clap::ArgMatches;
 
 use super::{
     CgroupDriver, Create, Events, Exec, Globals, LimitFlags, ListFormat, LogFormat, LogLevel, Ps, Run, Update,
-    UsernsMode, Verb, ZeroConfig, limits,
+    UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
@@ -174,7 +174,7 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         cwd: path(matches, "cwd"),
         caps: all(matches, "cap"),
         no_new_privs: matches.get_flag("no-new-privs"),
-        ignore_paused: matches.get_flag("ignore-paused"),
+        when_paused: if matches.get_flag("ignore-paused") { WhenPaused::Wait } else { WhenPaused::Refuse },
     })
 }
 

@@ -12,7 +12,7 @@ use oci_spec::runtime::{Process, Spec};
 use super::Call;
 use crate::{
     bundle, cgroup,
-    cli::Exec,
+    cli::{Exec, WhenPaused},
     console::{self, Console},
     container,
     error::{Code, Context as _, Error, Result, Warning},
@@ -34,7 +34,7 @@ use crate::{
 pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let id = Id::parse(&exec.id)?;
     let entry = Roots::find(call.globals)?.open(&id, "exec in")?;
-    let (record, init) = running(&entry, exec.ignore_paused)?;
+    let (record, init) = running(&entry, exec.when_paused)?;
     let (config, _) = bundle::parse(&entry.config()?, Path::new("config.json"))?;
     let spec = with_process(config, exec)?;
     let host = host(&spec)?;
@@ -91,13 +91,13 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
 }
 
 /// The record of a container in which a process can be started, and its init.
-fn running(entry: &Entry, ignore_paused: bool) -> Result<(Record, OwnedFd)> {
+fn running(entry: &Entry, when_paused: WhenPaused) -> Result<(Record, OwnedFd)> {
     let refuse = |code, why: &str| Error::new(code, format!("exec in {:?}", entry.id.as_str()), why.to_owned());
     let stopped = || refuse(Code::NotRunnable, "container not running (stopped)");
     let record = entry.record().ok_or_else(stopped)?;
     match entry.status_of(&record) {
         Status::Created | Status::Running => {}
-        Status::Paused if ignore_paused => {}
+        Status::Paused if when_paused == WhenPaused::Wait => {}
         Status::Paused => {
             return Err(refuse(Code::NotRunnable, "container is paused").fix(format!("pura resume {}", entry.id)));
         }

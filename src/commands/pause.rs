@@ -16,7 +16,9 @@ pub(super) fn pause(call: Call<'_>, id: &OsStr) -> Result<u8> {
     match living.status {
         Status::Running => {}
         Status::Paused => return Err(Error::new(Code::WrongStatus, what(), "container is already paused")),
-        other => return Err(Error::new(Code::WrongStatus, what(), format!("container is {other}, not running"))),
+        other @ (Status::Creating | Status::Created | Status::Stopped) => {
+            return Err(Error::new(Code::WrongStatus, what(), format!("container is {other}, not running")));
+        }
     }
     // Never by SIGSTOP, which the program's parents see and which SIGCONT undoes.
     freezer::freeze(&living.cgroup("pause", Code::Freezer)?, what).map(|()| 0)

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxMemory, LinuxResources};
 
 use super::{Call, living};
 use crate::{
@@ -47,7 +47,7 @@ fn now(directory: &Path) -> Now {
 /// `memory.checkBeforeUpdate`: a limit that is reached already would end processes.
 fn check_usage(resources: &LinuxResources, directory: &Path) -> Result<()> {
     let memory = resources.memory().as_ref().filter(|memory| memory.check_before_update() == Some(true));
-    let limit = memory.and_then(|memory| memory.limit()).and_then(|limit| u64::try_from(limit).ok()).unwrap_or(0);
+    let limit = memory.and_then(LinuxMemory::limit).and_then(|limit| u64::try_from(limit).ok()).unwrap_or(0);
     let usage = fs::read_to_string(directory.join("memory.current")).unwrap_or_default();
     match usage.trim().parse::<u64>() {
         Ok(usage) if limit > 0 && limit <= usage => {

@@ -5,6 +5,8 @@
 
 mod blocks;
 
+use std::fmt::Display;
+
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 use crate::error::{Code, Error, Result};
@@ -65,7 +67,7 @@ pub fn writes(resources: &LinuxResources, now: &Now) -> Result<Vec<Write>> {
         draft.cpu(cpu, now);
     }
     if let Some(pids) = resources.pids() {
-        draft.pids(pids);
+        draft.pids(*pids);
     }
     draft.devices(resources);
     for (key, lines) in sorted(resources.unified().as_ref()) {
@@ -94,12 +96,12 @@ impl Draft {
         Err(Error::new(*code, "set linux.resources", all.join("; ")))
     }
 
-    fn write(&mut self, file: &str, value: impl ToString, place: &str) {
+    fn write(&mut self, file: &str, value: impl Display, place: &str) {
         self.write_if(Absent::Refuse, file, value, place);
     }
 
-    fn write_if(&mut self, absent: Absent, file: &str, value: impl ToString, place: &str) {
-        let (file, value, place) = (file.to_owned(), value.to_string(), place.to_owned());
+    fn write_if(&mut self, absent: Absent, file: &str, value: impl Display, place: &str) {
+        let (file, value, place) = (file.to_owned(), format!("{value}"), place.to_owned());
         self.writes.push(Write { file, value, place, absent, instead: None });
     }
 
@@ -191,7 +193,7 @@ impl Draft {
         }
     }
 
-    fn pids(&mut self, pids: &LinuxPids) {
+    fn pids(&mut self, pids: LinuxPids) {
         match pids.limit() {
             ..0 => self.write_if(Absent::Skip, "pids.max", "max", "pids.limit"),
             // Process 1 is one; systemd accepts no 0 either.

@@ -190,7 +190,7 @@ fn kill_all_reaches_every_process_even_without_a_pid_namespace() -> Result<()> {
 
 #[test]
 fn ps_lists_the_processes_as_the_caller_sees_them() -> Result<()> {
-    requires!(userns, cgroup);
+    requires!(userns, cgroup, ps);
     let bundle = Bundle::probing(&["sleep"])?;
     let _running = bundle.started()?;
     let pid = bundle.pid()?;

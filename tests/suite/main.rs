@@ -24,6 +24,7 @@ mod identity;
 mod idmap;
 mod kill;
 mod lifecycle;
+mod limits;
 mod links;
 mod list;
 mod mounts;

@@ -18,7 +18,7 @@ type Probe = fn() -> Result<()>;
 pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
     static KNOWN: OnceLock<Vec<(&str, Option<String>)>> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
-        let probes: [(&str, Probe); 9] = [
+        let probes: [(&str, Probe); 10] = [
             ("root", root),
             ("unprivileged", unprivileged),
             ("userns", userns),
@@ -26,6 +26,7 @@ pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
             ("overlay", overlay),
             ("strace", strace),
             ("libseccomp", libseccomp),
+            ("ps", ps),
             ("cgroup", cgroup),
             ("controllers", controllers),
         ];
@@ -74,6 +75,11 @@ fn overlay() -> Result<()> {
 
 fn strace() -> Result<()> {
     succeeds(Command::new("strace").args(["-o", "/dev/null", "true"]))
+}
+
+/// ps(1), which wants more of /proc than some kernels have.
+fn ps() -> Result<()> {
+    succeeds(Command::new("ps").arg("-ef").stdout(Stdio::null()))
 }
 
 /// A cgroup of version 2, alone on the machine, in which the caller may make others.
