@@ -8,6 +8,7 @@ mod leaf;
 mod levels;
 pub mod limits;
 mod members;
+pub mod owner;
 pub mod stats;
 
 pub use leaf::{make, open, remove_made};
@@ -41,6 +42,8 @@ pub struct Leaf {
     pub is_asked: bool,
     /// The lines for its files.
     pub writes: Vec<Write>,
+    /// Who gets it, when that is not the caller.
+    pub owner: Option<u32>,
     /// Controllers that directories made for it give on.
     controllers: Vec<String>,
     /// Controllers that directories above it have to give on first.
@@ -142,7 +145,11 @@ impl Site<'_> {
             None => (below, beside.filter(|beside| may_make(beside)), false),
         };
         let leaf = |directory: &Path, vacates| {
-            self.granted(directory, writes, vacates).map(|leaf| Leaf { is_asked, writes: writes.to_vec(), ..leaf })
+            self.granted(directory, writes, &limit.absent, vacates).map(|leaf| Leaf {
+                is_asked,
+                writes: writes.to_vec(),
+                ..leaf
+            })
         };
         let obstacle = match leaf(&first, false) {
             Ok(leaf) => return Ok(leaf),
@@ -161,8 +168,14 @@ impl Site<'_> {
         Err(obstacle.refuse(limit, writes, &self.own.to_string_lossy()))
     }
 
-    /// The leaf with the controllers of all lines that insist on them, and of the others where that is possible.
-    fn granted(&self, directory: &Path, writes: &[Write], vacates: bool) -> std::result::Result<Leaf, Obstacle> {
+    /// The leaf with the controllers of all lines of one kind, and of those that warn where that is possible.
+    fn granted(
+        &self,
+        directory: &Path,
+        writes: &[Write],
+        kind: &Absent,
+        vacates: bool,
+    ) -> std::result::Result<Leaf, Obstacle> {
         let mut levels = levels::above(directory, self.mount);
         let left = levels.last_mut().filter(|_| vacates).map(|last| {
             last.processes.clear();
@@ -171,7 +184,7 @@ impl Site<'_> {
         if !may_make(directory) {
             return Err(Obstacle::not_ours(directory));
         }
-        let mut wanted = controllers(writes, &Absent::Refuse);
+        let mut wanted = controllers(writes, kind);
         let mut enables = grant(&levels, &wanted)?;
         for controller in controllers(writes, &Absent::Warn) {
             let more: Vec<_> = wanted.iter().cloned().chain([controller]).collect();
@@ -256,6 +269,52 @@ impl std::fmt::Display for Leaf {
             let why = if write.absent == Absent::Skip { ", if it is there" } else { "" };
             writeln!(f, "{why} (linux.resources.{})", write.place)?;
         }
+        if let Some(owner) = self.owner {
+            writeln!(f, "  give it to user {owner}")?;
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Cgroup;
+
+    fn chosen(resources: &str, unified: bool, driver: CgroupDriver) -> Result<(Option<Leaf>, Vec<Warning>)> {
+        let json = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{resources},"cgroupsPath":"a"}}}}"#);
+        let cgroup = Cgroup { mount: Some("/nowhere".into()), unified, own: "/own".to_owned() };
+        choose(&serde_json::from_str(&json).unwrap(), &Host { cgroup, ..Host::default() }, driver, "pura-c1.1")
+    }
+
+    #[test]
+    fn a_limit_needs_version_2_alone_a_driver_and_a_place() {
+        let limit = r#"{"pids":{"limit":5}}"#;
+        let code = |unified, driver| chosen(limit, unified, driver).unwrap_err().code();
+        assert_eq!(code(false, CgroupDriver::Cgroupfs), Code::CgroupV1);
+        assert_eq!(code(true, CgroupDriver::Disabled), Code::Controller);
+        assert_eq!(code(true, CgroupDriver::Cgroupfs), Code::Controller);
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_content_with_no_cgroup_and_a_limit_of_0_warns() {
+        for resources in [r#"{"memory":{"limit":-1},"cpu":{"quota":0}}"#, "{}"] {
+            for unified in [true, false] {
+                let (leaf, warnings) = chosen(resources, unified, CgroupDriver::Disabled).unwrap();
+                assert!(leaf.is_none() && warnings.is_empty(), "{resources}");
+            }
+        }
+        let (_, warnings) = chosen(r#"{"pids":{"limit":0}}"#, false, CgroupDriver::Disabled).unwrap();
+        assert_eq!(warnings.iter().map(Warning::code).collect::<Vec<_>>(), [Code::Controller]);
+    }
+
+    #[test]
+    fn a_path_is_below_the_hierarchy_or_below_the_caller() {
+        let (mount, own) = (Path::new("/m"), Path::new("/m/own"));
+        let of = |path: &str| asked(Path::new(path), mount, own).ok();
+        assert_eq!((of("/a/b"), of("a/b")), (Some("/m/a/b".into()), Some("/m/own/a/b".into())));
+        for path in ["../a", "/a/../b", "/", ".", "//", "/.", "a/.."] {
+            assert_eq!(of(path), None, "{path}");
+        }
     }
 }

@@ -82,7 +82,7 @@ impl Making<'_> {
         let host = probe::host(spec, &self.bundle.directory, caller, self.globals.userns)?;
         let (root, fallback) = Roots::find(self.globals)?.create()?;
         let name = cgroup::default_name(self.id.as_str(), root.inode);
-        let (leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
+        let (mut leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
         let order = Order {
             bundle: &self.bundle.directory,
             state: &root.path.join(self.id.as_str()),
@@ -93,6 +93,9 @@ impl Making<'_> {
             assembly: self.assembly,
         };
         let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
+        if let Some(leaf) = &mut leaf {
+            leaf.owner = cgroup::owner::owner(spec, plan.ids(), &host.caller);
+        }
         plan.warnings.extend(self.bundle.warnings.iter().cloned().chain(fallback).chain(no_leaf));
         Ok(Planned { plan, host, leaf, root })
     }
@@ -121,9 +124,11 @@ impl Making<'_> {
     ) -> Result<Made> {
         // From here on, each guard takes back what it made when a later step fails, in the reverse order.
         let leaf = leaf.map(Ours::make).transpose()?;
+        let mut unset = Vec::new();
         if let Some(ours) = &leaf {
             claim.guard(&ours.directory);
-            self.log.warn(&ours.limit()?, self.loud)?;
+            unset = ours.limit()?;
+            self.log.warn(&unset, self.loud)?;
         }
         let cgroup = leaf.as_ref().map(|ours| cgroup::open(&ours.directory)).transpose()?;
         let listener = if self.waits { Some(claim.listen()?) } else { None };
@@ -139,7 +144,7 @@ impl Making<'_> {
             claim.record_init(init)?;
             let mut record = self.record(plan, intent, host);
             record.init = init;
-            record.degradations.extend(container.warnings.iter().map(ToString::to_string));
+            record.degradations.extend(unset.iter().chain(&container.warnings).map(ToString::to_string));
             claim.commit(&record)?;
             let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
             pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
@@ -245,6 +250,8 @@ struct Ours {
     directory: PathBuf,
     /// The lines for its files.
     writes: Vec<Write>,
+    /// Who gets it.
+    owner: Option<u32>,
     /// The directories that were made for it, from the top.
     made: Vec<PathBuf>,
     kept: bool,
@@ -253,12 +260,13 @@ struct Ours {
 impl Ours {
     fn make(leaf: Leaf) -> Result<Self> {
         let made = cgroup::make(&leaf)?;
-        Ok(Self { directory: leaf.directory, writes: leaf.writes, made, kept: false })
+        Ok(Self { directory: leaf.directory, writes: leaf.writes, owner: leaf.owner, made, kept: false })
     }
 
-    /// Writes the limits.
+    /// Writes the limits, then gives it away.
     fn limit(&self) -> Result<Vec<Warning>> {
-        cgroup::limits::apply(&self.directory, &self.writes)
+        let unset = cgroup::limits::apply(&self.directory, &self.writes)?;
+        self.owner.map_or(Ok(()), |owner| cgroup::owner::give(&self.directory, owner)).map(|()| unset)
     }
 
     fn keep(mut self) {

@@ -255,3 +255,29 @@ fn what_was_made_for_a_cgroups_path_goes_when_a_limit_fails() -> Result<()> {
     fs::remove_dir(parent.join(name))?;
     Ok(())
 }
+
+#[test]
+fn where_processes_live_no_controller_is_given_on_and_one_who_is_alone_makes_room() -> Result<()> {
+    requires!(userns, controllers);
+    let limit = json!({"memory": {"limit": 67_108_864}});
+    let mut bundle = limited(limit, SLEEP)?;
+    // The tests themselves are in the cgroup above this one.
+    bundle.config["linux"]["cgroupsPath"] = "below".into();
+    bundle.is_refused(407, &["processes live in", "Delegate=yes", "linux.resources.memory.limit"])?;
+    let own = crate::harness::own_cgroup()?;
+    assert!(!own.join("below").exists());
+    bundle.config["linux"]["cgroupsPath"] = "".into();
+    let name = format!("alone-{}", bundle.dir().file_name().unwrap_or_default().to_string_lossy());
+    let alone = own.parent().context("parent")?.join(name);
+    fs::create_dir(&alone)?;
+    let enter = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", alone.display());
+    let pura = bundle.with_bundle("create", &["c1"])?;
+    bundle.through(&["sh", "-c", &enter, "sh"], &pura).output()?.succeeds_silently()?;
+    let leaf = leaf(&bundle)?;
+    assert_eq!(leaf.parent(), Some(alone.as_path()));
+    assert_eq!(value(&leaf, "memory.max")?, "67108864");
+    bundle.delete()?;
+    fs::remove_dir(alone.join("pura-caller"))?;
+    fs::remove_dir(alone)?;
+    Ok(())
+}
