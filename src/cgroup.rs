@@ -283,7 +283,7 @@ mod tests {
 
     fn chosen(resources: &str, unified: bool, driver: CgroupDriver) -> Result<(Option<Leaf>, Vec<Warning>)> {
         let json = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{resources},"cgroupsPath":"a"}}}}"#);
-        let cgroup = Cgroup { mount: Some("/nowhere".into()), unified, own: "/own".to_owned() };
+        let cgroup = Cgroup { mount: Some("/dev/null/none".into()), unified, own: "/own".to_owned() };
         choose(&serde_json::from_str(&json).unwrap(), &Host { cgroup, ..Host::default() }, driver, "pura-c1.1")
     }
 
