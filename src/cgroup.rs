@@ -23,7 +23,7 @@ use nix::{
     errno::Errno,
     unistd::{AccessFlags, access},
 };
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::{
     cli::CgroupDriver,
@@ -32,6 +32,9 @@ use crate::{
     plan::resources::{self, Absent, Now, Write},
 };
 use levels::{Enable, Obstacle, grant};
+
+/// Lets real root filter devices.
+const CAP_SYS_ADMIN: u8 = 21;
 
 /// Where the container's processes will be, and what holds there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,6 +65,7 @@ pub fn choose(
 ) -> Result<(Option<Leaf>, Vec<Warning>)> {
     let linux = spec.linux().as_ref();
     let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let rules = resources.and_then(|resources| device_rules(resources, host));
     let writes = resources.map_or(Ok(Vec::new()), |resources| resources::writes(resources, &Now::default()))?;
     let limit = writes.iter().find(|write| write.absent == Absent::Refuse).cloned();
     if let Some(limit) = &limit {
@@ -71,7 +75,7 @@ pub fn choose(
     let Some(mount) = mount else {
         return match limit {
             Some(limit) => Err(limits::cannot(&limit, Code::Controller, "--cgroup-manager disabled makes no cgroup")),
-            None => Ok((None, limits::unset(&writes))),
+            None => Ok((None, limits::unset(&writes).into_iter().chain(rules).collect())),
         };
     };
     let own = mount.join(host.cgroup.own.trim_start_matches('/'));
@@ -83,14 +87,26 @@ pub fn choose(
         .transpose()?;
     let site = Site { mount, own: &own, asked, default_name };
     if let Some(limit) = limit {
-        return site.limited(&limit, &writes).map(|leaf| (Some(leaf), Vec::new()));
+        return site.limited(&limit, &writes).map(|leaf| (Some(leaf), rules.into_iter().collect()));
     }
     // A limit of 0 takes the controller where it can be had, and is content without.
     let wish = writes.iter().find(|write| write.absent == Absent::Warn).filter(|_| host.cgroup.unified);
     if let Some(leaf) = wish.and_then(|wish| site.limited(wish, &writes).ok()) {
-        return Ok((Some(leaf), Vec::new()));
+        return Ok((Some(leaf), rules.into_iter().collect()));
     }
-    Ok(site.unlimited(writes))
+    let (leaf, mut warnings) = site.unlimited(writes);
+    warnings.extend(rules);
+    Ok((leaf, warnings))
+}
+
+/// Rules that forbid devices to a container of real root's, whose root may open the host's where a mount shows them. For
+/// all others they are moot: a user namespace makes no nodes, and the host's own permissions are the caller's.
+fn device_rules(resources: &LinuxResources, host: &Host) -> Option<Warning> {
+    let forbids = resources.devices().iter().flatten().any(|rule| !rule.allow());
+    let is_root = host.initial_userns && host.caller.has(CAP_SYS_ADMIN);
+    let what = "linux.resources.devices is not applied: no device nodes can be made, but those of the host that a mount \
+                brings in can be opened by who may on the host";
+    (forbids && is_root).then(|| Warning::new(Code::DeviceRules, what))
 }
 
 /// The name of the leaf when the config names none. Ids are unique only in one state directory, hence its inode.
@@ -316,5 +332,18 @@ mod tests {
         for path in ["../a", "/a/../b", "/", ".", "//", "/.", "a/.."] {
             assert_eq!(of(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn device_rules_are_moot_unless_real_root_calls() {
+        let warns = |json: &str, initial_userns: bool, effective: u64| {
+            let caller = crate::host::Caller { effective, ..Default::default() };
+            let host = Host { caller, initial_userns, ..Host::default() };
+            device_rules(&serde_json::from_str(json).unwrap(), &host).is_some()
+        };
+        let deny = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
+        assert!(warns(deny, true, 1 << CAP_SYS_ADMIN));
+        assert!(!warns(deny, false, 1 << CAP_SYS_ADMIN) && !warns(deny, true, 0));
+        assert!(!warns(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#, true, 1 << CAP_SYS_ADMIN));
     }
 }

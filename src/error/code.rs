@@ -129,6 +129,8 @@ pub enum Code {
     ExecCgroup = 462,
     /// A limit was asked for on a cgroup v1 or hybrid host.
     CgroupV1 = 463,
+    /// Warning: device rules are not applied.
+    DeviceRules = 464,
     /// Warning: capabilities that cannot be had were dropped.
     Capabilities = 501,
     /// A seccomp profile cannot be compiled or attached.

@@ -252,6 +252,15 @@ fn a_limit_without_its_controller_fails_naming_it_and_leaves_nothing() -> Result
 }
 
 #[test]
+fn an_unknown_size_of_huge_pages_is_refused() -> Result<()> {
+    requires!(cgroup);
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config["linux"]["resources"] = json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 3_145_728}]});
+    // Where the controller is, the file is not.
+    bundle.is_refused_with_any(&[410, 461], &["hugetlb.3MB.max"])
+}
+
+#[test]
 fn what_cannot_be_limited_is_refused_by_name_before_anything_is_made() -> Result<()> {
     let cases = [
         (json!({"memory": {"swappiness": 60}}), 804, "memory.swappiness"),

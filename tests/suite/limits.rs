@@ -57,7 +57,47 @@ fn each_limit_is_in_its_file() -> Result<()> {
             ("pids.max", "100"),
         ],
     )?;
-    has(json!({"memory": {"limit": -1}, "pids": {"limit": 7}}), &[("pids.max", "7")])
+    has(json!({"memory": {"limit": -1, "reservation": 4096}}), &[("memory.max", "max"), ("memory.low", "4096")])
+}
+
+#[test]
+fn swap_is_what_is_left_of_both_together() -> Result<()> {
+    requires!(userns, controllers);
+    let limit = 67_108_864;
+    for (swap, wanted) in [(limit, "0"), (2 * limit, "67108864"), (-1, "max")] {
+        let bundle = limited(json!({"memory": {"limit": limit, "swap": swap}}), SLEEP)?;
+        let _running = bundle.started()?;
+        let leaf = leaf(&bundle)?;
+        // Some kernels account for no swap.
+        if leaf.join("memory.swap.max").exists() {
+            assert_eq!(value(&leaf, "memory.swap.max")?, wanted);
+        }
+        bundle.delete()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn weights_of_disks_are_scaled_for_the_file_that_is_there() -> Result<()> {
+    requires!(userns, controllers);
+    for (weight, scaled) in [(10, "1"), (1000, "10000")] {
+        let bundle = limited(json!({"blockIO": {"weight": weight}}), SLEEP)?;
+        let outcome = bundle.create()?;
+        if !outcome.status.success() {
+            // A kernel without either scheduler.
+            outcome.fails(1, 410, &["io.bfq.weight"])?;
+            continue;
+        }
+        let leaf = leaf(&bundle)?;
+        let (file, wanted) = if leaf.join("io.bfq.weight").exists() {
+            ("io.bfq.weight", format!("{weight}"))
+        } else {
+            ("io.weight", scaled.to_owned())
+        };
+        assert!(value(&leaf, file)?.trim_start_matches("default ").starts_with(&wanted), "{file}");
+        bundle.delete()?;
+    }
+    Ok(())
 }
 
 #[test]
