@@ -1,5 +1,6 @@
 //! One file per verb; this one only chooses.
 
+mod completion;
 mod create;
 mod delete;
 mod events;
@@ -17,6 +18,7 @@ mod spec;
 mod start;
 mod state;
 mod update;
+mod wait;
 
 #[cfg(test)]
 pub(crate) use spec::config as default_spec;
@@ -51,6 +53,7 @@ pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8>
         Verb::Exec(exec) => exec::exec(call, exec),
         Verb::Start { id } => start::start(call, id),
         Verb::State { id } => say(&state::state(call, id)?),
+        Verb::Wait { id } => say(&wait::wait(call, id)?),
         Verb::Kill { id, signal, all, regex } => {
             kill::kill(call, id, signal.as_deref(), kill::Reach { all: *all, regex: *regex })
         }
@@ -62,6 +65,7 @@ pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8>
         Verb::Ps(ps) => say(&ps::ps(call, ps)?),
         Verb::List { format, quiet } => say(&list::list(call, *format, *quiet)?),
         Verb::Spec { bundle, file } => spec::spec(bundle, file.as_deref()),
+        Verb::Completion { shell } => say(&completion::completion(*shell)),
         Verb::Features => say(&features::features()?),
         Verb::Say(text) => say(text),
     }

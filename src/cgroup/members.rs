@@ -68,7 +68,7 @@ pub fn kill(directory: &Path) {
 
 /// Sends a signal to every process of the cgroup and of those below it; how many there were.
 pub fn signal_all(directory: &Path, signal: i32) -> usize {
-    let sent = |pid: &i32| sys::pidfd::open(*pid).and_then(|process| sys::pidfd::send(process.as_fd(), signal)).is_ok();
+    let sent = |pid: &i32| sys::pidfd::find(*pid).and_then(|process| sys::pidfd::send(process.as_fd(), signal)).is_ok();
     processes(directory).iter().filter(|pid| sent(pid)).count()
 }
 

@@ -70,6 +70,7 @@ fn cases() -> Vec<(&'static str, Value, Host, UsernsMode, u64)> {
     let join = |kind: &str| json!({"type": kind, "path": "/ns"});
     let pod = with(|config| namespaces(config).splice(..4, ["pid", "network", "ipc", "uts"].map(join)).for_each(drop));
     let joined = with(|config| namespaces(config).push(join("user")));
+    let mounts = with(|config| namespaces(config).splice(4.., [join("mount")]).for_each(drop));
     let shared = with(|config| drop(namespaces(config).remove(0)));
     vec![
         ("one id", with(single), sample::user(), UsernsMode::Single, 0),
@@ -79,6 +80,8 @@ fn cases() -> Vec<(&'static str, Value, Host, UsernsMode, u64)> {
         ("joined", joined, sample::user(), UsernsMode::Unset, 30),
         ("pod of another user namespace", pod.clone(), sample::root(), UsernsMode::Unset, 30),
         ("pod of the caller's", pod.clone(), sample::root(), UsernsMode::Unset, OWN_USERNS),
+        ("mounts of another user namespace", mounts.clone(), sample::user(), UsernsMode::Unset, 30),
+        ("mounts of the caller's", mounts, sample::nested(), UsernsMode::Unset, OWN_USERNS),
         ("reused", config(), sample::nested(), UsernsMode::Unset, 0),
         ("reused, no PID namespace", shared, sample::nested(), UsernsMode::Unset, 0),
         ("reused, pod", pod, sample::nested(), UsernsMode::Unset, OWN_USERNS),
@@ -174,6 +177,10 @@ fn pivots(op: &Op) -> bool {
     matches!(op, Op::PivotRoot(_) | Op::MoveRoot(_))
 }
 
+fn joins_mounts(op: &Op) -> bool {
+    matches!(op, Op::SetNs { kind: libc::CLONE_NEWNS, .. })
+}
+
 fn covers(op: &Op) -> bool {
     matches!(op, Op::Mask(_) | Op::ReadOnly(_))
 }
@@ -258,7 +265,8 @@ fn nothing_that_is_mounted_appears_outside() {
     all(|steps| {
         steps.has(isolates, "every container has a mount namespace");
         steps.before(isolates, mounts, "a shared mount would carry ours to the host");
-        steps.before(|op| matches!(op, Op::Unshare(_) | Op::SetNs { .. }), isolates, "of the new namespace");
+        let arrives = |op: &Op| matches!(op, Op::Unshare(_) | Op::SetNs { .. }) && !joins_mounts(op);
+        steps.before(arrives, isolates, "of the new namespace");
     });
 }
 
@@ -285,6 +293,22 @@ fn covers_lie_over_all_mounts_and_inside_the_root() {
         steps.has(covers, "the config has masks");
         steps.before(mounts, pivots, "createRuntime hooks see all mounts, and the old root");
         steps.before(pivots, covers, "no path of theirs may be outside");
+    });
+}
+
+#[test]
+fn a_mount_namespace_of_others_is_joined_when_nothing_is_left_to_mount() {
+    all(|steps| {
+        steps.before(isolates, joins_mounts, "the root is made in one of our own");
+        let changes =
+            |op: &Op| mounts(op) || makes(op) || pivots(op) || covers(op) || read_only_root(op) || isolates(op);
+        steps.before(changes, joins_mounts, "others would see it");
+        for at in steps.at(joins_mounts) {
+            let around = [&steps.plan.ops[at - 1], &steps.plan.ops[at + 1]];
+            let wanted =
+                [&Op::CloneMount { mount: Slot::ROOT, recursive: true, into: Slot::TREE }, &Op::ChangeRoot(Slot::TREE)];
+            assert_eq!(around, wanted, "{}: no path is resolved in there\n{}", steps.name, steps.plan);
+        }
     });
 }
 
@@ -406,4 +430,33 @@ fn clocks_are_shifted_before_anyone_is_inside_and_the_second_process_is_born_uns
     ];
     assert!(steps.is_sorted(), "{steps:?}");
     assert_eq!(plan.clone_flags & u64::from(libc::CLONE_NEWTIME.unsigned_abs()), 0);
+}
+
+#[test]
+fn the_seccomp_agent_is_told_as_soon_as_there_is_a_filter_by_an_init_that_knows_its_number() {
+    let seccomp = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]
+    });
+    for no_new_privs in [true, false] {
+        for hooks in [json!({}), json!({"startContainer": [{"path": "/hook"}]})] {
+            let has_hooks = hooks.get("startContainer").is_some();
+            let config = with(|config| {
+                config["linux"]["seccomp"] = seccomp.clone();
+                config["process"]["noNewPrivileges"] = no_new_privs.into();
+                config["hooks"] = hooks;
+            });
+            let spec = serde_json::from_value(config).unwrap();
+            let plan = sample::compile(&spec, sample::user(), UsernsMode::Unset, true, 0).unwrap();
+            let steps = Steps { name: "agent", plan };
+            let attached = steps.at(|op| matches!(op, Op::Seccomp { .. })).next().unwrap();
+            assert_eq!(steps.plan.ops[attached + 1], Op::TellAgent, "{}", steps.plan);
+            steps.before(|op| *op == Op::LearnPid, created, "the parent of create ends after that");
+            steps.before(created, |op| *op == Op::TellAgent, "the container is created then");
+            steps.before(|op| *op == Op::LeaveAgent, |op| matches!(op, Op::Hook(_)), "hooks may wait for the agent");
+            assert_eq!(steps.at(|op| *op == Op::LeaveAgent).count(), usize::from(has_hooks), "exec does it otherwise");
+            let meetings: Vec<_> = steps.plan.meetings().collect();
+            assert!(meetings.ends_with(&[Meeting::Pid, Meeting::Created]), "{meetings:?}");
+        }
+    }
 }

@@ -18,20 +18,22 @@ type Probe = fn() -> Result<()>;
 pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
     static KNOWN: OnceLock<Vec<(&str, Option<String>)>> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
-        let probes: [(&str, Probe); 10] = [
+        let probes: &[(&str, Probe)] = &[
             ("root", root),
             ("unprivileged", unprivileged),
             ("userns", userns),
             ("subids", subids),
             ("overlay", overlay),
             ("strace", strace),
+            ("links", links),
             ("libseccomp", libseccomp),
             ("ps", ps),
             ("cgroup", cgroup),
             ("controllers", controllers),
+            ("python", python),
         ];
         let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
-        let mut known: Vec<_> = probes.into_iter().map(|(name, probe)| (name, why(probe))).collect();
+        let mut known: Vec<_> = probes.iter().map(|(name, probe)| (*name, why(*probe))).collect();
         known.push(("busybox", busybox().err().map(|why| format!("{why:#}"))));
         known
     });
@@ -71,6 +73,12 @@ fn overlay() -> Result<()> {
     let script = "mount -t tmpfs none /mnt && mkdir /mnt/l /mnt/u /mnt/w && mount -t overlay -o \
                   userxattr,lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w none /mnt/l";
     succeeds(Command::new("unshare").args(["--user", "--map-root-user", "--mount", "sh", "-c", script]))
+}
+
+/// iproute2, and network devices that an ordinary user can make in a network of their own.
+fn links() -> Result<()> {
+    let script = "ip link add outer type veth peer name peer";
+    succeeds(Command::new("unshare").args(["--user", "--map-root-user", "--net", "sh", "-c", script]))
 }
 
 fn strace() -> Result<()> {
@@ -115,6 +123,11 @@ pub(crate) fn own_cgroup() -> Result<PathBuf> {
 /// libseccomp and its Python module: Debian's python3-seccomp.
 fn libseccomp() -> Result<()> {
     succeeds(Command::new("/usr/bin/python3").args(["-c", "import seccomp"]))
+}
+
+/// Python, which makes system calls that take unsafe code.
+fn python() -> Result<()> {
+    succeeds(Command::new("/usr/bin/python3").args(["-c", ""]))
 }
 
 /// The static busybox, for tests that need a shell inside.
