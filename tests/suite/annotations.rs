@@ -10,7 +10,7 @@ use crate::harness::Bundle;
 #[test]
 fn annotations_that_ask_for_what_is_not_done_are_refused() -> Result<()> {
     let mut bundle = Bundle::new()?;
-    for key in ["run.oci.handler", "run.oci.seccomp_bpf_data", "org.pura.root-emulation"] {
+    for key in ["run.oci.handler", "org.pura.root-emulation", "org.pura.unheard-of"] {
         bundle.config["annotations"] = json!({key: "1"});
         bundle.is_refused(804, &[key])?;
     }

@@ -165,7 +165,7 @@ fn is_defused(bundle: &Bundle) -> Result<()> {
 
 #[test]
 fn delete_with_force_beats_a_fork_bomb_by_its_pid_namespace() -> Result<()> {
-    requires!(userns);
+    requires!(unprivileged, userns);
     let bundle = bomb()?;
     let _running = bundle.started()?;
     is_defused(&bundle)
@@ -173,7 +173,7 @@ fn delete_with_force_beats_a_fork_bomb_by_its_pid_namespace() -> Result<()> {
 
 #[test]
 fn delete_with_force_beats_a_fork_bomb_without_a_pid_namespace() -> Result<()> {
-    requires!(userns);
+    requires!(unprivileged, userns);
     let mut bundle = bomb()?;
     bundle.share("pid");
     bundle.unmount("/proc");

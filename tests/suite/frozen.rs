@@ -61,7 +61,7 @@ fn kill_and_delete_with_force_end_a_paused_container() -> Result<()> {
 
 #[test]
 fn delete_with_force_beats_a_fork_bomb_by_its_cgroup() -> Result<()> {
-    requires!(userns);
+    requires!(unprivileged, userns);
     let mut bundle = Bundle::probing(&["bomb"])?;
     bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NPROC", "soft": 200, "hard": 200}]);
     bundle.share("pid");

@@ -129,7 +129,7 @@ fn root_maps_a_file_system_of_the_host() -> Result<()> {
 }
 
 #[test]
-fn without_mappings_and_without_a_user_namespace_there_is_nothing_to_map_with() -> Result<()> {
+fn root_has_nothing_to_map_with_without_mappings_and_a_user_namespace() -> Result<()> {
     requires!(root);
     let mut bundle = Bundle::probing(&["true"])?;
     bundle.share_user();

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use crate::harness::{Bundle, Running};
@@ -139,40 +139,6 @@ fn a_full_quota_of_keys_is_a_warning() -> Result<()> {
     let log = fs::read_to_string(log)?;
     assert!(log.contains("PURA-521") && log.lines().count() == 1, "{log}");
     Ok(())
-}
-
-#[test]
-fn an_unknown_system_call_fails_the_config_when_an_annotation_says_so() -> Result<()> {
-    requires!(userns);
-    let mut bundle = Bundle::probing(&["true"])?;
-    bundle.config["linux"]["seccomp"] = json!({
-        "defaultAction": "SCMP_ACT_ALLOW",
-        "syscalls": [{"names": ["no_such_call", "mkdir"], "action": "SCMP_ACT_ERRNO"}]
-    });
-    bundle.run()?.succeeds_silently()?;
-    bundle.config["annotations"] = json!({"run.oci.seccomp_fail_unknown_syscall": "0"});
-    bundle.run()?.succeeds_silently()?;
-    bundle.config["annotations"] = json!({"run.oci.seccomp_fail_unknown_syscall": "1"});
-    bundle.is_refused(505, &["no_such_call", "linux.seccomp"])?;
-    let rule = bundle.config.pointer_mut("/linux/seccomp/syscalls/0/names").context("names")?;
-    *rule = json!(["mkdir"]);
-    bundle.run()?.succeeds_silently()
-}
-
-#[test]
-fn annotations_that_this_version_does_not_carry_out_are_refused() -> Result<()> {
-    let mut bundle = Bundle::new()?;
-    for (key, value) in [
-        ("run.oci.seccomp_bpf_data", "AAAA"),
-        ("org.pura.overlay", "1"),
-        ("org.pura.root-emulation", "1"),
-        ("org.pura.proc", "outer"),
-    ] {
-        bundle.config["annotations"] = json!({key: value});
-        bundle.is_refused(804, &[key])?;
-    }
-    bundle.config["annotations"] = json!({"run.oci.mount_context_type": "sidecontext"});
-    bundle.is_refused(803, &["run.oci.mount_context_type", "sidecontext"])
 }
 
 #[test]

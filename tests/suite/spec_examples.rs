@@ -34,7 +34,7 @@ const EXAMPLES: &[(&str, Comes, &str)] = &[
     ("namespaces", Refused(217, "linux.namespaces["), "the host has no such namespaces"),
     ("mappings", Refused(112, "1000"), "the ids are not the caller's"),
     ("devices", Depends(&[340]), "the host has no such devices"),
-    ("netDevices", Depends(&[804]), "only real root moves devices"),
+    ("netDevices", Depends(&[220]), "who has no power over the network moves no devices"),
     ("cgroupsPath", Depends(LIMITS), "limits need a delegated cgroup"),
     ("resources.devices", Runs, ""),
     ("resources.memory", Depends(LIMITS), "limits need a delegated cgroup"),
@@ -45,7 +45,7 @@ const EXAMPLES: &[(&str, Comes, &str)] = &[
     ("resources.pids", Depends(LIMITS), "limits need a delegated cgroup"),
     ("resources.rdma", Depends(LIMITS), "limits need a delegated cgroup"),
     ("resources.unified", Depends(LIMITS), "limits need a delegated cgroup"),
-    ("intelRdt", Depends(&[804]), "only real root may write to resctrl"),
+    ("intelRdt", Depends(&[511]), "only real root may write to resctrl"),
     ("sysctl", Runs, ""),
     ("seccomp", Runs, ""),
     ("rootfsPropagation", Runs, ""),
@@ -131,7 +131,7 @@ fn the_example_of_a_whole_config_runs_without_what_this_caller_lacks() -> Result
     let base = bundle.config.clone();
     bundle.config = serde_json::from_str(CONFIG)?;
     // As it is, it is read, and refused for all of that.
-    bundle.is_refused_with_any(&[112, 804, 650], &[])?;
+    bundle.is_refused_with_any(&[112, 220, 463, 461, 511, 650, 804], &[])?;
     for (pointer, _) in LACKED {
         let (parent, key) = pointer.rsplit_once('/').context("pointer")?;
         let parent = bundle.config.pointer_mut(parent).and_then(Value::as_object_mut).context("parent")?;

@@ -1,14 +1,14 @@
 //! The laws of the order: one assertion for each, over plans of every kind of user namespace.
 
+mod steps;
+
 use super::*;
 use crate::{
     host::Host,
-    plan::{
-        Target,
-        sample::{self, OWN_USERNS},
-    },
+    plan::sample::{self, OWN_USERNS},
 };
 use serde_json::{Value, json};
+use steps::*;
 
 /// A config in which every law has something to say.
 fn config() -> Value {
@@ -128,92 +128,6 @@ fn all(check: impl Fn(&Steps)) {
 }
 
 // Kinds of steps.
-
-fn maps(op: &Op) -> bool {
-    matches!(op, Op::Meet(Meeting::MapIds) | Op::SetNs { kind: libc::CLONE_NEWUSER, .. })
-}
-
-fn writes(op: &Op) -> bool {
-    matches!(op, Op::WriteProc { .. })
-}
-
-fn hides(op: &Op) -> bool {
-    matches!(op, Op::Prctl { attribute: Attribute::Dumpable, .. } | Op::SetIds { .. })
-}
-
-fn arms(op: &Op) -> bool {
-    matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 1.. })
-}
-
-fn disarms(op: &Op) -> bool {
-    matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 0 })
-}
-
-fn created(op: &Op) -> bool {
-    matches!(op, Op::Meet(Meeting::Created))
-}
-
-fn isolates(op: &Op) -> bool {
-    matches!(op, Op::Propagate { .. })
-}
-
-/// Takes or attaches a mount.
-fn mounts(op: &Op) -> bool {
-    let attaches = matches!(op, Op::BindRoot { .. } | Op::Mount { .. } | Op::MountTmpfs { .. } | Op::MoveMount { .. });
-    attaches || matches!(op, Op::OpenTree { .. } | Op::Device { .. } | Op::Remount { .. })
-}
-
-/// Makes names below the root.
-fn makes(op: &Op) -> bool {
-    let finds = matches!(op, Op::FindTarget { target: Target::Directory | Target::File | Target::RealDirectory, .. });
-    finds
-        || matches!(
-            op,
-            Op::Device { .. } | Op::Link { .. } | Op::MakeDirectory(_) | Op::MakeCwd(_) | Op::BindConsole(_)
-        )
-}
-
-fn pivots(op: &Op) -> bool {
-    matches!(op, Op::PivotRoot(_) | Op::MoveRoot(_))
-}
-
-fn joins_mounts(op: &Op) -> bool {
-    matches!(op, Op::SetNs { kind: libc::CLONE_NEWNS, .. })
-}
-
-fn covers(op: &Op) -> bool {
-    matches!(op, Op::Mask(_) | Op::ReadOnly(_))
-}
-
-fn read_only_root(op: &Op) -> bool {
-    matches!(op, Op::SetAttributes { mount: Slot::ROOT, .. })
-}
-
-fn drops(op: &Op) -> bool {
-    matches!(op, Op::Bounding(_))
-}
-
-fn sets(op: &Op) -> bool {
-    matches!(op, Op::Capabilities { .. })
-}
-
-/// Is refused without a capability.
-fn needs_capability(op: &Op) -> bool {
-    let names = matches!(op, Op::Hostname(_) | Op::Domainname(_) | Op::LoopbackUp | Op::Unshare(_) | Op::SetNs { .. });
-    names || mounts(op) || pivots(op) || covers(op) || read_only_root(op) || drops(op) || isolates(op)
-}
-
-fn changes_user(op: &Op) -> bool {
-    matches!(op, Op::SetGroups | Op::SetIds { .. })
-}
-
-fn enters(op: &Op) -> bool {
-    matches!(op, Op::EnterCwd(_))
-}
-
-fn finds_program(op: &Op) -> bool {
-    matches!(op, Op::FindProgram)
-}
 
 #[test]
 fn init_dies_with_its_parent_from_the_first_step_on_until_it_is_created() {
@@ -404,10 +318,6 @@ fn limits_that_would_hinder_the_set_up_come_after_it() {
         steps.before(needs_capability_but_bounding, limits, "open files and memory are limited");
         steps.before(makes, limits, "open files and memory are limited");
     });
-}
-
-fn needs_capability_but_bounding(op: &Op) -> bool {
-    needs_capability(op) && !drops(op)
 }
 
 #[test]

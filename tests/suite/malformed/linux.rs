@@ -106,7 +106,7 @@ pub(super) const NAMESPACES: &[Row] = &[
     (
         "a mount namespace to join",
         r#"{"linux":{"namespaces":[{"type":"uts"},{"type":"user"},{"type":"mount","path":"/proc/self/ns/mnt"}]}}"#,
-        804,
+        217,
         &["linux.namespaces"],
     ),
     (
@@ -426,9 +426,9 @@ pub(super) const RESOURCES: &[Row] = &[
         803,
         &["linux.resources.devices[0].allow"],
     ),
-    ("a cache class", r#"{"linux":{"intelRdt":{"closID":"a"}}}"#, 804, &["linux.intelRdt"]),
+    ("a cache class", r#"{"linux":{"intelRdt":{"closID":"a"}}}"#, 511, &["linux.intelRdt"]),
     ("a cache class in an array", r#"{"linux":{"intelRdt":[]}}"#, 803, &["linux.intelRdt is an array"]),
-    ("a network device", r#"{"linux":{"netDevices":{"eth0":{"name":"eth1"}}}}"#, 804, &["linux.netDevices"]),
+    ("a network device", r#"{"linux":{"netDevices":{"eth0":{"name":"eth1"}}}}"#, 220, &["linux.netDevices"]),
     (
         "a network device in an array",
         r#"{"linux":{"netDevices":{"eth0":[]}}}"#,
@@ -693,8 +693,8 @@ pub(super) const SECCOMP: &[Row] = &[
     (
         "a call to tell",
         r#"{"linux":{"seccomp":{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}}}"#,
-        804,
-        &["linux.seccomp.syscalls[0].action"],
+        803,
+        &["linux.seccomp.listenerPath", "missing"],
     ),
     (
         "metadata for nobody",
