@@ -28,7 +28,8 @@ use crate::{
     resctrl::{self, Wanted},
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
-    sys,
+    sys::{self, process::Home},
+    teardown,
 };
 
 /// What is to be made, and how.
@@ -148,16 +149,17 @@ impl Making<'_> {
     ) -> Result<Made> {
         // From here on, each guard takes back what it made when a later step fails, in the reverse order.
         let leaf = leaf.map(Ours::make).transpose()?;
+        let stays = leaf.as_ref().is_some_and(|ours| ours.stays);
         let mut unset = Vec::new();
         if let Some(ours) = &leaf {
-            claim.guard(&ours.directory);
+            claim.guard(&ours.directory, ours.stays);
             unset = ours.limit()?;
             self.log.warn(&unset, self.loud)?;
         }
         let cgroup = leaf.as_ref().map(|ours| cgroup::open(&ours.directory)).transpose()?;
         let group = group.map(Wanted::make).transpose()?;
         let listener = if self.waits { Some(claim.listen()?) } else { None };
-        let cgroup = cgroup.as_ref().map(OwnedFd::as_fd);
+        let cgroup = cgroup.as_ref().map(|cgroup| Home { cgroup: cgroup.as_fd(), is_used: stays });
         let mut pid_file = None;
         let hooks = self.hooks();
         let preserved = self.preserved;
@@ -170,6 +172,7 @@ impl Making<'_> {
             claim.record_init(init)?;
             let mut record = self.record(plan, intent, host);
             record.init = init;
+            record.cgroup_stays = stays;
             record.degradations.extend(unset.iter().chain(&container.warnings).map(ToString::to_string));
             claim.commit(&record)?;
             let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
@@ -199,6 +202,7 @@ impl Making<'_> {
             creator: creator.unwrap_or_default(),
             bundle: self.bundle.directory.clone(),
             cgroup: leaf.map(|leaf| leaf.directory.clone()),
+            cgroup_stays: leaf.is_some_and(|leaf| leaf.is_asked && leaf.directory.exists()),
             resctrl: group.map(|wanted| wanted.group.clone()),
             pid_file: self.create.pid_file.as_deref().map(crate::bundle::absolute).transpose()?,
             init: None,
@@ -223,6 +227,7 @@ impl Making<'_> {
             boot_id: intent.boot_id.clone(),
             init: Identity::default(),
             cgroup: intent.cgroup.clone(),
+            cgroup_stays: intent.cgroup_stays,
             resctrl: intent.resctrl.clone(),
             user_namespace: plan.ids().user_namespace.word().to_owned(),
             uid_map: host::ids::lines(&maps.uids),
@@ -289,13 +294,17 @@ struct Ours {
     owner: Option<u32>,
     /// The directories that were made for it, from the top.
     made: Vec<PathBuf>,
+    /// It was there before, and config.json names it.
+    stays: bool,
     kept: bool,
 }
 
 impl Ours {
     fn make(leaf: Leaf) -> Result<Self> {
         let made = cgroup::make(&leaf)?;
-        Ok(Self { directory: leaf.directory, writes: leaf.writes, owner: leaf.owner, made, kept: false })
+        let Leaf { directory, is_asked, writes, owner, .. } = leaf;
+        let stays = is_asked && !made.contains(&directory);
+        Ok(Self { directory, writes, owner, made, stays, kept: false })
     }
 
     /// Writes the limits, then gives it away.
@@ -312,6 +321,14 @@ impl Ours {
 impl Drop for Ours {
     fn drop(&mut self) {
         if self.kept {
+            return;
+        }
+        if self.stays {
+            if cgroup::event(&self.directory, "populated") == Some(true) {
+                cgroup::kill(&self.directory);
+                cgroup::wait_empty(&self.directory, teardown::LIMIT);
+            }
+            cgroup::freezer::leave(&self.directory);
             return;
         }
         if std::fs::remove_dir(&self.directory).is_err() {

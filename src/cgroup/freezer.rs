@@ -47,6 +47,13 @@ pub fn thaw(directory: &Path, what: impl Fn() -> String) -> Result<()> {
     })
 }
 
+/// Lets a cgroup that stays be of use to others again.
+pub fn leave(directory: &Path) {
+    if is_frozen(directory) {
+        drop(write_line(&directory.join("cgroup.freeze"), "0"));
+    }
+}
+
 fn becomes(directory: &Path, frozen: bool) -> bool {
     let Ok(mut watch) = Watch::of(&directory.join("cgroup.events")) else { return false };
     let end = Instant::now() + LIMIT;

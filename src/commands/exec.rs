@@ -29,7 +29,8 @@ use crate::{
     resctrl, spec,
     state::Status,
     store::{Entry, Id, PidFile, Record, Roots},
-    supervise, sys,
+    supervise,
+    sys::{self, process::Home},
 };
 
 /// Runs the program and returns its exit status; with `--detach`, as soon as it runs.
@@ -75,7 +76,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let launch = Launch {
         plan: &plan,
         host: &host,
-        cgroup: cgroup.as_ref().map(OwnedFd::as_fd),
+        cgroup: cgroup.as_ref().map(|cgroup| Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays }),
         console,
         listener: None,
         given: Some((join::INIT, init)),

@@ -87,10 +87,40 @@ fn a_populated_or_frozen_cgroup_is_no_place_for_a_container() -> Result<()> {
     asking(&format!("{name}/below"))?.is_refused(408, &["is frozen"])?;
     assert!(!target.join("below").exists());
     fs::write(target.join("cgroup.freeze"), "0")?;
-    // An empty one is used.
-    let again = asking(&name)?;
-    let _running = again.started()?;
-    again.delete()
+    Ok(fs::remove_dir(&target)?)
+}
+
+#[test]
+fn an_empty_cgroup_that_was_there_is_used_and_stays() -> Result<()> {
+    requires!(userns, cgroup);
+    let probe = Bundle::new()?;
+    let target = fresh(&probe, "there")?;
+    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    fs::create_dir(&target)?;
+    let is_as_before = |what: &str| -> Result<()> {
+        let events = fs::read_to_string(target.join("cgroup.events")).with_context(|| what.to_owned())?;
+        assert_eq!(events, "populated 0\nfrozen 0\n", "{what}");
+        Ok(())
+    };
+    let mut bundle = asking(&name)?;
+    let running = bundle.started()?;
+    assert_eq!(leaf(&bundle)?, target);
+    bundle.delete()?;
+    is_as_before("delete")?;
+    drop(running);
+    let running = bundle.started()?;
+    bundle.verb("pause")?.succeeds_silently()?;
+    bundle.pura(&["delete", "--force", "c1"]).output()?.succeeds_silently()?;
+    is_as_before("delete of a paused one")?;
+    drop(running);
+    bundle.config["process"]["args"] = json!(["/bin/pura-probe", "true"]);
+    bundle.run()?.succeeds_silently()?;
+    is_as_before("run")?;
+    bundle.config["process"]["args"] = json!(["/nowhere"]);
+    assert!(!bundle.run()?.status.success());
+    is_as_before("a run that failed")?;
+    bundle.is_clean()?;
+    Ok(fs::remove_dir(&target)?)
 }
 
 #[test]
