@@ -223,8 +223,10 @@ fn weight(shares: u64) -> String {
     };
     let log = f64::from(shares).log2();
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-    // What should be a whole number may be a little more.
-    format!("{}", (10_f64.powf(exponent) - 1e-9).ceil())
+    // What should be a whole number may be a little more. To print a float takes a hundredth of the whole binary.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to 10000, and whole")]
+    let weight = (10_f64.powf(exponent) - 1e-9).ceil() as u32;
+    weight.to_string()
 }
 
 #[cfg(test)]
