@@ -15,6 +15,7 @@ mod delete;
 mod devices;
 mod docs;
 mod engine_configs;
+mod engines;
 mod env;
 mod errors;
 mod exec;

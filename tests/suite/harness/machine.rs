@@ -17,7 +17,7 @@ type Probe = fn() -> Result<()>;
 pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
     static KNOWN: OnceLock<Vec<(&str, Option<String>)>> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
-        let probes: [(&str, Probe); 7] = [
+        let probes: [(&str, Probe); 11] = [
             ("root", root),
             ("unprivileged", unprivileged),
             ("userns", userns),
@@ -25,6 +25,10 @@ pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
             ("overlay", overlay),
             ("strace", strace),
             ("libseccomp", libseccomp),
+            ("podman", || installed("podman").and_then(|()| installed("conmon"))),
+            ("catatonit", || installed("catatonit").or_else(|_| installed("/usr/libexec/podman/catatonit"))),
+            ("buildah", || installed("buildah")),
+            ("containerd", || installed("containerd").and_then(|()| installed("ctr"))),
         ];
         let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
         let mut known: Vec<_> = probes.into_iter().map(|(name, probe)| (name, why(probe))).collect();
@@ -76,6 +80,11 @@ fn strace() -> Result<()> {
 /// libseccomp and its Python module: Debian's python3-seccomp.
 fn libseccomp() -> Result<()> {
     succeeds(Command::new("/usr/bin/python3").args(["-c", "import seccomp"]))
+}
+
+/// A program of that name is there.
+fn installed(program: &str) -> Result<()> {
+    succeeds(Command::new(program).arg("--version").env("PATH", PATH).env("HOME", "/"))
 }
 
 /// The static busybox, for tests that need a shell inside.

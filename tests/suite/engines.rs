@@ -1,0 +1,158 @@
+//! Engines with pura as their runtime: the real programs, with images made here, and nothing pulled.
+
+mod podman;
+mod root;
+
+use std::{
+    ffi::OsString,
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+use crate::harness::{Outcome, Pura, busybox, eventually, has_failed, leftovers, pura_binary, text};
+
+/// The one image: a busybox and two accounts.
+const IMAGE: &str = "localhost/busybox";
+
+/// Podman, or a program of its family, with storage, configuration and run-time directory of its own.
+#[derive(Debug)]
+struct Engine {
+    program: &'static str,
+    dir: TempDir,
+}
+
+impl Engine {
+    /// An engine that knows pura under a name. Engines treat the name `crun` in ways of their own.
+    fn new(program: &'static str, runtime: &str) -> Result<Self> {
+        // Short: the sockets of conmon are below it.
+        let dir = TempDir::with_prefix("pe.")?;
+        let engine = Self { program, dir };
+        for (name, mode) in [("run", 0o700), ("tmp", 0o755), ("bin", 0o755), ("volume", 0o755)] {
+            fs::create_dir(engine.path(name))?;
+            fs::set_permissions(engine.path(name), Permissions::from_mode(mode))?;
+        }
+        let binary = engine.path("bin").join(runtime);
+        fs::copy(pura_binary(), &binary)?;
+        fs::set_permissions(&binary, Permissions::from_mode(0o755))?;
+        fs::write(engine.path("volume/file"), "of the host\n")?;
+        fs::write(engine.path("containers.conf"), configuration(runtime, &binary))?;
+        fs::write(engine.path("storage.conf"), engine.storage())?;
+        engine.import()?;
+        Ok(engine)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn storage(&self) -> String {
+        let [graph, run] = ["storage", "run/storage"].map(|name| self.path(name));
+        format!("[storage]\ndriver = \"vfs\"\ngraphroot = {graph:?}\nrunroot = {run:?}\n")
+    }
+
+    /// Makes the image, as a tar of a root file system.
+    fn import(&self) -> Result<()> {
+        let root = self.path("image");
+        for name in ["bin", "etc", "tmp", "root", "proc", "sys", "dev"] {
+            fs::create_dir_all(root.join(name))?;
+        }
+        fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777))?;
+        fs::copy(busybox()?, root.join("bin/busybox"))?;
+        let listed = Command::new(busybox()?).arg("--list").output()?;
+        for applet in text(&listed.stdout).lines().filter(|name| *name != "busybox") {
+            symlink("busybox", root.join("bin").join(applet))?;
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")?;
+        fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n")?;
+        let tar = self.path("image.tar");
+        let packed = Command::new("tar").args(["--owner=0", "--group=0", "-C"]).arg(&root).arg("-cf").arg(&tar).arg(".").status()?;
+        ensure!(packed.success(), "tar: {packed}");
+        if self.program == "podman" {
+            self.call(&["import", "--quiet", &tar.to_string_lossy(), IMAGE])?.must_end(0, "")?;
+        }
+        Ok(())
+    }
+
+    /// Calls it.
+    fn call(&self, words: &[&str]) -> Result<Answer> {
+        self.call_in(&self.path("tmp"), words)
+    }
+
+    fn call_in(&self, directory: &Path, words: &[&str]) -> Result<Answer> {
+        let line: Vec<OsString> = std::iter::once(self.program).chain(words.iter().copied()).map(Into::into).collect();
+        let outcome = Pura::through(self.dir.path(), &line)
+            .env("HOME", self.dir.path())
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("CONTAINERS_CONF", self.path("containers.conf"))
+            .env("CONTAINERS_STORAGE_CONF", self.path("storage.conf"))
+            .cwd(directory)
+            .output()?;
+        Ok(Answer(outcome))
+    }
+
+    /// `podman run --rm --network=none OPTIONS IMAGE sh -c SCRIPT`.
+    fn run(&self, options: &[&str], script: &str) -> Result<Answer> {
+        let has_network = options.iter().any(|option| option.starts_with("--network"));
+        let network: &[&str] = if has_network { &[] } else { &["--network=none"] };
+        self.call(&[&["run", "--rm"][..], network, options, &[IMAGE, "sh", "-c", script]].concat())
+    }
+
+    /// Removes all that an engine keeps: its files may belong to subordinate ids, and its pause process holds the
+    /// namespace that can remove them.
+    fn clear(&self) -> Result<()> {
+        self.call(&["rm", "--all", "--force", "--time=0"])?;
+        if crate::harness::own_uid() != 0 {
+            let dirs = ["storage", "run/storage"].map(|name| self.path(name).to_string_lossy().into_owned());
+            self.call(&["unshare", "rm", "-rf", &dirs[0], &dirs[1]])?;
+        }
+        for place in ["run/libpod/tmp/pause.pid", "run/libpod/pause.pid"] {
+            let Ok(pid) = fs::read_to_string(self.path(place)) else { continue };
+            let pid = Pid::from_raw(pid.trim().parse().context("pause.pid")?);
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        eventually("end of the engine's processes", || Ok(leftovers::processes(self.dir.path())?.is_empty()))
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let cleared = self.clear();
+        leftovers::kill_all(self.dir.path());
+        if let Err(left) = cleared
+            && !has_failed()
+        {
+            panic!("{left:#}");
+        }
+    }
+}
+
+/// What an engine answered.
+#[derive(Debug)]
+struct Answer(Outcome);
+
+impl Answer {
+    /// Insists on a status, and on `words` in the output; returns the output without the last line's end.
+    fn must_end(&self, status: i32, words: &str) -> Result<&str> {
+        let Outcome { line, stdout, stderr, .. } = &self.0;
+        let shown = || format!("{line}\nwanted: {status}, {words:?}\nstatus: {}\n{stdout}\n{stderr}", self.0.code());
+        ensure!(self.0.code() == status && (stdout.contains(words) || stderr.contains(words)), shown());
+        Ok(stdout.trim_end())
+    }
+}
+
+fn configuration(runtime: &str, binary: &Path) -> String {
+    format!(
+        "[containers]\npids_limit = 0\n[engine]\nruntime = {runtime:?}\ncgroup_manager = \"cgroupfs\"\nevents_logger = \
+         \"file\"\nruntime_supports_json = [{runtime:?}]\nruntime_supports_nocgroup = [{runtime:?}]\n[engine.runtimes]\n\
+         {runtime} = [{binary:?}]\n"
+    )
+}
