@@ -1,9 +1,12 @@
 //! A bundle: a directory with a config.json, read once.
 
 mod distinct;
+mod required;
 mod shape;
+mod walk;
 
 use std::{
+    collections::HashMap,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -12,15 +15,17 @@ use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
 use oci_spec::runtime::{Capability, Process, Spec};
 use serde::{
     Deserialize as _,
-    de::{IntoDeserializer as _, value::StrDeserializer},
+    de::{DeserializeOwned, IntoDeserializer as _, value::StrDeserializer},
 };
 use serde_json::Value;
 
 use crate::{
     cli::Create,
-    error::{Code, Context as _, Error, Result, Warning, plain},
+    error::{Code, Context as _, Error, Result, Warning, plain, shortened},
     sys,
 };
+
+use self::walk::Step;
 
 /// A config.json beyond this size is refused: 32 MiB.
 const LARGEST: u64 = 32 << 20;
@@ -113,71 +118,159 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Err(refuse("it grows while it is read"))
 }
 
-/// Parses the config. One pass; a second one only when oci-spec is stricter than the specification.
+/// Parses the config.
 pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
-    let refuse = |error: &serde_json::Error| {
-        let why = format!("line {} column {}: {}", error.line(), error.column(), words(error));
-        let code = if error.is_data() { Code::Field } else { Code::ConfigSyntax };
-        Error::new(code, format!("read {}", file.display()), why)
-    };
-    let strict = match serde_json::from_slice::<Spec>(json) {
-        Ok(spec) => return check_text(json, file).map(|()| (spec, Vec::new())),
-        Err(error) => error,
-    };
-    let Ok(mut value) = serde_json::from_slice::<Value>(json) else { return Err(refuse(&strict)) };
-    let renamed = rename_scheduler_flags(&mut value);
-    // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
-    let unknown = drop_unknown_capabilities(&mut value).unwrap_or_default();
-    if !renamed && unknown.is_empty() {
-        return Err(refuse(&strict));
-    }
-    // The value keeps the last of several equal keys, and so would hide them.
-    serde_json::from_slice::<distinct::Keys>(json).map_err(|error| refuse(&error))?;
-    // Through bytes again, because a second deserializer would be a tenth of the whole binary.
-    let clean = serde_json::to_vec(&value).map_err(|_second| refuse(&strict))?;
-    let spec = serde_json::from_slice(&clean).map_err(|_second| refuse(&strict))?;
-    check_text(json, file)?;
-    if unknown.is_empty() {
-        return Ok((spec, Vec::new()));
-    }
-    let what = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
-    Ok((spec, vec![Warning::new(Code::Capabilities, what)]))
+    let text = Text { json, file, base: &[] };
+    let (spec, warnings) = text.parse()?;
+    text.check(Some(&spec))?;
+    Ok((spec, warnings))
 }
 
 /// Reads an OCI process object: `exec --process`.
-pub fn process(file: &Path) -> Result<Process> {
-    let refuse = |code, why: String| Error::new(code, format!("read {}", file.display()), why);
-    let json = read(file).map_err(|error| refuse(Code::Signal, error.why().to_owned()))?;
-    if let Some((line, key)) = shape::misplaced_array(&json) {
-        return Err(refuse(Code::Field, format!("line {line}: {key} is an array, and should be an object")));
-    }
-    serde_json::from_slice(&json).map_err(|error| {
-        let why = format!("line {} column {}: {}", error.line(), error.column(), words(&error));
-        refuse(if error.is_data() { Code::Field } else { Code::ConfigSyntax }, why)
-    })
+pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
+    let json = read(file)
+        .map_err(|error| Error::new(Code::Signal, format!("read {}", file.display()), error.why().to_owned()))?;
+    let text = Text { json: &json, file, base: &[Step::Key(b"process")] };
+    let (process, warnings) = text.parse()?;
+    text.check(None)?;
+    Ok((process, warnings))
 }
 
-/// serde's message without its own position, and without a line break.
+/// JSON that somebody wrote, for errors that say where.
+#[derive(Debug, Clone, Copy)]
+struct Text<'a> {
+    json: &'a [u8],
+    file: &'a Path,
+    /// The way to it in a whole config.
+    base: &'a [Step<'a>],
+}
+
+impl Text<'_> {
+    /// One pass; a second one only when oci-spec is stricter than the specification.
+    fn parse<T: DeserializeOwned>(&self) -> Result<(T, Vec<Warning>)> {
+        let strict = match serde_json::from_slice(self.json) {
+            Ok(found) => return Ok((found, Vec::new())),
+            Err(error) => error,
+        };
+        // What is no JSON at all says so, whatever else is wrong before.
+        let mut value = serde_json::from_slice::<Value>(self.json).map_err(|error| self.refuse(&error))?;
+        if !strict.is_data() {
+            return Err(self.refuse_enum(&strict));
+        }
+        let process = if self.base.is_empty() { value.get_mut("process") } else { Some(&mut value) };
+        let Some(process) = process else { return Err(self.refuse(&strict)) };
+        let renamed = rename_scheduler_flags(process);
+        // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
+        let unknown = drop_unknown_capabilities(process).unwrap_or_default();
+        if !renamed && unknown.is_empty() {
+            return Err(self.refuse(&strict));
+        }
+        // The value keeps the last of several equal keys, and so would hide them.
+        serde_json::from_slice::<distinct::Keys>(self.json).map_err(|error| self.refuse(&error))?;
+        // Through bytes again, because a second deserializer would be a tenth of the whole binary.
+        let clean = serde_json::to_vec(&value).map_err(|error| self.refuse(&error))?;
+        let found =
+            serde_json::from_slice(&clean).map_err(|error| Text { json: &clean, ..*self }.refuse_unplaced(&error))?;
+        if unknown.is_empty() {
+            return Ok((found, Vec::new()));
+        }
+        let what = format!("capabilities that pura does not know were left out: {}", unknown.join(" "));
+        Ok((found, vec![Warning::new(Code::Capabilities, shortened(&what))]))
+    }
+
+    fn error(&self, code: Code, why: String) -> Error {
+        Error::new(code, format!("read {}", self.file.display()), why)
+    }
+
+    /// serde's error with the place, which serde does not know.
+    fn refuse(&self, error: &serde_json::Error) -> Error {
+        let position = format!("line {} column {}", error.line(), error.column());
+        if !error.is_data() {
+            return self.error(Code::ConfigSyntax, format!("{position}: {}", words(error)));
+        }
+        // Of an array in the place of a struct serde complains about the length.
+        if let Some((at, place)) = shape::of(self.json, self.base).misplaced.filter(|(at, _)| *at <= self.offset(error))
+        {
+            return self.misplaced(at, &place);
+        }
+        self.error(Code::Field, format!("{position}: {}{}", self.place(error), words(error)))
+    }
+
+    /// An error of syntax in a text that is JSON: serde wanted the name of a variant, and found no string.
+    fn refuse_enum(&self, error: &serde_json::Error) -> Error {
+        let place = walk::place_around(self.json, self.base, self.offset(error));
+        let position = format!("line {} column {}", error.line(), error.column());
+        self.error(Code::Field, format!("{position}: {place}: invalid type, expected a string"))
+    }
+
+    /// As `refuse`, for a text that nobody wrote, whose lines mean nothing.
+    fn refuse_unplaced(&self, error: &serde_json::Error) -> Error {
+        self.error(Code::Field, format!("{}{}", self.place(error), words(error)))
+    }
+
+    fn place(&self, error: &serde_json::Error) -> String {
+        let place = walk::place_before(self.json, self.base, self.offset(error));
+        if place.is_empty() { place } else { format!("{place}: ") }
+    }
+
+    /// How many bytes had been read.
+    fn offset(&self, error: &serde_json::Error) -> usize {
+        let lines = self.json.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
+        lines.map(<[u8]>::len).sum::<usize>() + error.column()
+    }
+
+    fn line(&self, at: usize) -> usize {
+        self.json.get(..at).unwrap_or_default().split(|byte| *byte == b'\n').count()
+    }
+
+    fn misplaced(&self, at: usize, place: &str) -> Error {
+        let what = if place.is_empty() { "the config" } else { place };
+        self.error(Code::Field, format!("line {}: {what} is an array, and should be an object", self.line(at)))
+    }
+
+    /// Refuses what serde lets through: an array in the place of an object, which it fills in order, a key that a map
+    /// has twice, a number that is missing and reads as 0, and a NUL, which would cut a string short for the kernel and
+    /// which JSON can only write as \u0000.
+    fn check(&self, spec: Option<&Spec>) -> Result<()> {
+        let shape = shape::of(self.json, self.base);
+        if let Some((at, place)) = shape.misplaced {
+            return Err(self.misplaced(at, &place));
+        }
+        if let Some(spec) = spec {
+            if map_keys(spec) != shape.map_keys {
+                serde_json::from_slice::<distinct::Keys>(self.json).map_err(|error| self.refuse(&error))?;
+            }
+            let missing = required::missing(self.json, spec);
+            if !missing.is_empty() {
+                return Err(self.error(Code::Field, shortened(&missing.join("; "))));
+            }
+        }
+        let Some(at) = escaped_nul(self.json) else { return Ok(()) };
+        let place = walk::place_around(self.json, self.base, at);
+        Err(self.error(Code::Field, format!("line {}: {place}: a string contains a NUL byte", self.line(at))))
+    }
+}
+
+/// How many keys there are in all maps whose keys are the user's.
+fn map_keys(spec: &Spec) -> usize {
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let counts = [
+        spec.annotations().as_ref().map(HashMap::len),
+        linux.and_then(|linux| linux.sysctl().as_ref()).map(HashMap::len),
+        linux.and_then(|linux| linux.time_offsets().as_ref()).map(HashMap::len),
+        linux.and_then(|linux| linux.net_devices().as_ref()).map(HashMap::len),
+        resources.and_then(|resources| resources.rdma().as_ref()).map(HashMap::len),
+        resources.and_then(|resources| resources.unified().as_ref()).map(HashMap::len),
+    ];
+    counts.into_iter().flatten().sum()
+}
+
+/// serde's message without its own position, and without what would break the line or fill the screen.
 fn words(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let text = text.split(" at line ").next().unwrap_or(&text);
-    text.replace('\n', " ")
-}
-
-/// Refuses what serde lets through: an array in the place of an object, which it fills in order, and a NUL, which would
-/// cut a string short for the kernel and which JSON can only write as \u0000.
-fn check_text(json: &[u8], file: &Path) -> Result<()> {
-    if let Some((line, key)) = shape::misplaced_array(json) {
-        let why = format!("line {line}: {key} is an array, and should be an object");
-        return Err(Error::new(Code::Field, format!("read {}", file.display()), why));
-    }
-    let Some(at) = escaped_nul(json) else { return Ok(()) };
-    let line = json.get(..at).unwrap_or_default().split(|byte| *byte == b'\n').count();
-    Err(Error::new(
-        Code::Field,
-        format!("read {}", file.display()),
-        format!("line {line}: a string contains a NUL byte"),
-    ))
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    shortened(text.strip_suffix(&position).unwrap_or(&text))
 }
 
 /// Where a NUL is written; a backslash that is itself escaped begins no escape.
@@ -189,8 +282,8 @@ fn escaped_nul(json: &[u8]) -> Option<usize> {
 }
 
 /// Gives two flags of the specification the names that oci-spec has for them; whether there were any.
-fn rename_scheduler_flags(value: &mut Value) -> bool {
-    let flags = value.pointer_mut("/process/scheduler/flags").and_then(Value::as_array_mut);
+fn rename_scheduler_flags(process: &mut Value) -> bool {
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
     let mut renamed = false;
     for flag in flags.into_iter().flatten() {
         let name = match flag.as_str() {
@@ -205,8 +298,8 @@ fn rename_scheduler_flags(value: &mut Value) -> bool {
 }
 
 /// Removes the capabilities that oci-spec does not know; their names.
-fn drop_unknown_capabilities(value: &mut Value) -> Option<Vec<String>> {
-    let sets = value.get_mut("process")?.get_mut("capabilities")?.as_object_mut()?;
+fn drop_unknown_capabilities(process: &mut Value) -> Option<Vec<String>> {
+    let sets = process.get_mut("capabilities")?.as_object_mut()?;
     let mut unknown = Vec::new();
     for set in sets.values_mut().filter_map(Value::as_array_mut) {
         set.retain(|name| {
@@ -297,5 +390,41 @@ mod tests {
     fn unknown_keys_are_ignored_and_a_nul_is_refused() {
         assert!(of(r#"{"x":1,"process":{"cwd":"/","user":{"y":2}},"linux":{"z":[]}}"#).is_ok());
         assert!(of(r#"{"hostname":"a\u0000b"}"#).is_err());
+    }
+
+    #[test]
+    fn a_wrong_type_has_its_place_also_behind_what_is_left_out() {
+        for (json, wanted) in [
+            (
+                "{\n\"process\":{\"args\":[\"a\",5]}}",
+                "line 2 column 24: process.args[1]: invalid type: integer `5`, expected a string",
+            ),
+            (r#"{"process":{"cwd":"/"}}"#, "process: missing field `user`"),
+            (r#"{"linux":{"namespaces":[{"type":5}]}}"#, "linux.namespaces[0].type: invalid type, expected a string"),
+            (
+                r#"{"process":{"cwd":"/","user":{},"capabilities":{"bounding":["CAP_X"]},"terminal":1}}"#,
+                "config.json: process.terminal: invalid type: integer `1`",
+            ),
+            (r#"{"annotations":{"a":"","a":""}}"#, "annotations.a: duplicate field `a`"),
+            (r#"{"annotations":{"x":"\u0000"}}"#, "line 1: annotations.x: a string contains a NUL byte"),
+        ] {
+            let text = of(json).unwrap_err().to_string();
+            assert!(text.contains(wanted), "{json}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_process_of_exec_is_judged_as_one_of_a_config() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (json, wanted) in [
+            (r#"{"args":[5]}"#, "process.args[0]: invalid type"),
+            (r#"{"cwd":"/","user":[0,0]}"#, "process.user is an array"),
+            (r#"{"cwd":"/\u0000","user":{}}"#, "process.cwd: a string contains a NUL byte"),
+            ("{", "line 1 column 1: EOF"),
+        ] {
+            std::fs::write(file.path(), json).unwrap();
+            let text = process(file.path()).unwrap_err().to_string();
+            assert!(text.contains(wanted), "{json}: {text}");
+        }
     }
 }

@@ -198,7 +198,7 @@ pub fn signal_all(directory: &Path, signal: i32) -> usize {
     }
     let processes = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     for pid in processes.lines().filter_map(|line| line.parse().ok()) {
-        let sent = crate::sys::pidfd::open(pid)
+        let sent = crate::sys::pidfd::find(pid)
             .and_then(|process| crate::sys::pidfd::send(std::os::fd::AsFd::as_fd(&process), signal));
         count += usize::from(sent.is_ok());
     }

@@ -25,6 +25,8 @@ pub struct Globals {
     pub root: Option<PathBuf>,
     /// `--log FILE`: without a `file:` prefix, which is removed.
     pub log: Option<PathBuf>,
+    /// `--log journald:NAME` or `syslog:NAME`.
+    pub log_service: Option<LogService>,
     /// `--log-format`
     pub log_format: LogFormat,
     /// `--log-level`, and `--debug`.
@@ -35,6 +37,15 @@ pub struct Globals {
     pub userns: UsernsMode,
     /// `--strict`, or `PURA_STRICT=1`: degradations are errors.
     pub strict: bool,
+}
+
+/// Whoever keeps logs on this machine, and the name under which it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogService {
+    /// The journal of systemd.
+    Journal(OsString),
+    /// syslog.
+    Syslog(OsString),
 }
 
 /// Format of the log file.
@@ -112,6 +123,11 @@ pub enum Verb {
         /// The container.
         id: OsString,
     },
+    /// `wait ID`
+    Wait {
+        /// The container.
+        id: OsString,
+    },
     /// `kill ID [SIGNAL]`
     Kill {
         /// The container, or with `regex` a pattern of ids.
@@ -146,6 +162,11 @@ pub enum Verb {
         /// `--file`: another name for it, `-` for standard output.
         file: Option<PathBuf>,
     },
+    /// `completion SHELL`
+    Completion {
+        /// Whose script.
+        shell: Shell,
+    },
     /// `features`
     #[default]
     Features,
@@ -174,6 +195,8 @@ pub struct Create {
     pub config: Option<PathBuf>,
     /// `--console-socket PATH`
     pub console_socket: Option<PathBuf>,
+    /// `--pidfd-socket PATH`
+    pub pidfd_socket: Option<PathBuf>,
     /// `--pid-file PATH`
     pub pid_file: Option<PathBuf>,
     /// `--preserve-fds N`: descriptors 3 to 2 + N stay open.
@@ -210,6 +233,8 @@ pub struct Exec {
     pub pid_file: Option<PathBuf>,
     /// `--console-socket PATH`
     pub console_socket: Option<PathBuf>,
+    /// `--pidfd-socket PATH`
+    pub pidfd_socket: Option<PathBuf>,
     /// `--preserve-fds N`
     pub preserve_fds: u32,
     /// `--tty`
@@ -226,6 +251,31 @@ pub struct Exec {
     pub caps: Vec<OsString>,
     /// `--no-new-privs`
     pub no_new_privs: bool,
+    /// `--apparmor PROFILE`
+    pub apparmor: Option<OsString>,
+    /// `--process-label LABEL`
+    pub label: Option<OsString>,
+}
+
+/// A shell whose command line is completed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// What is on `/proc`.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Proc {
+    /// A procfs of the container's own.
+    #[default]
+    New,
+    /// The caller's.
+    Bind,
 }
 
 /// `run [--rootfs DIR] -- CMD…`: no bundle, safe defaults.
@@ -251,6 +301,8 @@ pub struct ZeroConfig {
     pub read_only: bool,
     /// `--net`: the caller's network.
     pub net: bool,
+    /// `--proc`
+    pub proc: Proc,
     /// `--tty`: a terminal of its own.
     pub tty: bool,
 }

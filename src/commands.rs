@@ -1,5 +1,6 @@
 //! One file per verb; this one only chooses.
 
+mod completion;
 mod create;
 mod delete;
 mod exec;
@@ -11,6 +12,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod wait;
 
 #[cfg(test)]
 pub(crate) use spec::config as default_spec;
@@ -45,12 +47,14 @@ pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8>
         Verb::Exec(exec) => exec::exec(call, exec),
         Verb::Start { id } => start::start(call, id),
         Verb::State { id } => say(&state::state(call, id)?),
+        Verb::Wait { id } => say(&wait::wait(call, id)?),
         Verb::Kill { id, signal, all, regex } => {
             kill::kill(call, id, signal.as_deref(), kill::Reach { all: *all, regex: *regex })
         }
         Verb::Delete { id, force, regex } => delete::delete(call, id, *force, *regex),
         Verb::List { format, quiet } => say(&list::list(call, *format, *quiet)?),
         Verb::Spec { bundle, file } => spec::spec(bundle, file.as_deref()),
+        Verb::Completion { shell } => say(&completion::completion(*shell)),
         Verb::Features => say(&features::features()?),
         Verb::Say(text) => say(text),
     }

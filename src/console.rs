@@ -2,22 +2,18 @@
 
 use std::{
     io::IsTerminal as _,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
 };
 
 use nix::{
     errno::Errno,
-    fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
-        stat::Mode,
-    },
 };
 
 use crate::{
     error::{Code, Context as _, Error, Result},
+    socket,
     sys::{
         self,
         pty::{Raw, Size, set_size},
@@ -39,7 +35,7 @@ impl Console {
     /// Decides, and connects, before anything is made.
     pub fn open(terminal: bool, path: Option<&Path>, detached: bool) -> Result<Self> {
         match path {
-            Some(path) if terminal => connect_to(path).map(Self::Socket),
+            Some(path) if terminal => socket::connect(path, Code::ConsoleSocket, "console socket").map(Self::Socket),
             Some(_) if !detached => {
                 let why = "config.json asks for no terminal";
                 Err(Error::new(Code::ConsoleSocket, "use --console-socket", why).fix("terminal: true"))
@@ -60,7 +56,7 @@ impl Console {
             Self::None => Ok(None),
             Self::Socket(socket) => {
                 // Some bytes have to go with it; runc sends the name, and nobody reads it.
-                let sent = sys::message::send(socket.as_fd(), b"/dev/pts/ptmx", master.as_fd());
+                let sent = sys::message::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()));
                 sent.doing(Code::ConsoleSocket, || "send the terminal to the console socket".to_owned())?;
                 Ok(None)
             }
@@ -72,21 +68,6 @@ impl Console {
 pub fn own_size() -> Option<Size> {
     let standard = [std::io::stdin().as_fd().try_clone_to_owned(), std::io::stdout().as_fd().try_clone_to_owned()];
     standard.into_iter().flatten().find_map(|terminal| sys::pty::size(terminal.as_fd()).ok())
-}
-
-/// Connects to a socket by its directory and name, because `sun_path` holds 107 bytes and paths are longer.
-fn connect_to(path: &Path) -> Result<OwnedFd> {
-    let what = || format!("connect to the console socket {}", path.display());
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let directory = nix::fcntl::open(parent, flags, Mode::empty()).doing(Code::ConsoleSocket, what)?;
-    let address = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
-    let address = UnixAddr::new(address.as_str()).doing(Code::ConsoleSocket, what)?;
-    let stream = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
-    let stream = stream.doing(Code::ConsoleSocket, what)?;
-    sys::retry(|| connect(stream.as_raw_fd(), &address)).doing(Code::ConsoleSocket, what)?;
-    Ok(stream)
 }
 
 /// A relay between the caller's standard input and output and the container's terminal.

@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd as _, RawFd},
+    os::fd::{AsFd as _, OwnedFd, RawFd},
 };
 
 use crate::{
+    agent::Notice,
     bundle::Bundle,
     cgroup::{self, Leaf},
     cli::{Create, Globals},
@@ -18,9 +19,11 @@ use crate::{
     launch::{Container, Launch},
     log::Log,
     plan::{
-        Plan,
+        Assembly, Plan,
         compile::{self, Order},
     },
+    receivers::PidfdReceivers,
+    resctrl::{self, Wanted},
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
     sys,
@@ -42,7 +45,7 @@ pub struct Making<'a> {
     /// Nobody stays to relay a terminal.
     pub detached: bool,
     /// A root that is put together from the host's, instead of the bundle's.
-    pub assembly: Option<&'a crate::plan::Assembly>,
+    pub assembly: Option<&'a Assembly>,
     /// Warnings go to stderr even when it is no terminal: a person asked, not an engine.
     pub loud: bool,
     /// Where warnings go.
@@ -58,6 +61,7 @@ pub struct Made {
     pub container: Container,
     claim: Claim,
     leaf: Option<Ours>,
+    group: Option<resctrl::Ours>,
     pid_file: Option<PidFile>,
 }
 
@@ -68,7 +72,18 @@ pub struct Planned {
     pub plan: Plan,
     host: Host,
     leaf: Option<Leaf>,
+    group: Option<Wanted>,
     root: Root,
+}
+
+/// All that is held when the first effect is due.
+struct Prepared {
+    claim: Claim,
+    leaf: Option<Leaf>,
+    group: Option<Wanted>,
+    console: Console,
+    receivers: PidfdReceivers,
+    agent: Option<OwnedFd>,
 }
 
 impl Making<'_> {
@@ -81,6 +96,8 @@ impl Making<'_> {
         let (root, fallback) = Roots::find(self.globals)?.create()?;
         let name = cgroup::default_name(self.id.as_str(), root.inode);
         let (leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
+        let annotated = Assembly::of_bundle(spec, &self.bundle.directory);
+        let group = resctrl::choose(spec, &host, self.id.as_str())?;
         let order = Order {
             bundle: &self.bundle.directory,
             state: &root.path.join(self.id.as_str()),
@@ -88,32 +105,39 @@ impl Making<'_> {
             clamps: !self.waits,
             no_pivot: self.create.no_pivot,
             new_keyring: !self.create.no_new_keyring,
-            assembly: self.assembly,
+            assembly: self.assembly.or(annotated.as_ref()),
         };
         let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
         plan.warnings.extend(self.bundle.warnings.iter().cloned().chain(fallback).chain(no_leaf));
-        Ok(Planned { plan, host, leaf, root })
+        Ok(Planned { plan, host, leaf, group, root })
     }
 
     /// Makes the container: intent before effect, and an error leaves nothing behind.
     pub fn make(&self) -> Result<Made> {
-        let Planned { plan, host, leaf, root } = self.plan()?;
+        let Planned { plan, host, leaf, group, root } = self.plan()?;
         // Before the first effect: what has been done so far is done again by the copy.
         itself::protect(&host, plan.ids())?;
         let terminal = self.bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
         let console = Console::open(terminal == Some(true), self.create.console_socket.as_deref(), self.detached)?;
+        let receivers = PidfdReceivers::of_container(
+            self.create.pidfd_socket.as_deref(),
+            &self.bundle.spec,
+            &self.bundle.directory,
+        )?;
+        let agent = plan.notice().map(Notice::connect).transpose()?;
         self.log.warn(plan.warnings(), self.loud)?;
         prepare_process(&host)?;
-        let intent = self.intent(leaf.as_ref())?;
+        let intent = self.intent(leaf.as_ref(), group.as_ref())?;
         let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
         // From here on there is a container, whose end its hooks are told of, however early it comes.
-        self.fill((claim, leaf, console), &intent, (&plan, &host)).inspect_err(|_| self.hooks().stopped(self.log))
+        let made = self.fill(Prepared { claim, leaf, group, console, receivers, agent }, &intent, (&plan, &host));
+        made.inspect_err(|_| self.hooks().stopped(self.log))
     }
 
     /// Makes what was claimed. On an error all is gone when this returns.
     fn fill(
         &self,
-        (mut claim, leaf, console): (Claim, Option<Leaf>, Console),
+        Prepared { mut claim, leaf, group, console, receivers, agent }: Prepared,
         intent: &Intent,
         (plan, host): (&Plan, &Host),
     ) -> Result<Made> {
@@ -122,16 +146,18 @@ impl Making<'_> {
         if let Some(ours) = &leaf {
             claim.guard(&ours.leaf.directory);
         }
+        let group = group.map(Wanted::make).transpose()?;
         let listener = if self.waits { Some(claim.listen()?) } else { None };
         let cgroup = leaf.as_ref().map(|leaf| leaf.descriptor.as_fd());
         let mut pid_file = None;
         let hooks = self.hooks();
         let preserved = self.preserved;
-        let launch = Launch { plan, host, cgroup, console, listener, given: None, preserved, hooks };
+        let launch = Launch { plan, host, cgroup, console, listener, given: None, agent, preserved, hooks };
         let container = launch.run(|container| {
             self.log.warn(&container.warnings, self.loud)?;
             let init = Identity::of(container.init.as_raw());
             let init = init.ok_or_else(|| Error::new(Code::Bug, "record the container", "init has died"))?;
+            group.as_ref().map_or(Ok(()), |ours| ours.group.open()?.take_in(init.pid))?;
             claim.record_init(init)?;
             let mut record = self.record(plan, intent, host);
             record.init = init;
@@ -139,9 +165,9 @@ impl Making<'_> {
             claim.commit(&record)?;
             let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
             pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
-            Ok(())
+            receivers.send(container.init)
         })?;
-        let made = Made { container, claim, leaf, pid_file };
+        let made = Made { container, claim, leaf, group, pid_file };
         if !self.waits
             && let Err(error) = hooks.run(Kind::Poststart, Status::Running, made.container.init.as_raw())
         {
@@ -156,7 +182,7 @@ impl Making<'_> {
         Hooks { spec: &self.bundle.spec, id: self.id.as_str(), bundle: &self.bundle.directory }
     }
 
-    fn intent(&self, leaf: Option<&Leaf>) -> Result<Intent> {
+    fn intent(&self, leaf: Option<&Leaf>, group: Option<&Wanted>) -> Result<Intent> {
         let creator = Identity::own();
         Ok(Intent {
             version: crate::store::VERSION,
@@ -164,6 +190,7 @@ impl Making<'_> {
             creator: creator.unwrap_or_default(),
             bundle: self.bundle.directory.clone(),
             cgroup: leaf.map(|leaf| leaf.directory.clone()),
+            resctrl: group.map(|wanted| wanted.group.clone()),
             pid_file: self.create.pid_file.as_deref().map(crate::bundle::absolute).transpose()?,
             init: None,
         })
@@ -187,6 +214,7 @@ impl Making<'_> {
             boot_id: intent.boot_id.clone(),
             init: Identity::default(),
             cgroup: intent.cgroup.clone(),
+            resctrl: intent.resctrl.clone(),
             user_namespace: plan.ids().user_namespace.word().to_owned(),
             uid_map: host::ids::lines(&maps.uids),
             gid_map: host::ids::lines(&maps.gids),
@@ -212,13 +240,17 @@ impl Made {
         if let Some(leaf) = self.leaf {
             leaf.keep();
         }
+        if let Some(group) = self.group {
+            group.keep();
+        }
         self.container.restore_signals();
     }
 
     /// Ends the program, and takes back all that was made.
     fn abandon(self) {
         self.container.discard();
-        // The entry leads to the cgroup, so that has to go first.
+        // The entry leads to both, so they have to go first.
+        drop(self.group);
         drop(self.leaf);
         drop(self.claim);
     }
@@ -231,6 +263,9 @@ impl Made {
         }
         // Whatever outlived process 1, in a PID namespace that is not its own, ends here.
         drop(self.leaf);
+        if let Some(group) = self.group {
+            group.ended();
+        }
         self.claim.remove()
     }
 }
@@ -239,7 +274,7 @@ impl Made {
 #[derive(Debug)]
 struct Ours {
     leaf: Leaf,
-    descriptor: std::os::fd::OwnedFd,
+    descriptor: OwnedFd,
     kept: bool,
 }
 
@@ -284,6 +319,9 @@ impl std::fmt::Display for Planned {
         match &self.leaf {
             Some(leaf) => writeln!(f, "cgroup: {}", leaf.directory.display())?,
             None => writeln!(f, "cgroup: the caller's")?,
+        }
+        if let Some(group) = &self.group {
+            writeln!(f, "resctrl: {group}")?;
         }
         self.plan.fmt(f)
     }

@@ -21,10 +21,15 @@ pub struct Error {
     fix: Option<Cow<'static, str>>,
 }
 
+/// How long the parts of a message get, in bytes: names are the user's, and may be of any length.
+const LONGEST_WHAT: usize = 1000;
+const LONGEST_WHY: usize = 10_000;
+
 impl Error {
     /// `what` completes "cannot ..."; `why` is the cause.
     pub fn new(code: Code, what: impl Into<Cow<'static, str>>, why: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, what: what.into(), place: None, why: why.into(), fix: None }
+        let (what, why) = (fitted(what.into(), LONGEST_WHAT), fitted(why.into(), LONGEST_WHY));
+        Self { code, what, place: None, why, fix: None }
     }
 
     /// Adds what to do: a command or a setting.
@@ -147,6 +152,20 @@ pub fn plain(errno: Errno) -> String {
         return "does not exist".to_owned();
     }
     errno.desc().to_lowercase()
+}
+
+/// Text of the user's in a message: not longer than a person reads, without its middle, and on one line.
+pub fn shortened(text: &str) -> String {
+    fitted(text.to_owned().into(), 600).replace(char::is_control, " ")
+}
+
+/// The beginning and the end of a text, together about `most` bytes.
+fn fitted(text: Cow<'static, str>, most: usize) -> Cow<'static, str> {
+    if text.len() <= most {
+        return text;
+    }
+    let (begin, end) = (text.floor_char_boundary(most / 2), text.ceil_char_boundary(text.len() - most / 2));
+    format!("{}...{}", text.get(..begin).unwrap_or_default(), text.get(end..).unwrap_or_default()).into()
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl Kind {
 }
 
 /// Bytes that the state has for the pid, which is known late: as many as a `u32` has digits, blanks before them.
-const PID_WIDTH: usize = 10;
+pub(crate) const PID_WIDTH: usize = 10;
 
 /// What a hook reads from its standard input: `runtime.md` "State".
 #[derive(Serialize)]
@@ -104,8 +104,8 @@ pub fn state(spec: &Spec, id: &str, bundle: &Path, status: Status) -> Result<Str
     Ok(format!("{json},\"pid\":{:PID_WIDTH$}}}", ""))
 }
 
-/// A file with the state and the pid in it. Allocates nothing: init calls it too.
-pub fn told(state: &[u8], pid: i32) -> nix::Result<std::os::fd::OwnedFd> {
+/// What takes the place of those blanks. Allocates nothing: init calls it too.
+pub(crate) fn digits(pid: i32) -> [u8; PID_WIDTH] {
     let mut digits = [b' '; PID_WIDTH];
     let mut rest = pid.unsigned_abs();
     for digit in digits.iter_mut().rev() {
@@ -115,7 +115,12 @@ pub fn told(state: &[u8], pid: i32) -> nix::Result<std::os::fd::OwnedFd> {
             break;
         }
     }
-    sys::fd::memory_file(state, state.len().saturating_sub(PID_WIDTH + 1), &digits)
+    digits
+}
+
+/// A file with the state and the pid in it. Allocates nothing: init calls it too.
+pub fn told(state: &[u8], pid: i32) -> nix::Result<std::os::fd::OwnedFd> {
+    sys::fd::memory_file(state, state.len().saturating_sub(PID_WIDTH + 1), &digits(pid))
 }
 
 /// How long a hook may take; a time that poll(2) cannot count, 24 days and more, is not counted.

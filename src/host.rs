@@ -1,9 +1,11 @@
 //! Facts about the machine and the caller, probed once, as plain data. Deciding with them is the plan's work.
 
 pub mod account;
+pub mod activation;
 pub mod devices;
 pub mod ids;
 mod named;
+pub mod network;
 pub mod probe;
 pub mod refusal;
 
@@ -35,6 +37,8 @@ pub struct Host {
     pub account: Option<Account>,
     /// Rows and columns of the caller's own terminal, when the program gets one.
     pub terminal: Option<(u16, u16)>,
+    /// Variables for a program that is process 1: the caller has descriptors for it.
+    pub activation: Vec<String>,
     /// pura's own binary.
     pub itself: Option<Itself>,
     /// cgroup v2, as the caller sees it.
@@ -107,8 +111,8 @@ pub struct Named {
     pub sources: Vec<Option<Kind>>,
     /// For each of `process.rlimits`: the caller's own limit of that type, soft and hard.
     pub limits: Vec<(u64, u64)>,
-    /// The caller's own `oom_score_adj`, when the config sets one.
-    pub oom_score: Option<i32>,
+    /// The caller's own `oom_score_adj`, and how far it may be lowered, when the config sets one.
+    pub oom_score: Option<OomScore>,
     /// The caller's own nice value, when the config sets a scheduler.
     pub nice: Option<Nice>,
     /// Where `AppArmor` takes a profile, when the config sets one and the module is on.
@@ -119,6 +123,8 @@ pub struct Named {
     pub has_time: bool,
     /// For each of `linux.namespaces`: what its path is, when it has one.
     pub namespaces: Vec<Option<Joined>>,
+    /// The caller's user namespace owns the PID namespace that it is in, when the config has no other.
+    pub owns_pid: bool,
     /// For each of `mounts` with "copy-symlink" or "src-nofollow" whose source is a link: its position, and what it says.
     pub links: Vec<(usize, PathBuf)>,
     /// For each of `mounts` with mapped ids: its position, and the type of its source's filesystem.
@@ -128,6 +134,19 @@ pub struct Named {
     /// Inodes of the namespaces that the caller and process 1 are in, when the config sets kernel parameters: those of
     /// the host, whose parameters are not the container's to change.
     pub host_namespaces: Vec<u64>,
+    /// The caller's network, when the config moves devices out of it.
+    pub network: Option<network::Network>,
+    /// Where resctrl is mounted, when the config asks for a group of it.
+    pub resctrl: Option<PathBuf>,
+}
+
+/// An `oom_score_adj`. What an ordinary process raised it may lower again, down to the last value that real root gave it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OomScore {
+    /// The caller's own.
+    pub own: i32,
+    /// The lowest that it is known to be allowed.
+    pub lowest: i32,
 }
 
 /// A nice value, and what the caller's limits allow besides.

@@ -4,6 +4,7 @@
 //! no decision of its own: a step branches only on an errno that its description in [`crate::plan::Op`] names.
 
 mod apply;
+mod attach;
 mod console;
 mod copy;
 mod cover;
@@ -33,7 +34,10 @@ pub struct Init<'plan> {
     vectors: &'plan Vectors<'plan>,
     /// Those of the plan's hooks.
     hooks: &'plan [Vectors<'plan>],
+    /// What the seccomp agent is told.
+    notice: Vec<u8>,
     slots: Slots,
+    trees: attach::Trees,
     program: Option<&'plan CStr>,
 }
 
@@ -43,9 +47,10 @@ impl<'plan> Init<'plan> {
         plan: &'plan Plan,
         vectors: &'plan Vectors<'plan>,
         hooks: &'plan [Vectors<'plan>],
+        notice: Vec<u8>,
         slots: Slots,
     ) -> Self {
-        Self { plan, vectors, hooks, slots, program: None }
+        Self { plan, vectors, hooks, notice, slots, trees: attach::Trees::default(), program: None }
     }
 
     /// Runs as process 1 of the container and never returns.
@@ -55,6 +60,8 @@ impl<'plan> Init<'plan> {
             if let Err(errno) = self.apply(step, *op) {
                 let report = if matches!(op, Op::Seccomp { .. } | Op::Capabilities { .. }) {
                     Report::Unconfined { step, errno }
+                } else if *op == Op::TellAgent {
+                    Report::Unheard { step, errno }
                 } else {
                     Report::Failed { step, errno }
                 };

@@ -5,6 +5,7 @@ pub mod helper;
 pub mod idmap;
 mod inputs;
 pub mod link;
+mod network;
 mod outside;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -12,6 +13,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
 
 use crate::{
+    agent::Notice,
     console::Console,
     error::{Code, Context as _, Error, Result, Warning, plain},
     hooks::{Hooks, Kind},
@@ -24,6 +26,7 @@ use crate::{
     state::Status,
     sys::{self, exec::Vectors, fd::Slots, process::Fork},
 };
+pub use birth::take_on;
 use link::{Heard, Report};
 
 /// What a launch needs besides the plan.
@@ -41,6 +44,8 @@ pub struct Launch<'a> {
     pub listener: Option<OwnedFd>,
     /// A descriptor that the plan wants in a slot and that has no path: the container's init, for `exec`.
     pub given: Option<(Slot, OwnedFd)>,
+    /// The connection to the seccomp agent, when the plan has something to tell it.
+    pub agent: Option<OwnedFd>,
     /// Descriptors of the caller that the program inherits.
     pub preserved: &'a [RawFd],
     /// The hooks that the parent runs.
@@ -60,6 +65,8 @@ pub struct Container {
     pub warnings: Vec<Warning>,
     /// Init is the second process of its plan.
     is_reborn: bool,
+    /// The caller's network, until its devices have been moved.
+    network: Option<OwnedFd>,
     /// The signal mask of before, for what comes after.
     mask: SigSet,
 }
@@ -75,19 +82,22 @@ impl Launch<'_> {
             link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
         }
         let slots = self.slots(theirs)?;
-        birth::take_labels(plan)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
+        // Before the parent joins what init is to be born in.
+        let network = network::open(plan)?;
         let hooks: Vec<_> = plan.hooks().iter().map(|hook| plan.hook_vectors(hook)).collect();
+        let notice = plan.notice().map(Notice::text).unwrap_or_default();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
         let mut container = match self.bear(&slots) {
-            Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, slots).main(),
+            Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, notice, slots).main(),
             Ok(Fork::Parent(init)) => Container {
                 init,
                 master: None,
                 console: std::mem::replace(&mut self.console, Console::None),
                 warnings: Vec::new(),
                 is_reborn: false,
+                network,
                 mask,
             },
             Err(error) => {
@@ -107,6 +117,9 @@ impl Launch<'_> {
         slots.put(Slot::LINK.index(), link);
         if let Some(listener) = self.listener.take() {
             slots.put(Slot::LISTENER.index(), listener);
+        }
+        if let Some(agent) = self.agent.take() {
+            slots.put(Slot::AGENT.index(), agent);
         }
         if let Some((slot, given)) = self.given.take() {
             slots.put(slot.index(), given);
@@ -139,11 +152,17 @@ impl Container {
                 Meeting::MapIds => idmap::map(plan, launch.host, self.init, mappers.take())?,
                 Meeting::Console => self.take_console(descriptor)?,
                 Meeting::RuntimeHooks => {
+                    self.move_devices(plan)?;
                     for kind in [Kind::Prestart, Kind::CreateRuntime] {
                         launch.hooks.run(kind, Status::Creating, self.init.as_raw())?;
                     }
                 }
+                Meeting::Pid => {
+                    link::tell_pid(link, self.init).doing(Code::Bug, || "tell init its number".to_owned())?;
+                    continue;
+                }
                 Meeting::Created => {
+                    self.move_devices(plan)?;
                     outside::raise(plan, self.init)?;
                     created.take().map_or(Ok(()), |created| created(self))?;
                 }
@@ -171,7 +190,14 @@ impl Container {
                     self.warnings.push(plan.explain_warning(step, errno));
                 }
                 (Heard::Report(Report::Reborn), Some(pid)) => self.follow(link, pid)?,
-                (Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }), _) => {
+                (
+                    Heard::Report(
+                        Report::Failed { step, errno }
+                        | Report::Unconfined { step, errno }
+                        | Report::Unheard { step, errno },
+                    ),
+                    _,
+                ) => {
                     return Err(failed(plan, launch.host, step, errno));
                 }
                 (Heard::Report(Report::Hook { number, end }), _) => {
@@ -188,6 +214,11 @@ impl Container {
                 }
             }
         }
+    }
+
+    /// Once: before the first hook, which may want them, else when all that init can fail at is done.
+    fn move_devices(&mut self, plan: &Plan) -> Result<()> {
+        self.network.take().map_or(Ok(()), |network| network::move_all(plan, &network, self.init))
     }
 
     fn take_console(&mut self, master: Option<OwnedFd>) -> Result<()> {
@@ -227,16 +258,20 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
     let needs_only_the_namespace = matches!(op, Some(Op::WriteProc { .. } | Op::Unshare(_) | Op::Propagate { .. }));
     let is_new = matches!(plan.ids.user_namespace, UserNamespace::Create { .. });
     let restricted = if is_new && needs_only_the_namespace { refusal::restricted(host, errno) } else { None };
-    restricted.unwrap_or_else(|| plan.explain(step, errno))
+    let forbidden = || match op {
+        Some(Op::Unshare(_) | Op::Propagate { .. }) if is_new => refusal::forbidden(host, errno),
+        _ => None,
+    };
+    restricted.or_else(forbidden).unwrap_or_else(|| plan.explain(step, errno))
 }
 
 /// End of file: exec has closed the link. If death did, between the last hook and exec, the wait that follows tells.
 fn hear_exec(launch: &Launch<'_>, link: BorrowedFd<'_>) -> Result<()> {
     match link::last_words(link, launch.hooks.any_in_start())? {
         Heard::End => Ok(()),
-        Heard::Report(Report::Failed { step, errno } | Report::Unconfined { step, errno }) => {
-            Err(launch.plan.explain(step, errno))
-        }
+        Heard::Report(
+            Report::Failed { step, errno } | Report::Unconfined { step, errno } | Report::Unheard { step, errno },
+        ) => Err(launch.plan.explain(step, errno)),
         Heard::Report(Report::Hook { number, end }) => Err(launch.hooks.explain_inside(number, end)),
         heard @ (Heard::Report(
             Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
@@ -262,6 +297,10 @@ pub fn started(connection: &OwnedFd, program: &str, hooks: &Hooks<'_>) -> Result
         Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
         Heard::Report(Report::Unconfined { errno, .. }) => {
             Err(Error::new(Code::Seccomp, "attach the seccomp filter", plain(errno)).at("linux.seccomp"))
+        }
+        Heard::Report(Report::Unheard { errno, .. }) => {
+            let what = "tell the seccomp agent of the container";
+            Err(Error::new(Code::SeccompAgent, what, plain(errno)).at("linux.seccomp.listenerPath"))
         }
         heard @ (Heard::Report(
             Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,

@@ -9,6 +9,8 @@ pub mod spec;
 
 pub mod host;
 pub mod plan;
+pub mod receivers;
+pub mod resctrl;
 pub mod seccomp;
 
 pub mod cgroup;
@@ -24,15 +26,18 @@ pub mod init;
 
 pub mod hooks;
 
+pub mod agent;
 pub mod console;
 pub mod supervise;
 
+pub mod members;
 pub mod teardown;
 
 pub mod zero_config;
 
 pub mod clock;
 pub mod signal;
+pub mod socket;
 pub mod state;
 
 pub mod log;

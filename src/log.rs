@@ -1,5 +1,7 @@
 //! The log file of `--log`, and where warnings go: engines parse stderr, so only people get them there.
 
+mod service;
+
 use std::{
     fs::{File, OpenOptions},
     io::{IsTerminal as _, Write as _},
@@ -11,11 +13,13 @@ use crate::{
     clock,
     error::{Code, Context as _, Error, Result, Warning},
 };
+use service::Service;
 
 /// The log of one invocation; without `--log` it writes nowhere and costs no system call.
 #[derive(Debug, Default)]
 pub struct Log {
     file: Option<File>,
+    service: Option<Service>,
     format: LogFormat,
     level: LogLevel,
     strict: bool,
@@ -30,7 +34,8 @@ impl Log {
             file.doing(Code::FileRefused, || format!("write the log {path:?}"))
         };
         let file = globals.log.as_ref().map(open).transpose()?;
-        Ok(Self { file, format: globals.log_format, level: globals.log_level, strict: globals.strict })
+        let service = globals.log_service.as_ref().and_then(Service::connect);
+        Ok(Self { file, service, format: globals.log_format, level: globals.log_level, strict: globals.strict })
     }
 
     /// The final error.
@@ -57,8 +62,11 @@ impl Log {
     }
 
     fn line(&self, level: &str, message: &str, code: Option<Code>) {
-        let Some(mut file) = self.file.as_ref() else { return };
         let code = code.map(|code| format!("PURA-{:03}", code as u32)).unwrap_or_default();
+        if let Some(service) = &self.service {
+            service.line(if level == "error" { 3 } else { 4 }, message, &code);
+        }
+        let Some(mut file) = self.file.as_ref() else { return };
         let time = clock::now();
         // JSON's escapes serve the text form too: a message never breaks the line.
         let quoted = serde_json::to_string(message).unwrap_or_default();

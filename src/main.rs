@@ -7,6 +7,7 @@ use pura::{
     cli::{self, Request, Verb},
     commands,
     error::{Code, Context as _, Error, Result},
+    host::activation,
     log::Log,
     sys,
 };
@@ -30,7 +31,9 @@ fn run(argv: &[OsString]) -> u8 {
 fn carry_out(argv: &[OsString], log: &mut Log) -> Result<u8> {
     let request = cli::parse(argv)?;
     let preserved = match program_descriptors(&request) {
-        Some(count) => sys::fd::close_inherited(count).doing(Code::Bug, || "close inherited descriptors".to_owned())?,
+        // Those of the caller's service manager too.
+        Some(count) => sys::fd::close_inherited(count.max(activation::descriptors()))
+            .doing(Code::Bug, || "close inherited descriptors".to_owned())?,
         None => Vec::new(),
     };
     *log = Log::open(&request.globals)?;

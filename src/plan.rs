@@ -19,6 +19,7 @@ pub mod join;
 mod limits;
 mod mounts;
 mod namespaces;
+mod network;
 mod op;
 pub mod options;
 mod paths;
@@ -35,11 +36,13 @@ pub use explain::{explain_id_map, explain_program, explain_sysctl};
 pub use hooks::Hook;
 pub use input::{Input, MappedTree, NewNode, Parameter};
 pub use limits::number as limit_number;
+pub use network::MovedDevice;
 pub use op::{Op, Target};
 
 use std::{borrow::Cow, ffi::CStr};
 
 use crate::{
+    agent::Notice,
     error::Warning,
     seccomp::Filter,
     sys::{
@@ -61,6 +64,8 @@ pub enum Meeting {
     Created = 2,
     /// The parent runs prestart and createRuntime hooks.
     RuntimeHooks = 3,
+    /// The parent tells init its number: [`Op::LearnPid`].
+    Pid = 5,
 }
 
 /// A place of init for a descriptor that is known late.
@@ -76,22 +81,24 @@ impl Slot {
     pub const OUTPUT: Self = Self(2);
     /// Where hooks write their errors.
     pub const ERRORS: Self = Self(3);
+    /// The connection to the seccomp agent.
+    pub const AGENT: Self = Self(4);
     /// Slots below this number are for all of init's life; those of the set-up follow.
-    pub const FIRST_OF_SETUP: u16 = 4;
+    pub const FIRST_OF_SETUP: u16 = 5;
     /// The container's root.
-    pub const ROOT: Self = Self(4);
+    pub const ROOT: Self = Self(5);
     /// The container's `/dev`.
-    pub const DEV: Self = Self(5);
+    pub const DEV: Self = Self(6);
     /// What masks a file: `/dev/null`.
-    pub const NULL: Self = Self(6);
+    pub const NULL: Self = Self(7);
     /// What masks a directory: an empty, read-only tmpfs.
-    pub const EMPTY: Self = Self(7);
-    /// A mount point, for the next step or two.
-    pub const TARGET: Self = Self(8);
+    pub const EMPTY: Self = Self(8);
+    /// A mount point, or a descriptor of another kind, for the next step or two.
+    pub const TARGET: Self = Self(9);
     /// A detached tree, for the next step or two.
-    pub const TREE: Self = Self(9);
+    pub const TREE: Self = Self(10);
     /// The first slot that a plan gives out itself.
-    pub const FIRST_FREE: u16 = 10;
+    pub const FIRST_FREE: u16 = 11;
 
     /// Position in init's table.
     pub fn index(self) -> usize {
@@ -124,8 +131,8 @@ pub struct Plan {
     pub(crate) clone_flags: u64,
     /// Joined by the parent before clone, because only the caller's user namespace owns them: slot and kind.
     pub(crate) joined_first: Vec<(Slot, i32)>,
-    /// Taken by the parent before clone, and inherited: [`Op::Label`].
-    pub(crate) inherited_labels: Vec<Op>,
+    /// Taken by the parent before clone, and inherited: [`Op::Label`], and [`Op::WriteProc`] for the OOM score.
+    pub(crate) inherited: Vec<Op>,
     /// Opened before clone.
     pub(crate) inputs: Vec<(Slot, Input)>,
     pub(crate) slots: usize,
@@ -135,14 +142,20 @@ pub struct Plan {
     pub(crate) lowered_oom_score: Option<i32>,
     /// What [`Op::Seccomp`] attaches.
     pub(crate) filter: Option<Filter>,
+    /// What [`Op::TellAgent`] sends.
+    pub(crate) notice: Option<Notice>,
     /// Parameters of joined namespaces, which only the parent, real root, may write.
     pub(crate) parameters: Vec<Parameter>,
+    /// Network devices that the parent moves into the container.
+    pub(crate) moved_devices: Vec<MovedDevice>,
     /// A scheduling that only the parent, real root, may give.
     pub(crate) raised_scheduling: Option<Scheduling>,
     /// An I/O priority that only the parent, real root, may give.
     pub(crate) raised_io_priority: Option<u32>,
     /// What [`Op::Schedule`] sets.
     pub(crate) scheduling: Option<Scheduling>,
+    /// Where `exec` runs before it enters the container's cgroup, and where its program does, a bit for each CPU.
+    pub(crate) affinity: [Option<[u64; 16]>; 2],
     /// What [`Op::MemoryPolicy`] sets.
     pub(crate) memory_policy: Option<MemoryPolicy>,
     /// pura's own binary, which is no program for a container.
@@ -185,11 +198,12 @@ impl Plan {
     }
 
     /// Where init and its parent meet, in order: the protocol.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "two kinds of step meet, and no others")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "three kinds of step meet, and no others")]
     pub fn meetings(&self) -> impl Iterator<Item = Meeting> {
         self.ops.iter().filter_map(|op| match op {
             Op::Meet(meeting) => Some(*meeting),
             Op::PassConsole(_) => Some(Meeting::Console),
+            Op::LearnPid => Some(Meeting::Pid),
             _ => None,
         })
     }
@@ -197,6 +211,11 @@ impl Plan {
     /// The instructions of the seccomp filter.
     pub fn filter(&self) -> &[crate::seccomp::Instruction] {
         self.filter.as_ref().map_or(&[], |filter| &filter.program)
+    }
+
+    /// What the seccomp agent is told.
+    pub fn notice(&self) -> Option<&Notice> {
+        self.notice.as_ref()
     }
 
     /// The string behind `text`.
@@ -229,7 +248,9 @@ impl Plan {
         let input = self.inputs.iter().find(|(at, _)| *at == slot);
         match input {
             Some((_, Input::Namespace(path) | Input::Owner(path))) => format!("{path:?}"),
-            Some((_, Input::Mapped(_) | Input::Node(_) | Input::Output(_))) | None => slot.to_string(),
+            Some((_, Input::Directory(_) | Input::Mapped(_) | Input::Node(_) | Input::Output(_))) | None => {
+                slot.to_string()
+            }
         }
     }
 }

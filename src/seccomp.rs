@@ -6,11 +6,13 @@
 
 mod abi;
 mod bpf;
+mod raw;
 mod verdicts;
 
 pub use abi::Machine;
 pub use bpf::Instruction;
 pub(crate) use bpf::LAST_ARGUMENT;
+pub use raw::raw;
 
 use std::fmt::Write as _;
 
@@ -35,7 +37,17 @@ const ALLOW: u32 = 0x7fff_0000;
 const LOG: u32 = 0x7ffc_0000;
 const KILL_PROCESS: u32 = 0x8000_0000;
 const ERRNO: u32 = 0x0005_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
 const ACTION: u32 = 0xffff_0000;
+
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`, Linux 5.0.
+pub(crate) const NEW_LISTENER: u32 = 1 << 3;
+
+/// What `SECCOMP_FILTER_FLAG_TSYNC` wants beside it, Linux 5.7: `SECCOMP_FILTER_FLAG_TSYNC_ESRCH`.
+const TSYNC_ESRCH: u32 = 1 << 4;
+
+/// Linux 5.19.
+const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
 /// A filter, ready to be attached.
 #[derive(Debug)]
@@ -48,15 +60,31 @@ pub struct Filter {
     pub summary: String,
     /// Names that no architecture of this machine knows; they are skipped, as the specification wants.
     pub unknown: Vec<String>,
-    native: Verdicts,
-    machine: Machine,
+    /// The place in config.json that it comes from.
+    pub place: &'static str,
+    /// Nothing is known of a program that was not compiled here.
+    native: Option<(Machine, Verdicts)>,
 }
 
 impl Filter {
-    /// What the native architecture gets for a call: whether it may pass, whatever its arguments are.
+    /// Whether the native architecture may make a call, with some arguments at least, as far as that is known.
     pub fn allows(&self, name: &str) -> bool {
-        let number = self.machine.native().number(name);
-        number.is_some_and(|number| self.native.at(number).is_some_and(verdicts::Verdict::passes))
+        self.native.is_none() || self.verdict(name).is_some_and(verdicts::Verdict::passes)
+    }
+
+    /// Whether the native architecture, with some arguments at least, waits for the seccomp agent to answer a call.
+    pub fn holds_up(&self, name: &str) -> bool {
+        self.verdict(name).is_some_and(verdicts::Verdict::notifies)
+    }
+
+    /// Whether any call waits for the seccomp agent.
+    pub fn notifies(&self) -> bool {
+        self.flags & NEW_LISTENER != 0
+    }
+
+    fn verdict(&self, name: &str) -> Option<&verdicts::Verdict> {
+        let (machine, verdicts) = self.native.as_ref()?;
+        verdicts.at(machine.native().number(name)?)
     }
 }
 
@@ -86,8 +114,9 @@ pub fn compile(profile: &LinuxSeccomp, machine: Machine) -> Result<Filter> {
             .fix("fewer rules with arguments"));
     }
     let summary = format!("{}; for{names}; {} instructions", summary(profile, rules), program.len());
-    let native = native.unwrap_or_default();
-    Ok(Filter { program, flags: flags(profile), summary, unknown: unknown(rules, machine), native, machine })
+    let flags = flags(profile, program.iter().any(|instruction| instruction.notifies()));
+    let native = Some((machine, native.unwrap_or_default()));
+    Ok(Filter { program, flags, summary, unknown: unknown(rules, machine), place: "linux.seccomp", native })
 }
 
 /// What the kernel is told to return: action in the upper half, errno or trace message in the lower.
@@ -96,12 +125,15 @@ fn returned(action: Action, errno: Option<u32>) -> u32 {
 }
 
 /// All pass to the kernel; `WAIT_KILLABLE_RECV` is only valid with a listener, and means nothing without one.
-fn flags(profile: &LinuxSeccomp) -> u32 {
-    profile.flags().iter().flatten().fold(0, |all, flag| {
+fn flags(profile: &LinuxSeccomp, notifies: bool) -> u32 {
+    profile.flags().iter().flatten().fold(if notifies { NEW_LISTENER } else { 0 }, |all, flag| {
         all | match flag {
+            // Either would return a number, of a thread or of a descriptor.
+            Flag::SeccompFilterFlagTsync if notifies => 1 | TSYNC_ESRCH,
             Flag::SeccompFilterFlagTsync => 1,
             Flag::SeccompFilterFlagLog => 2,
             Flag::SeccompFilterFlagSpecAllow => 4,
+            Flag::SeccompFilterFlagWaitKillableRecv if notifies => WAIT_KILLABLE_RECV,
             Flag::SeccompFilterFlagWaitKillableRecv => 0,
         }
     })

@@ -1,7 +1,11 @@
 //! Validation of config.json: what can be judged without the host. Pure; all faults at once, on one line.
 
+mod annotations;
 pub mod attributes;
+mod devices;
 mod hooks;
+mod network;
+mod rdt;
 mod seccomp;
 mod unsupported;
 
@@ -10,17 +14,14 @@ use std::{
     path::{Component, Path},
 };
 
-use oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxDeviceType as DeviceType, LinuxNamespaceType as Kind, PosixRlimitType,
-    Process, Spec,
-};
+use oci_spec::runtime::{Capabilities, Capability, LinuxNamespaceType as Kind, PosixRlimitType, Process, Spec};
 use serde::{
     Deserialize as _,
     de::{IntoDeserializer as _, value::StrDeserializer},
 };
 
 use crate::{
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, shortened},
     plan::ids,
 };
 
@@ -31,6 +32,15 @@ const PROC_FILES: [&str; 8] = ["cpuinfo", "meminfo", "stat", "uptime", "loadavg"
 /// More mounts than this are refused: a config that no one wrote.
 const MOST_MOUNTS: usize = 100_000;
 
+/// The longest argument or variable, in bytes: `MAX_ARG_STRLEN` without the NUL.
+const LONGEST_WORD: usize = (32 << 12) - 1;
+
+/// All arguments and variables together: three quarters of `_STK_LIM`, fs/exec.c.
+const MOST_WORDS: usize = 6 << 20;
+
+/// More faults than this are counted and not told.
+const MOST_FAULTS: usize = 16;
+
 /// A fault: the kind, and the key with its value and why.
 struct Fault(Code, String);
 
@@ -39,11 +49,11 @@ struct Faults(Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, key: &str, why: impl AsRef<str>) {
-        self.0.push(Fault(Code::Field, format!("{key}: {}", why.as_ref())));
+        self.add_as(Code::Field, key, why);
     }
 
     fn add_as(&mut self, code: Code, key: &str, why: impl AsRef<str>) {
-        self.0.push(Fault(code, format!("{key}: {}", why.as_ref())));
+        self.0.push(Fault(code, shortened(&format!("{key}: {}", why.as_ref()))));
     }
 }
 
@@ -58,11 +68,15 @@ pub fn validate(spec: &Spec) -> Result<()> {
     }
     mounts(spec, &mut faults);
     linux(spec, &mut faults);
-    annotations(spec, &mut faults);
+    network::check(spec, &mut faults);
+    annotations::check(spec, &mut faults);
     hooks::check(spec, &mut faults);
     unsupported::refuse(spec, &mut faults);
     let Some(Fault(code, _)) = faults.0.first() else { return Ok(()) };
-    let all: Vec<_> = faults.0.iter().map(|Fault(_, text)| text.as_str()).collect();
+    let mut all: Vec<_> = faults.0.iter().take(MOST_FAULTS).map(|Fault(_, text)| text.clone()).collect();
+    if let Some(more) = faults.0.len().checked_sub(MOST_FAULTS).filter(|more| *more > 0) {
+        all.push(format!("and {more} more"));
+    }
     Err(Error::new(*code, "use config.json", all.join("; ")))
 }
 
@@ -144,6 +158,7 @@ fn process(process: &Process, faults: &mut Faults) {
             faults.add(&format!("process.env[{index}]"), format!("{variable:?} is not NAME=VALUE"));
         }
     }
+    lengths(process, faults);
     let user = process.user();
     let groups = user.additional_gids().iter().flatten().map(|gid| ("additionalGids", *gid));
     for (key, id) in [("uid", user.uid()), ("gid", user.gid())].into_iter().chain(groups) {
@@ -169,6 +184,25 @@ fn process(process: &Process, faults: &mut Faults) {
         seen.push(limit.typ());
     }
     attributes::process(process, faults);
+}
+
+/// What no `execve(2)` takes, found before there is a container. Less may still be too much, for a small stack.
+fn lengths(process: &Process, faults: &mut Faults) {
+    let mut sum = 0;
+    for (key, words) in [("args", process.args()), ("env", process.env())] {
+        for (index, word) in words.iter().flatten().enumerate() {
+            // 32 pages, which have one size here.
+            if cfg!(target_arch = "x86_64") && word.len() > LONGEST_WORD {
+                let why = format!("{} bytes are more than {LONGEST_WORD}: argument list too long", word.len());
+                faults.add_as(Code::TooLong, &format!("process.{key}[{index}]"), why);
+            }
+            sum += word.len() + 1;
+        }
+    }
+    if sum > MOST_WORDS {
+        let why = format!("with env {sum} bytes are more than {MOST_WORDS}: argument list too long");
+        faults.add_as(Code::TooLong, "process.args", why);
+    }
 }
 
 fn mounts(spec: &Spec, faults: &mut Faults) {
@@ -215,6 +249,9 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     if let Some(profile) = linux.seccomp() {
         seccomp::check(profile, faults);
     }
+    if let Some(rdt) = linux.intel_rdt() {
+        rdt::check(rdt, faults);
+    }
     let mut seen: Vec<Kind> = Vec::new();
     for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
         let key = format!("linux.namespaces[{index}]");
@@ -242,7 +279,11 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     if (uids || gids) && !namespace_in(&seen, Kind::User) {
         faults.add_as(Code::NamespaceNeeded, "linux.uidMappings", "mappings need a user namespace");
     }
-    devices(linux, faults);
+    devices::check(linux, faults);
+    let cgroup = linux.cgroups_path().as_deref().unwrap_or(Path::new(""));
+    if cgroup.components().any(|part| part == Component::ParentDir) || cgroup.to_string_lossy().contains(":../") {
+        faults.add("linux.cgroupsPath", format!("{cgroup:?} contains \"..\""));
+    }
     for (key, value) in linux.sysctl().iter().flatten().filter(|(_, value)| value.contains(['\n', '\0'])) {
         faults.add(&format!("linux.sysctl[{key:?}]"), format!("{value:?} is more than one line"));
     }
@@ -252,29 +293,6 @@ fn linux(spec: &Spec, faults: &mut Faults) {
     for (key, paths) in [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())] {
         for (index, path) in paths.iter().flatten().enumerate().filter(|(_, path)| !path.starts_with('/')) {
             faults.add(&format!("linux.{key}[{index}]"), format!("{path:?} is not absolute"));
-        }
-    }
-}
-
-fn devices(linux: &Linux, faults: &mut Faults) {
-    for (index, device) in linux.devices().iter().flatten().enumerate() {
-        let key = format!("linux.devices[{index}]");
-        if !device.path().is_absolute() {
-            faults.add(&key, format!("path {:?} is not absolute", device.path()));
-        }
-        let kind = match device.typ() {
-            DeviceType::A => {
-                faults.add(&key, "type \"a\" is none of c, b, u, p");
-                continue;
-            }
-            DeviceType::P => continue,
-            DeviceType::B => "b",
-            DeviceType::C => "c",
-            DeviceType::U => "u",
-        };
-        // No driver has the major number 0; it is what the field reads as when it is missing.
-        if device.major() <= 0 || device.minor() < 0 {
-            faults.add(&key, format!("type {kind:?} needs a major and a minor number"));
         }
     }
 }
@@ -295,12 +313,6 @@ fn kind_name(kind: Kind) -> &'static str {
 
 fn namespace_in(seen: &[Kind], kind: Kind) -> bool {
     seen.contains(&kind)
-}
-
-fn annotations(spec: &Spec, faults: &mut Faults) {
-    if spec.annotations().iter().flatten().any(|(key, _)| key.is_empty()) {
-        faults.add("annotations", "a key is empty");
-    }
 }
 
 #[cfg(test)]
@@ -372,8 +384,6 @@ mod tests {
     #[test]
     fn what_changes_nothing_is_no_unsupported_field() {
         for (fields, refused) in [
-            (r#","linux":{"netDevices":{}}"#, false),
-            (r#","linux":{"netDevices":{"eth0":{}}}"#, true),
             (r#","annotations":{"run.oci.keep_original_groups":"1"}"#, false),
             (r#","annotations":{"run.oci.handler":"wasm"}"#, true),
         ] {

@@ -75,7 +75,8 @@ fn take_up(container: &Container, signal: i32) -> Result<Option<u8>> {
     }
 }
 
-fn exit_status(status: WaitStatus) -> u8 {
+/// What a shell shows of it: 128 + n when signal n ended the process.
+pub fn exit_status(status: WaitStatus) -> u8 {
     let code = if let WaitStatus::Exited(_, code) = status {
         code
     } else if let WaitStatus::Signaled(_, signal, _) = status {

@@ -3,6 +3,7 @@
 //! One kernel operation per function: safe, typed, `&CStr` and borrowed descriptors in, errno out. It decides nothing.
 #![allow(unsafe_code, reason = "this module is the boundary to the kernel")]
 
+mod absent;
 pub mod alloc;
 pub mod caps;
 pub mod child;
@@ -12,17 +13,21 @@ pub mod exec;
 pub mod fd;
 pub mod message;
 pub mod mount;
+mod mountinfo;
 pub mod namespace;
 pub mod net;
+pub mod netlink;
 pub mod path;
 pub mod pidfd;
 pub mod process;
 pub mod procfs;
 pub mod pty;
+pub mod remount;
 pub mod schedule;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
+mod walk;
 
 use nix::errno::Errno;
 

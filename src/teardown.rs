@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::errno::Errno;
 use oci_spec::runtime::Spec;
 
 use crate::{
@@ -17,9 +18,16 @@ use crate::{
     hooks::Hooks,
     host::probe,
     log::Log,
+    members::Members,
     store::{Id, Identity, Locked, Traces},
     sys,
 };
+
+/// Why a process cannot be signalled. `kill(2)` could reach another that has taken over its id.
+pub const LACKS: &str = "the kernel or a seccomp filter lacks pidfd_send_signal";
+
+/// What helps against that.
+pub const LACKS_FIX: &str = "a seccomp profile of the outer container that allows pidfd_send_signal";
 
 /// How long a killed process is waited for, in milliseconds.
 pub const LIMIT: u16 = 10_000;
@@ -33,7 +41,7 @@ pub fn destroy(entry: Locked, log: &Log) -> Result<()> {
         Some(traces) => traces,
         None => lost(&entry, log)?,
     };
-    end(&entry.id, &traces)?;
+    end(&entry.id, &traces, members(&entry, &traces).as_ref())?;
     // Read before they are removed, run after that: a `run` that waits for its program must find the entry gone, and a
     // hook that hangs must not keep the id.
     let told = if traces.poststop { poststop(&entry) } else { None };
@@ -43,6 +51,13 @@ pub fn destroy(entry: Locked, log: &Log) -> Result<()> {
         Hooks { spec: &spec, id: id.as_str(), bundle: &bundle }.stopped(log);
     }
     Ok(())
+}
+
+/// Those that neither a cgroup nor a PID namespace ends together with init.
+fn members(entry: &Locked, traces: &Traces) -> Option<Members> {
+    let init = traces.init.filter(|_| traces.cgroup.is_none())?;
+    let (spec, _) = crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?;
+    Members::outliving(init, &spec)
 }
 
 /// The config as it was at `create`, and the bundle. A damaged one has no hooks that could be run.
@@ -76,7 +91,7 @@ fn lost(entry: &Locked, log: &Log) -> Result<Traces> {
 }
 
 /// Ends every process of the container and removes its cgroup.
-pub fn end(id: &Id, traces: &Traces) -> Result<()> {
+pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     let what = || format!("delete {:?}", id.as_str());
     let survives = |why| Error::new(Code::Survivors, what(), why);
     let opened = traces.init.map_or(Ok(None), Identity::open);
@@ -91,16 +106,31 @@ pub fn end(id: &Id, traces: &Traces) -> Result<()> {
     if let Some(leaf) = leaf.filter(|_| is_ours) {
         cgroup::kill(leaf);
     }
+    let others = members.map(Members::kill).unwrap_or_default();
     if let Some(init) = &init {
         // Process 1 takes its PID namespace along. ESRCH: it has just ended.
-        let _ = sys::pidfd::send(init.as_fd(), libc::SIGKILL);
+        let sent = sys::pidfd::send(init.as_fd(), libc::SIGKILL);
+        // It may be in a cgroup that has just been killed; else nothing will end it.
+        if sent == Err(Errno::ENOSYS) && leaf.is_none() {
+            return Err(Error::new(Code::Kernel, what(), LACKS).fix(LACKS_FIX));
+        }
         if !sys::pidfd::wait(init, LIMIT) {
             return Err(survives(survivors(&[traces.init.unwrap_or_default().pid])));
         }
     }
+    let others: Vec<_> = others.into_iter().filter(|other| !ends(*other)).map(|other| other.pid).collect();
+    if !others.is_empty() {
+        return Err(survives(survivors(&others)));
+    }
+    if let Some(group) = &traces.resctrl {
+        group.remove().map_err(|error| {
+            let why = error.to_string().to_lowercase();
+            survives(format!("its group {} in resctrl cannot be removed: {why}", group.directory.display()))
+        })?;
+    }
     let Some(leaf) = leaf else { return Ok(()) };
     if !cgroup::wait_empty(leaf, if is_ours { LIMIT } else { UNCOMMITTED_LIMIT }) {
-        return Err(survives(survivors(&members(leaf))));
+        return Err(survives(survivors(&living(leaf))));
     }
     cgroup::remove(leaf).map_err(|error| {
         let why = error.to_string().to_lowercase();
@@ -108,7 +138,12 @@ pub fn end(id: &Id, traces: &Traces) -> Result<()> {
     })
 }
 
-fn members(leaf: &Path) -> Vec<i32> {
+/// Whether a killed process ends.
+fn ends(process: Identity) -> bool {
+    process.open().is_ok_and(|process| process.is_none_or(|process| sys::pidfd::wait(&process, LIMIT)))
+}
+
+fn living(leaf: &Path) -> Vec<i32> {
     let text = fs::read_to_string(leaf.join("cgroup.procs")).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
@@ -206,8 +241,25 @@ mod tests {
         fs::write(cgroup.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
         let traces = Traces { cgroup: Some(cgroup.clone()), ..Traces::default() };
         let id = Id::parse("c1".as_ref()).unwrap();
-        assert_eq!(end(&id, &traces).unwrap_err().code(), Code::Survivors);
+        assert_eq!(end(&id, &traces, None).unwrap_err().code(), Code::Survivors);
         assert!(!cgroup.join("cgroup.kill").exists());
+    }
+
+    #[test]
+    fn a_group_of_the_containers_own_goes_and_one_that_the_config_names_stays() {
+        let id = Id::parse("c1".as_ref()).unwrap();
+        for own in [true, false] {
+            let resctrl = tempfile::tempdir().unwrap();
+            let directory = resctrl.path().join("group");
+            let monitoring = resctrl.path().join("counts");
+            for made in [&directory, &monitoring] {
+                fs::create_dir(made).unwrap();
+            }
+            let group = crate::resctrl::Group { directory, own, monitoring: Some(monitoring) };
+            end(&id, &Traces { resctrl: Some(group.clone()), ..Traces::default() }, None).unwrap();
+            assert_eq!(group.directory.exists(), !own);
+            assert!(group.monitoring.is_some_and(|path| !path.exists()));
+        }
     }
 
     #[test]

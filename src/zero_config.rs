@@ -16,7 +16,7 @@ use oci_spec::runtime::{
 
 use crate::{
     bundle::{self, Bundle},
-    cli::{UsernsMode, ZeroConfig},
+    cli::{Proc, UsernsMode, ZeroConfig},
     default_config as defaults,
     error::{Code, Context as _, Error, Result},
     plan::{Assembly, Layer},
@@ -74,7 +74,8 @@ pub fn bundle(zero: &ZeroConfig, mode: UsernsMode) -> Result<(Bundle, Option<Ass
         .hostname
         .clone()
         .map_or_else(|| id(zero).map(|id| id.as_str().chars().take(64).collect()), |name| text(&name, "--hostname"))?;
-    spec.set_hostname(Some(hostname)).set_annotations(None);
+    let annotations = (zero.proc == Proc::Bind).then(|| [("org.pura.proc".to_owned(), "bind".to_owned())].into());
+    spec.set_hostname(Some(hostname)).set_annotations(annotations);
     Ok((Bundle::of(directory, spec)?, assembly))
 }
 

@@ -1,110 +1,158 @@
-//! The shape of a config: serde takes an array for a struct, field by field, so `"seccomp": []` would be a seccomp that
-//! asks for nothing. One pass over the bytes of JSON that has been parsed already, hence is JSON.
+//! The shape of a config that has been parsed: serde takes an array for a struct, field by field, so `"seccomp": []`
+//! would be a seccomp that asks for nothing; and of a map it keeps the last of two equal keys.
 
-/// Keys of config.json whose value is an object of known fields.
-const OBJECTS: [&str; 26] = [
-    "root",
-    "process",
-    "user",
-    "consoleSize",
-    "capabilities",
-    "ioPriority",
-    "scheduler",
-    "execCPUAffinity",
-    "linux",
-    "resources",
-    "memory",
-    "cpu",
-    "pids",
-    "blockIO",
-    "network",
-    "seccomp",
-    "hooks",
-    "intelRdt",
-    "personality",
-    "memoryPolicy",
-    "sysctl",
-    "annotations",
-    "timeOffsets",
-    "netDevices",
-    "rdma",
-    "unified",
+use super::walk::{Event, Step, walk, written};
+
+/// Where config.json has objects of known fields: the last step, and those before it. `*` is any key, `#` any position.
+/// Unknown keys hold what they like.
+const OBJECTS: [(&str, &str); 51] = [
+    ("root", ""),
+    ("process", ""),
+    ("user", "process"),
+    ("consoleSize", "process"),
+    ("capabilities", "process"),
+    ("ioPriority", "process"),
+    ("scheduler", "process"),
+    ("execCPUAffinity", "process"),
+    ("#", "process rlimits"),
+    ("#", "mounts"),
+    ("#", "mounts # uidMappings"),
+    ("#", "mounts # gidMappings"),
+    ("hooks", ""),
+    ("#", "hooks prestart"),
+    ("#", "hooks createRuntime"),
+    ("#", "hooks createContainer"),
+    ("#", "hooks startContainer"),
+    ("#", "hooks poststart"),
+    ("#", "hooks poststop"),
+    ("annotations", ""),
+    ("linux", ""),
+    ("#", "linux namespaces"),
+    ("#", "linux uidMappings"),
+    ("#", "linux gidMappings"),
+    ("#", "linux devices"),
+    ("timeOffsets", "linux"),
+    ("*", "linux timeOffsets"),
+    ("netDevices", "linux"),
+    ("*", "linux netDevices"),
+    ("sysctl", "linux"),
+    ("intelRdt", "linux"),
+    ("personality", "linux"),
+    ("memoryPolicy", "linux"),
+    ("seccomp", "linux"),
+    ("#", "linux seccomp syscalls"),
+    ("#", "linux seccomp syscalls # args"),
+    ("resources", "linux"),
+    ("#", "linux resources devices"),
+    ("memory", "linux resources"),
+    ("cpu", "linux resources"),
+    ("pids", "linux resources"),
+    ("blockIO", "linux resources"),
+    ("#", "linux resources blockIO weightDevice"),
+    ("#", "linux resources blockIO throttleReadBpsDevice"),
+    ("#", "linux resources blockIO throttleWriteBpsDevice"),
+    ("#", "linux resources blockIO throttleReadIOPSDevice"),
+    ("#", "linux resources blockIO throttleWriteIOPSDevice"),
+    ("#", "linux resources hugepageLimits"),
+    ("network", "linux resources"),
+    ("#", "linux resources network priorities"),
+    ("*", "linux resources rdma"),
 ];
 
-/// The first array where an object belongs: the line, and the key that it is the value of.
-pub(super) fn misplaced_array(json: &[u8]) -> Option<(usize, String)> {
-    let mut key: &[u8] = &[];
-    // For each open bracket, whether it is an array's.
-    let mut open: Vec<bool> = Vec::new();
-    let mut after_colon = false;
-    let mut at = 0;
-    while let Some(&byte) = json.get(at) {
-        match byte {
-            b'"' => {
-                let end = string_end(json, at + 1);
-                if !after_colon && open.last() == Some(&false) {
-                    key = json.get(at + 1..end).unwrap_or_default();
-                }
-                at = end;
-            }
-            b'[' => {
-                let is_value = open.last() == Some(&false) && !OBJECTS.iter().any(|object| object.as_bytes() == key);
-                if !is_value {
-                    let line = json.get(..at).unwrap_or_default().split(|other| *other == b'\n').count();
-                    let named = format!("{:?}", String::from_utf8_lossy(key));
-                    return Some((line, if key.is_empty() { "the config".to_owned() } else { named }));
-                }
-                open.push(true);
-            }
-            b'{' => open.push(false),
-            b']' | b'}' => drop(open.pop()),
-            _ => {}
-        }
-        if !byte.is_ascii_whitespace() {
-            after_colon = byte == b':';
-        }
-        at += 1;
-    }
-    None
+/// What a walk through the whole text found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// The first array where an object belongs: its offset and its place.
+    pub(super) misplaced: Option<(usize, String)>,
+    /// How many keys all maps have, whose keys are the user's: annotations, sysctl and the like.
+    pub(super) map_keys: usize,
 }
 
-/// Where the string that starts at `from` has its closing quote.
-fn string_end(json: &[u8], from: usize) -> usize {
-    let mut at = from;
-    while let Some(byte) = json.get(at) {
-        match byte {
-            b'"' => return at,
-            b'\\' => at += 2,
-            _ => at += 1,
+/// Looks at a config, or with a `base` at the part of it that is found there.
+pub(super) fn of<'a>(json: &'a [u8], base: &[Step<'a>]) -> Shape {
+    let mut shape = Shape::default();
+    shape.misplaced = walk(json, base, |event, at, steps| {
+        match event {
+            Event::Array if is_object(steps) => return Some((at, written(steps))),
+            Event::Key => shape.map_keys += usize::from(is_of_map(steps)),
+            Event::Array | Event::Scalar | Event::Object | Event::Closed => {}
         }
+        None
+    });
+    shape
+}
+
+/// Whether an object of known fields belongs here.
+fn is_object(steps: &[Step<'_>]) -> bool {
+    let Some((last, before)) = steps.split_last() else { return true };
+    OBJECTS.iter().any(|(name, path)| is(*last, name) && are(before, path))
+}
+
+/// Whether the last step is a key of a map.
+fn is_of_map(steps: &[Step<'_>]) -> bool {
+    let key = |at: usize| match steps.get(at) {
+        Some(Step::Key(key)) => *key,
+        Some(Step::Index(_)) | None => b"",
+    };
+    match steps.len() {
+        2 => key(0) == b"annotations",
+        3 => key(0) == b"linux" && [&b"sysctl"[..], b"timeOffsets", b"netDevices"].contains(&key(1)),
+        4 => key(0) == b"linux" && key(1) == b"resources" && [&b"rdma"[..], b"unified"].contains(&key(2)),
+        _ => false,
     }
-    at
+}
+
+fn is(step: Step<'_>, name: &str) -> bool {
+    match step {
+        Step::Key(key) => name == "*" || key == name.as_bytes(),
+        Step::Index(_) => name == "#",
+    }
+}
+
+fn are(steps: &[Step<'_>], path: &str) -> bool {
+    let mut names = path.split(' ').filter(|name| !name.is_empty());
+    steps.iter().all(|step| names.next().is_some_and(|name| is(*step, name))) && names.next().is_none()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(json: &str) -> Option<(usize, String)> {
-        misplaced_array(json.as_bytes())
+    fn misplaced(json: &str) -> Option<String> {
+        of(json.as_bytes(), &[]).misplaced.map(|(_, place)| place)
     }
 
     #[test]
     fn arrays_in_the_place_of_objects_are_found() {
-        assert_eq!(of("[]"), Some((1, "the config".to_owned())));
-        assert_eq!(of("{\n\"linux\": {\"seccomp\" : []}}"), Some((2, "\"seccomp\"".to_owned())));
-        assert_eq!(of(r#"{"mounts":[["/x"]]}"#), Some((1, "\"mounts\"".to_owned())));
-        assert_eq!(of(r#"{"hooks":["a"]}"#), Some((1, "\"hooks\"".to_owned())));
+        for (json, place) in [
+            ("[]", ""),
+            ("{\n\"linux\": {\"seccomp\" : []}}", "linux.seccomp"),
+            (r#"{"mounts":[{},["/x"]]}"#, "mounts[1]"),
+            (r#"{"hooks":{"poststop":[[]]}}"#, "hooks.poststop[0]"),
+            (r#"{"linux":{"timeOffsets":{"boottime":[1]}}}"#, "linux.timeOffsets.boottime"),
+            (r#"{"linux":{"seccomp":{"syscalls":[{"args":[[]]}]}}}"#, "linux.seccomp.syscalls[0].args[0]"),
+        ] {
+            assert_eq!(misplaced(json).as_deref(), Some(place), "{json}");
+        }
+        assert_eq!(of(b"{\"user\":[]}", &[Step::Key(b"process")]).misplaced, Some((8, "process.user".to_owned())));
     }
 
     #[test]
-    fn arrays_in_their_place_and_words_in_strings_are_left_alone() {
+    fn arrays_in_their_place_or_below_unknown_keys_and_words_in_strings_are_left_alone() {
         for json in [
             r#"{"process":{"args":["hooks","[","\"["],"env":[]},"mounts":[{"options":["ro"]}]}"#,
             r#"{"linux":{"maskedPaths":["/process"],"namespaces":[{"type":"pid"},{"type":"user"}]}}"#,
             r#"{"annotations":{"hooks":"["}}"#,
+            r#"{"x":{"root":[],"user":[[1],[]]},"windows":{"network":[]},"process":{"hooks":[]}}"#,
         ] {
-            assert_eq!(of(json), None, "{json}");
+            assert_eq!(misplaced(json), None, "{json}");
         }
+    }
+
+    #[test]
+    fn the_keys_of_maps_are_counted_also_when_they_repeat() {
+        let json = r#"{"annotations":{"a":"","a":""},"linux":{"sysctl":{"b":"c"},"resources":{"unified":{"d":"e"}}}}"#;
+        assert_eq!(of(json.as_bytes(), &[]).map_keys, 4);
+        assert_eq!(of(br#"{"x":{"annotations":{"a":1}},"linux":{"x":{"y":1}}}"#, &[]).map_keys, 0);
     }
 }

@@ -98,7 +98,7 @@ fn misplaced(error: &clap::Error) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{CgroupDriver, LogFormat, UsernsMode};
+    use crate::cli::{CgroupDriver, LogFormat, LogService, UsernsMode};
     use std::path::{Path, PathBuf};
 
     fn of(line: &str) -> Result<Request> {
@@ -175,12 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_no_file_is_none() {
-        for (typed, path) in
-            [("/l", Some("/l")), ("file:/l", Some("/l")), ("journald:x", None), ("syslog:x", None), ("file:", Some(""))]
-        {
+    fn a_log_is_a_file_or_a_service() {
+        let service = |name: &str| Some(LogService::Journal(name.into()));
+        for (typed, path, kept) in [
+            ("/l", Some("/l"), None),
+            ("file:/l", Some("/l"), None),
+            ("file:", Some(""), None),
+            ("journald:x", None, service("x")),
+            ("syslog:", None, Some(LogService::Syslog("".into()))),
+        ] {
             let globals = of(&format!("pura --log {typed} list")).unwrap().globals;
-            assert_eq!(globals.log, path.map(PathBuf::from), "{typed}");
+            assert_eq!((globals.log, globals.log_service), (path.map(PathBuf::from), kept), "{typed}");
         }
     }
 

@@ -5,7 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::ArgMatches;
 
 use super::{
-    CgroupDriver, Create, Exec, Globals, ListFormat, LogFormat, LogLevel, Run, UsernsMode, Verb, ZeroConfig,
+    CgroupDriver, Create, Exec, Globals, ListFormat, LogFormat, LogLevel, LogService, Proc, Run, Shell, UsernsMode,
+    Verb, ZeroConfig,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
@@ -34,10 +35,12 @@ pub(super) fn globals(matches: &ArgMatches, own: &ArgMatches) -> Result<Globals>
         ("disabled", CgroupDriver::Disabled),
     ];
     let driver = chosen(matches, "cgroup-manager", &drivers)?;
+    let (log, log_service) = value(matches, "log").as_ref().map(log).unwrap_or_default();
     let level = if matches.get_flag("debug") { Some(LogLevel::Debug) } else { level(matches)? };
     Ok(Globals {
         root: path(matches, "root"),
-        log: value(matches, "log").as_ref().and_then(log),
+        log,
+        log_service,
         log_format: chosen(matches, "log-format", &formats)?.unwrap_or_default(),
         log_level: level.unwrap_or_default(),
         cgroup_driver: if matches.get_flag("systemd-cgroup") {
@@ -65,13 +68,16 @@ fn level(matches: &ArgMatches) -> Result<Option<LogLevel>> {
     chosen(matches, "log-level", &levels)
 }
 
-/// A file. A journal or syslog is accepted, as engines may ask for it, and stderr says the same.
-fn log(destination: &OsString) -> Option<PathBuf> {
+/// A file, or a service: the words are those of engines.
+fn log(destination: &OsString) -> (Option<PathBuf>, Option<LogService>) {
     let text = destination.to_str().unwrap_or_default();
-    if text.starts_with("journald:") || text.starts_with("syslog:") {
-        return None;
+    if let Some(name) = text.strip_prefix("journald:") {
+        return (None, Some(LogService::Journal(name.into())));
     }
-    Some(text.strip_prefix("file:").map_or_else(|| PathBuf::from(destination), PathBuf::from))
+    if let Some(name) = text.strip_prefix("syslog:") {
+        return (None, Some(LogService::Syslog(name.into())));
+    }
+    (Some(text.strip_prefix("file:").map_or_else(|| PathBuf::from(destination), PathBuf::from)), None)
 }
 
 /// The verb with its flags and operands; `tail` is what clap has not read of a `run`.
@@ -85,6 +91,7 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
         "exec" => Verb::Exec(exec(matches, tail)?),
         "start" => Verb::Start { id: id() },
         "state" => Verb::State { id: id() },
+        "wait" => Verb::Wait { id: id() },
         "kill" => Verb::Kill {
             id: id(),
             signal: value(matches, "SIGNAL"),
@@ -103,6 +110,10 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
             Verb::Spec { bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()), file: path(matches, "file") }
         }
         "features" => Verb::Features,
+        "completion" => {
+            let shells = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
+            Verb::Completion { shell: choice("SHELL", &value(matches, "SHELL").unwrap_or_default(), &shells)? }
+        }
         other => return Err(Error::new(Code::Bug, "read the command line", format!("no code behind {other:?}"))),
     })
 }
@@ -134,6 +145,7 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         detach: matches.get_flag("detach"),
         pid_file: path(matches, "pid-file"),
         console_socket: path(matches, "console-socket"),
+        pidfd_socket: path(matches, "pidfd-socket"),
         preserve_fds: number(matches, "preserve-fds")?,
         tty: matches.get_flag("tty"),
         user: user.transpose()?,
@@ -142,6 +154,8 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         cwd: path(matches, "cwd"),
         caps: all(matches, "cap"),
         no_new_privs: matches.get_flag("no-new-privs"),
+        apparmor: value(matches, "apparmor"),
+        label: value(matches, "process-label"),
     })
 }
 
@@ -157,6 +171,7 @@ fn create(matches: &ArgMatches) -> Result<Create> {
         bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()),
         config: path(matches, "config"),
         console_socket: path(matches, "console-socket"),
+        pidfd_socket: path(matches, "pidfd-socket"),
         pid_file: path(matches, "pid-file"),
         preserve_fds: number(matches, "preserve-fds")?,
         no_pivot: matches.get_flag("no-pivot"),
@@ -177,7 +192,7 @@ fn run(matches: &ArgMatches, tail: &[OsString], plans: bool) -> Result<Verb> {
         if let Some(flag) = bundles.into_iter().find(|flag| matches.contains_id(flag)) {
             return refuse(format!("--{flag} is for a bundle, and this is a command"));
         }
-        return Ok(zero_config(matches, run, rootfs, words.to_vec()));
+        return zero_config(matches, run, rootfs, words.to_vec());
     }
     let id = match words {
         [] if !plans => return refuse("there is neither the id of a bundle's container nor a command".to_owned()),
@@ -211,9 +226,9 @@ fn zero_config_flag(matches: &ArgMatches) -> Option<&'static str> {
     flags.map(|flag| flag.long)
 }
 
-fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command: Vec<OsString>) -> Verb {
+fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command: Vec<OsString>) -> Result<Verb> {
     let id = value(matches, "name").unwrap_or_default();
-    Verb::ZeroConfig(ZeroConfig {
+    Ok(Verb::ZeroConfig(ZeroConfig {
         run: Run { create: Create { id, ..run.create }, ..run },
         rootfs,
         command,
@@ -224,8 +239,9 @@ fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command:
         hostname: value(matches, "hostname"),
         read_only: matches.get_flag("read-only"),
         net: matches.get_flag("net"),
+        proc: chosen(matches, "proc", &[("bind", Proc::Bind)])?.unwrap_or_default(),
         tty: matches.get_flag("tty"),
-    })
+    }))
 }
 
 fn value(matches: &ArgMatches, name: &str) -> Option<OsString> {

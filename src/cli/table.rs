@@ -71,7 +71,7 @@ const ID: Operand = operand("ID", true, "The container");
 /// Accepted before every verb.
 pub const GLOBALS: &[Flag] = &[
     flag("root", None, Value::One("DIR"), "Where the state of containers is kept"),
-    flag("log", None, Value::One("FILE"), "Append errors to a file as well"),
+    flag("log", None, Value::One("DEST"), "Append errors to a file as well, or journald:NAME, or syslog:NAME"),
     flag("log-format", None, Value::One("FORMAT"), "text or json"),
     flag("log-level", None, Value::One("LEVEL"), "error, warning, info or debug"),
     flag("debug", None, Value::None, "The same as --log-level debug"),
@@ -91,6 +91,7 @@ const CREATE: &[Flag] = &[
     flag("bundle", Some('b'), Value::One("DIR"), "Directory with config.json [default: .]"),
     flag("config", Some('f'), Value::One("FILE"), "Another file than the bundle's config.json"),
     flag("console-socket", None, Value::One("PATH"), "Unix socket that receives the terminal"),
+    flag("pidfd-socket", None, Value::One("PATH"), "Unix socket that receives a pidfd of process 1"),
     flag("pid-file", None, Value::One("PATH"), "Write the id of process 1 to a file"),
     flag("preserve-fds", None, Value::One("N"), "Keep descriptors 3 to 2+N open for the program"),
     flag("no-pivot", None, Value::None, "Enter the root without pivot_root"),
@@ -116,6 +117,7 @@ pub const ZERO_CONFIG: &[Flag] = &[
     flag("hostname", None, Value::One("NAME"), "Host name inside"),
     flag("read-only", None, Value::None, "Make the root read-only, without a throw-away layer"),
     flag("net", None, Value::None, "Use the caller's network"),
+    flag("proc", None, Value::One("MODE"), "bind: show the caller's /proc where a new one is refused"),
     flag("tty", Some('t'), Value::None, "Give the program a terminal of its own"),
     flag("interactive", Some('i'), Value::None, "Keep standard input open, which it always is"),
 ];
@@ -155,6 +157,7 @@ pub const VERBS: &[Verb] = &[
             flag("detach", Some('d'), Value::None, "Return as soon as the program runs"),
             flag("pid-file", None, Value::One("PATH"), "Write the id of the process to a file"),
             flag("console-socket", None, Value::One("PATH"), "Unix socket that receives the terminal"),
+            flag("pidfd-socket", None, Value::One("PATH"), "Unix socket that receives a pidfd of the process"),
             flag("preserve-fds", None, Value::One("N"), "Keep descriptors 3 to 2+N open for the program"),
             flag("tty", Some('t'), Value::None, "Give it a terminal"),
             flag("user", Some('u'), Value::One("UID[:GID]"), "Run as another user"),
@@ -163,6 +166,8 @@ pub const VERBS: &[Verb] = &[
             flag("cwd", None, Value::One("DIR"), "Working directory"),
             flag("cap", Some('c'), Value::Many("NAME"), "Add a capability"),
             flag("no-new-privs", None, Value::None, "Exec grants no privilege"),
+            flag("apparmor", None, Value::One("PROFILE"), "Another AppArmor profile"),
+            flag("process-label", None, Value::One("LABEL"), "Another SELinux label"),
         ]],
         operands: &[Operand { name: "WORDS", required: false, rest: true, help: "The container, and the command" }],
     },
@@ -177,6 +182,13 @@ pub const VERBS: &[Verb] = &[
         name: "state",
         about: "Print the state of a container as JSON",
         details: "Its status is creating, created, running, paused or stopped.",
+        flags: &[],
+        operands: &[ID],
+    },
+    Verb {
+        name: "wait",
+        about: "Wait until a container has stopped",
+        details: "Prints the exit status of its program, or unknown when nobody can tell any more.",
         flags: &[],
         operands: &[ID],
     },
@@ -235,6 +247,15 @@ pub const VERBS: &[Verb] = &[
             flag("rootless", None, Value::None, "The only form there is"),
         ]],
         operands: &[],
+    },
+    Verb {
+        name: "completion",
+        about: "Print a script that completes the command line",
+        details: "bash: source <(pura completion bash)    in ~/.bashrc\n\
+                  zsh:  source <(pura completion zsh)     in ~/.zshrc\n\
+                  fish: pura completion fish | source     in ~/.config/fish/config.fish",
+        flags: &[],
+        operands: &[operand("SHELL", true, "bash, zsh or fish")],
     },
     Verb { name: "features", about: "Print what this build supports as JSON", details: "", flags: &[], operands: &[] },
 ];

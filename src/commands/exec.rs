@@ -11,6 +11,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::Call;
 use crate::{
+    agent::Notice,
     bundle, cgroup,
     cli::Exec,
     console::{self, Console},
@@ -19,12 +20,13 @@ use crate::{
     hooks::Hooks,
     host::{Host, Maps, Named, ids, probe},
     itself,
-    launch::Launch,
+    launch::{self, Launch},
     plan::{
         compile::Order,
         join::{self, Container},
     },
-    spec,
+    receivers::PidfdReceivers,
+    resctrl, spec,
     state::Status,
     store::{Entry, Id, PidFile, Record, Roots},
     supervise, sys,
@@ -34,13 +36,15 @@ use crate::{
 pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let id = Id::parse(&exec.id)?;
     let entry = Roots::find(call.globals)?.open(&id, "exec in")?;
-    let (record, init) = running(&entry)?;
+    let (record, status, init) = running(&entry)?;
     let (config, _) = bundle::parse(&entry.config()?, Path::new("config.json"))?;
-    let spec = with_process(config, exec)?;
+    let (spec, unknown) = with_process(config, exec)?;
+    call.log.warn(&unknown, false)?;
     let host = host(&spec)?;
     let order = Order {
         bundle: &record.bundle,
-        state: Path::new("/"),
+        // For its name: what is below belongs to the container, and nothing of it is touched.
+        state: &entry.root.path.join(id.as_str()),
         waits: false,
         clamps: false,
         no_pivot: false,
@@ -50,17 +54,21 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
     let denied =
         std::fs::read(format!("/proc/{}/setgroups", record.init.pid)).is_ok_and(|text| text.starts_with(b"deny"));
-    let joined = Container::recorded(&record.user_namespace, maps, denied);
+    let joined = Container::recorded((status, record.init.pid), &record.user_namespace, maps, denied);
     let plan = join::process(&spec, &host, &order, &joined)?;
     itself::protect(&host, &joined.ids)?;
     call.log.warn(plan.warnings(), false)?;
 
     let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
     let console = Console::open(terminal, exec.console_socket.as_deref(), exec.detach)?;
+    let receivers = PidfdReceivers::of_option(exec.pidfd_socket.as_deref())?;
+    let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
     let cgroup = record.cgroup.as_deref().map(|directory| enter(directory, call)).transpose()?.flatten();
+    let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     container::prepare_process(&host)?;
+    launch::take_on(&plan)?;
     // Its next child copies its memory, in which there is more of the host than the container may see.
     sys::process::prctl(sys::process::Attribute::Dumpable, 0)
         .doing(Code::Bug, || "hide from the container".to_owned())?;
@@ -71,14 +79,16 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         console,
         listener: None,
         given: Some((join::INIT, init)),
+        agent,
         preserved: call.preserved,
         // It has none: `with_process` sees to that.
         hooks: Hooks { spec: &spec, id: id.as_str(), bundle: &record.bundle },
     };
     let mut written = None;
     let mut container = launch.run(|container| {
+        tasks.as_ref().map_or(Ok(()), |tasks| tasks.take_in(container.init.as_raw()))?;
         written = pid_file.map(|prepared| prepared.write(container.init.as_raw())).transpose()?;
-        Ok(())
+        receivers.send(container.init)
     })?;
     if let Some(written) = written {
         written.keep();
@@ -90,12 +100,13 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     supervise::wait(&mut container)
 }
 
-/// The record of a container in which a process can be started, and its init.
-fn running(entry: &Entry) -> Result<(Record, OwnedFd)> {
+/// The record of a container in which a process can be started, its status, and its init.
+fn running(entry: &Entry) -> Result<(Record, Status, OwnedFd)> {
     let refuse = |code, why: &str| Error::new(code, format!("exec in {:?}", entry.id.as_str()), why.to_owned());
     let stopped = || refuse(Code::NotRunnable, "container not running (stopped)");
     let record = entry.record().ok_or_else(stopped)?;
-    match entry.status_of(&record) {
+    let status = entry.status_of(&record);
+    match status {
         Status::Created | Status::Running => {}
         Status::Paused => {
             return Err(refuse(Code::NotRunnable, "container is paused").fix(format!("pura resume {}", entry.id)));
@@ -105,16 +116,16 @@ fn running(entry: &Entry) -> Result<(Record, OwnedFd)> {
     }
     let init = record.init.open().doing(Code::NotRunnable, || format!("exec in {:?}", entry.id.as_str()))?;
     let init = init.ok_or_else(stopped)?;
-    Ok((record, init))
+    Ok((record, status, init))
 }
 
 /// The container's config with the process that is to run. What that leaves out is the container's: an exec is never less
-/// confined than init by omission.
-fn with_process(mut config: Spec, exec: &Exec) -> Result<Spec> {
+/// confined than init by omission. Besides, what was left out of the process because nobody knows it.
+fn with_process(mut config: Spec, exec: &Exec) -> Result<(Spec, Vec<Warning>)> {
     let own = config.process().clone().unwrap_or_default();
-    let mut process = match &exec.process {
+    let (mut process, unknown) = match &exec.process {
         Some(file) => bundle::process(file)?,
-        None => from_flags(own.clone(), exec)?,
+        None => (from_flags(own.clone(), exec)?, Vec::new()),
     };
     if process.capabilities().is_none() {
         process.set_capabilities(own.capabilities().clone());
@@ -131,10 +142,13 @@ fn with_process(mut config: Spec, exec: &Exec) -> Result<Spec> {
     if process.selinux_label().is_none() {
         process.set_selinux_label(own.selinux_label().clone());
     }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
+    }
     config.set_process(Some(process)).set_hooks(None);
     spec::validate(&config)?;
     spec::require_program(&config)?;
-    Ok(config)
+    Ok((config, unknown))
 }
 
 /// The container's own process, changed as the flags say.
@@ -172,6 +186,12 @@ fn from_flags(mut process: Process, exec: &Exec) -> Result<Process> {
     if exec.no_new_privs {
         process.set_no_new_privileges(Some(true));
     }
+    if let Some(profile) = &exec.apparmor {
+        process.set_apparmor_profile(Some(text(profile)?));
+    }
+    if let Some(label) = &exec.label {
+        process.set_selinux_label(Some(text(label)?));
+    }
     spec::add_capabilities(&mut process, &exec.caps)?;
     Ok(process)
 }
@@ -185,7 +205,7 @@ fn host(spec: &Spec) -> Result<Host> {
         initial_userns: probe::is_initial(own_userns),
         terminal: console::own_size(),
         itself: probe::itself(),
-        named: Named { nice: probe::nice(spec), ..probe::modules(spec) },
+        named: Named { nice: probe::nice(spec), oom_score: probe::oom_score(spec), ..probe::modules(spec) },
         ..Host::default()
     })
 }

@@ -33,37 +33,37 @@ pub(super) fn features() -> Result<String> {
                 ],
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
             },
-            "intelRdt": { "enabled": false },
-            "netDevices": { "enabled": false },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+            "netDevices": { "enabled": true },
             "mountExtensions": { "idmap": { "enabled": true } }
         },
         "annotations": { "org.pura.version": env!("CARGO_PKG_VERSION") },
-        "potentiallyUnsafeConfigAnnotations": ["run.oci."]
+        "potentiallyUnsafeConfigAnnotations": ["org.pura.", "run.oci."]
     });
     let text = serde_json::to_string_pretty(&document);
     text.map(|text| text + "\n").map_err(|error| Error::new(Code::Bug, "print the features", error.to_string()))
 }
 
+/// All names of architectures that are recognized: those of other machines are accepted, and without effect.
+const ARCHITECTURES: &str = "AARCH64 ARM LOONGARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC PARISC64 \
+                             PPC PPC64 PPC64LE RISCV64 S390 S390X X32 X86 X86_64";
+
 /// What a profile may say.
 fn seccomp() -> serde_json::Value {
     let named = |prefix: &str, names: &[&str]| names.iter().map(|name| format!("{prefix}{name}")).collect::<Vec<_>>();
-    // NOTIFY is refused so far.
-    let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP"];
+    let actions = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "NOTIFY", "TRACE", "TRAP"];
     let operators = ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"];
-    // Those for which this build has system calls. The others are accepted, and without effect.
-    let archs: &[&str] = match crate::seccomp::Machine::own() {
-        Some(crate::seccomp::Machine::X86) => &["X32", "X86", "X86_64"],
-        Some(crate::seccomp::Machine::Arm) => &["AARCH64", "ARM"],
-        None => return json!({ "enabled": false }),
-    };
-    // Without a listener, WAIT_KILLABLE_RECV has no meaning.
-    let flags = named("SECCOMP_FILTER_FLAG_", &["LOG", "SPEC_ALLOW", "TSYNC"]);
+    let archs: Vec<_> = ARCHITECTURES.split_whitespace().collect();
+    if crate::seccomp::Machine::own().is_none() {
+        return json!({ "enabled": false });
+    }
+    let flags = named("SECCOMP_FILTER_FLAG_", &["LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV"]);
     json!({
         "enabled": true,
         "actions": named("SCMP_ACT_", &actions),
         "operators": named("SCMP_CMP_", &operators),
-        "archs": named("SCMP_ARCH_", archs),
-        "knownFlags": named("SECCOMP_FILTER_FLAG_", &["LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV"]),
+        "archs": named("SCMP_ARCH_", &archs),
+        "knownFlags": flags,
         "supportedFlags": flags
     })
 }

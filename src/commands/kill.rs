@@ -8,10 +8,11 @@ use super::Call;
 use crate::{
     cgroup,
     error::{Code, Context as _, Error, Result, plain},
+    members::Members,
     signal,
     state::Status,
     store::{Entry, Id, Identity, Roots},
-    sys,
+    sys, teardown,
 };
 
 /// Which processes of which containers.
@@ -71,10 +72,27 @@ pub(super) fn matching(roots: &Roots, pattern: &OsStr) -> Result<Vec<Entry>> {
 
 fn send(entry: &Entry, number: i32, all: bool) -> Result<()> {
     let what = || format!("signal {:?}", entry.id.as_str());
-    let refuse = |errno| Error::new(Code::NotRunning, what(), plain(errno));
+    let refuse = |errno| {
+        if errno == Errno::ENOSYS {
+            return Error::new(Code::Kernel, what(), teardown::LACKS).fix(teardown::LACKS_FIX);
+        }
+        Error::new(Code::NotRunning, what(), plain(errno))
+    };
     let traces = entry.traces().unwrap_or_default();
     if let Some(cgroup) = traces.cgroup.as_deref().filter(|_| all) {
         send_to_all(cgroup, number);
+        return Ok(());
+    }
+    let members = traces.init.filter(|_| all).and_then(|init| {
+        let (spec, _) = crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?;
+        Members::of(init, &spec)
+    });
+    if let Some(members) = members {
+        if number == libc::SIGKILL {
+            members.kill();
+        } else {
+            members.signal(number);
+        }
         return Ok(());
     }
     // Opened first, then compared: never a process that has taken over the id.

@@ -51,7 +51,8 @@ pub(super) fn start(call: Call<'_>, id: &OsStr) -> Result<u8> {
         launch::started(&connection, &program, &hooks)
     };
     match started {
-        Err(error) if error.code() == Code::Hook => {
+        // Else init could live on, waiting for an agent that is gone.
+        Err(error) if matches!(error.code(), Code::Hook | Code::SeccompAgent) => {
             destroy(call, entry);
             Err(error)
         }

@@ -73,6 +73,8 @@ pub enum Code {
     Inherit = 218,
     /// A user namespace is refused for an unknown reason.
     Userns = 219,
+    /// A network device cannot be moved into the container.
+    NetDevice = 220,
     /// The root filesystem does not exist or is no directory.
     Rootfs = 301,
     /// A bind source does not exist.
@@ -127,6 +129,8 @@ pub enum Code {
     Capabilities = 501,
     /// A seccomp profile cannot be compiled or attached.
     Seccomp = 505,
+    /// The seccomp agent cannot be reached or told.
+    SeccompAgent = 506,
     /// A seccomp filter without `no_new_privs` needs `CAP_SYS_ADMIN`.
     SeccompPrivilege = 507,
     /// An `SELinux` label cannot be applied.
@@ -169,6 +173,8 @@ pub enum Code {
     Hook = 614,
     /// Arguments and environment are too long.
     TooLong = 616,
+    /// The pidfd socket cannot be reached.
+    PidfdSocket = 617,
     /// A terminal is asked for, and there is none.
     NoTerminal = 650,
     /// No usable state directory.

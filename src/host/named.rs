@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Mount, Spec};
@@ -27,10 +27,11 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     let process = spec.process().as_ref();
     let limits = process.into_iter().flat_map(|process| process.rlimits().iter().flatten());
     let limits = limits.map(|limit| sys::process::rlimit(limit_number(limit.typ())).unwrap_or((u64::MAX, u64::MAX)));
-    let oom_score = process.and_then(oci_spec::runtime::Process::oom_score_adj).and_then(|_| own_oom_score());
     let linux = spec.linux().as_ref();
     let listed = linux.and_then(|linux| linux.namespaces().as_ref());
     let has_time = listed.is_some_and(|listed| listed.iter().any(|namespace| namespace.typ() == Kind::Time));
+    let keeps_pid = listed.is_none_or(|listed| listed.iter().all(|namespace| namespace.typ() != Kind::Pid));
+    let owns_pid = keeps_pid && super::probe::joined(Path::new("/proc/self/ns/pid"), own_userns).owner == own_userns;
     let Named { apparmor, selinux, .. } = super::probe::modules(spec);
     let devices = linux.into_iter().flat_map(|linux| linux.devices().iter().flatten()).map(super::devices::look_up);
     let host_namespaces = if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
@@ -41,14 +42,17 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     Named {
         root,
         limits: limits.collect(),
-        oom_score,
+        oom_score: super::probe::oom_score(spec),
         nice: super::probe::nice(spec),
         has_time: has_time && Path::new("/proc/self/ns/time_for_children").exists(),
         apparmor,
         selinux,
         namespaces: namespaces.collect(),
+        owns_pid,
         devices: devices.collect(),
         host_namespaces,
+        network: super::network::network(spec, own_userns),
+        resctrl: linux.and_then(|linux| linux.intel_rdt().as_ref()).and_then(|_| resctrl()),
         ..found
     }
 }
@@ -81,15 +85,23 @@ fn filesystem(path: &Path) -> Option<String> {
     line.split_once(" - ")?.1.split(' ').next().map(str::to_owned)
 }
 
+/// Where resctrl is mounted: `proc_pid_mountinfo(5)`.
+fn resctrl() -> Option<PathBuf> {
+    resctrl_in(&fs::read_to_string("/proc/self/mountinfo").ok()?)
+}
+
+fn resctrl_in(mounts: &str) -> Option<PathBuf> {
+    let line =
+        mounts.lines().find(|line| line.split_once(" - ").is_some_and(|(_, rest)| rest.starts_with("resctrl ")))?;
+    // Of the characters that the kernel writes in octal, a mount point has mostly none.
+    Some(line.split(' ').nth(4)?.replace("\\040", " ").into())
+}
+
 fn host_namespaces() -> Vec<u64> {
     let inode = |process: &str, name: &str| fs::metadata(format!("/proc/{process}/ns/{name}")).map(|found| found.ino());
     let names = ["net", "ipc", "uts"];
     // Process 1 shows its namespaces only to real root, who alone could harm them.
     ["self", "1"].iter().flat_map(|process| names.iter().filter_map(move |name| inode(process, name).ok())).collect()
-}
-
-fn own_oom_score() -> Option<i32> {
-    String::from_utf8(sys::path::read::<16>(c"/proc/self/oom_score_adj").ok()?).ok()?.trim_end().parse().ok()
 }
 
 fn kind(path: &Path) -> super::Kind {
@@ -98,5 +110,19 @@ fn kind(path: &Path) -> super::Kind {
         Ok(_) => super::Kind::File,
         Err(error) if error.kind() == io::ErrorKind::NotFound => super::Kind::Missing,
         Err(error) => super::Kind::Refused(error.raw_os_error().unwrap_or(libc::EIO)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resctrl_is_found_by_its_type_and_not_by_its_name() {
+        let mounts = "24 1 0:22 / /sys rw shared:7 - sysfs sysfs rw\n\
+                      31 24 0:29 / /sys/fs/resctrl rw,relatime - tmpfs resctrl rw\n";
+        assert_eq!(resctrl_in(mounts), None);
+        let mounts = mounts.to_owned() + "40 24 0:30 / /mnt/a\\040b rw shared:9 master:1 - resctrl resctrl rw\n";
+        assert_eq!(resctrl_in(&mounts), Some("/mnt/a b".into()));
     }
 }

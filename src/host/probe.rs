@@ -13,7 +13,7 @@ use std::{
 use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
 
-use super::{Caller, Cgroup, Host, Itself, Joined, Maps, Named, Nice, account, ids, named::named};
+use super::{Caller, Cgroup, Host, Itself, Joined, Maps, Named, Nice, OomScore, account, ids, named::named};
 use crate::{
     cli::UsernsMode,
     error::{Code, Context as _, Error, Result, plain},
@@ -84,6 +84,7 @@ pub fn host(spec: &Spec, bundle: &Path, caller: Caller, mode: UsernsMode) -> Res
         setgroups_denied,
         account,
         terminal: terminal(spec),
+        activation: super::activation::variables(),
         itself: itself(),
         cgroup: cgroup(),
         named,
@@ -179,6 +180,19 @@ pub fn nice(spec: &Spec) -> Option<Nice> {
         lowest: 20 - i32::try_from(soft(libc::RLIMIT_NICE).min(40)).unwrap_or(0),
         highest_priority: soft(libc::RLIMIT_RTPRIO),
     })
+}
+
+/// The caller's own score. The kernel shows nowhere how far it may be lowered: tried out, only where that matters.
+pub fn oom_score(spec: &Spec) -> Option<OomScore> {
+    const FILE: &std::ffi::CStr = c"/proc/self/oom_score_adj";
+    let wanted = spec.process().as_ref()?.oom_score_adj()?;
+    let own = String::from_utf8(sys::path::read::<16>(FILE).ok()?).ok()?.trim_end().parse().ok()?;
+    let write = |score: i32| sys::path::write(FILE, score.to_string().as_bytes());
+    if wanted >= own || write(wanted).is_err() {
+        return Some(OomScore { own, lowest: own });
+    }
+    drop(write(own));
+    Some(OomScore { own, lowest: wanted })
 }
 
 /// Of its own since Linux 5.8; before, all modules shared one file.

@@ -43,9 +43,17 @@ pub fn explain(flags: u64, host: &Host, errno: Errno) -> Error {
         return Error::new(
             Code::Kernel,
             "start the container in its cgroup",
-            "the kernel or a seccomp filter lacks clone3",
+            "the kernel or a seccomp filter lacks clone3, and you may not move a process there",
         )
         .fix("a seccomp profile that allows clone3, or --cgroup-manager disabled");
+    }
+    if errno == Errno::ENOSYS && flags & u64::from(libc::CLONE_NEWTIME.cast_unsigned()) != 0 {
+        return Error::new(
+            Code::Kernel,
+            "make a time namespace",
+            "the kernel or a seccomp filter lacks clone3, which it takes",
+        )
+        .fix("a seccomp profile that allows clone3");
     }
     if !wants_user {
         let error = Error::new(Code::Namespace, "make the container's namespaces", crate::error::plain(errno));
@@ -53,6 +61,19 @@ pub fn explain(flags: u64, host: &Host, errno: Errno) -> Error {
         return if lacks_power { error.fix("--userns=auto, which needs no privilege") } else { error };
     }
     classify(&gather(host), errno)
+}
+
+/// Why a process with all capabilities of a new user namespace may not use them: the filter of an outer container.
+/// Nothing when it is not that.
+pub fn forbidden(host: &Host, errno: Errno) -> Option<Error> {
+    (host.caller.seccomp && errno == Errno::EPERM).then(|| filtered("use a new user namespace"))
+}
+
+fn filtered(what: &'static str) -> Error {
+    Error::new(Code::UsernsSeccomp, what, "a seccomp filter forbids it (this is a container)").fix(
+        "start the outer one with --security-opt seccomp=unconfined and systempaths=unconfined (Docker) or unmask=ALL (Podman), \
+         or hostUsers: false and procMount: Unmasked (Kubernetes)",
+    )
 }
 
 /// Why the first steps in a new user namespace fail: Ubuntu's `AppArmor` lets a program without a profile make one, and
@@ -112,10 +133,7 @@ fn classify(facts: &Facts, errno: Errno) -> Error {
         Errno::EPERM if facts.unprivileged_clone == Some(0) => {
             refuse(Code::UsernsSysctl, "kernel.unprivileged_userns_clone is 0").fix("sudo sysctl kernel.unprivileged_userns_clone=1")
         }
-        Errno::EPERM if facts.seccomp => refuse(Code::UsernsSeccomp, "a seccomp filter forbids it (this is a container)").fix(
-            "start the outer one with --security-opt seccomp=unconfined and systempaths=unconfined (Docker) or unmask=ALL (Podman), \
-             or hostUsers: false and procMount: Unmasked (Kubernetes)",
-        ),
+        Errno::EPERM if facts.seccomp => filtered("create a user namespace"),
         Errno::EPERM if facts.selinux => refuse(Code::UsernsSelinux, "SELinux forbids it").fix("ausearch -m avc -c pura shows the rule"),
         Errno::EPERM => refuse(Code::UsernsChroot, "pura runs in a chroot").fix("pivot_root, systemd-nspawn or bwrap for the outer root"),
         errno => refuse(Code::Userns, &crate::error::plain(errno)).fix(format!("look at {doctor}")),

@@ -8,7 +8,7 @@ use nix::{
     unistd::{fchdir, setsid, symlinkat},
 };
 
-use super::{Init, copy, fallback::Choice, home, line::Line, mapping, path};
+use super::{Init, attach::Change, copy, fallback::Choice, home, line::Line, mapping, path};
 use crate::{
     launch::link::{self, Report},
     plan::{Meeting, Op, Slot, Target, arena::Text},
@@ -54,7 +54,26 @@ impl Init<'_> {
             Op::Bounding(kept) => sys::caps::limit_bounding(kept),
             Op::Capabilities { effective, permitted, inheritable } => sys::caps::set(effective, permitted, inheritable),
             Op::Ambient(mask) => sys::caps::raise_ambient(mask),
-            Op::Seccomp { flags } => sys::seccomp::attach(flags, self.plan.filter()),
+            Op::Seccomp { flags } => {
+                if let Some(notified) = sys::seccomp::attach(flags, self.plan.filter())? {
+                    self.fill(Slot::TARGET, notified);
+                }
+                Ok(())
+            }
+            Op::LearnPid => {
+                let pid = link::learn_pid(self.slots.get(Slot::LINK.index())?)?;
+                if let Some(notice) = self.plan.notice() {
+                    notice.fill(&mut self.notice, pid);
+                }
+                Ok(())
+            }
+            Op::TellAgent => {
+                let (agent, notified) = (self.slots.get(Slot::AGENT.index())?, self.slots.get(Slot::TARGET.index())?);
+                sys::message::send(agent, &self.notice, Some(notified))
+            }
+            Op::LeaveAgent => {
+                self.slots.take(Slot::AGENT.index()).and_then(|_| self.slots.take(Slot::TARGET.index())).map(drop)
+            }
             Op::Umask(mask) => sys::process::set_umask(mask),
             Op::OpenConsole { master, slave, size, owner } => self.open_console(master, slave, size, owner),
             Op::PassConsole(master) => {
@@ -77,13 +96,9 @@ impl Init<'_> {
             Op::Propagate { path, flags } => sys::mount::set_propagation(self.plan.text(path), flags),
             Op::PropagateMount { mount, flags } => self.propagate(mount, flags),
             Op::OpenTree { path, recursive, into } => self.open_tree(path, recursive, into),
-            Op::OpenLink { path, into } => {
-                let tree = sys::mount::open_link(sys::path::here(), self.plan.text(path))?;
-                self.fill(into, tree);
-                Ok(())
-            }
-            Op::CloneMount { mount, into } => {
-                let tree = sys::mount::open_tree(self.slots.get(mount.index())?, c"", false)?;
+            Op::OpenLink { path, into } => self.open_link(path, into),
+            Op::CloneMount { mount, recursive, into } => {
+                let tree = sys::mount::open_tree(self.slots.get(mount.index())?, c"", recursive)?;
                 self.fill(into, tree);
                 Ok(())
             }
@@ -126,10 +141,15 @@ impl Init<'_> {
             }
             Op::MountTmpfs { flags, data, on } => self.mount_tmpfs(flags, data, on),
             Op::MountOverlay { lower, data, on } => self.mount_overlay(step, lower, data, on),
-            Op::MoveMount { tree, on, .. } => self.move_mount(tree, on),
-            Op::SetAttributes { mount, set, clear, recursive } => self.set_attributes(mount, set, clear, recursive),
+            Op::MoveMount { tree, on, recursive, .. } => self.move_mount(tree, on, recursive),
+            Op::SetAttributes { mount, set, clear, recursive, detached: true } => {
+                self.change_detached(mount, Change { set, clear, recursive })
+            }
+            Op::SetAttributes { mount, set, clear, recursive, detached: false } => {
+                self.change_attached(mount, Change { set, clear, recursive })
+            }
             Op::Remount { mount, flags, clear, data } => {
-                let kept = sys::mount::locked_flags(self.slots.get(mount.index())?)?;
+                let kept = sys::remount::locked_flags(self.slots.get(mount.index())?)?;
                 self.enter(mount)?;
                 sys::mount::remount_here(flags | kept & !clear, self.plan.text(data))
             }
@@ -149,6 +169,7 @@ impl Init<'_> {
                 if entered == Err(Errno::EINVAL) { sys::mount::move_root(root) } else { entered }
             }
             Op::MoveRoot(root) => sys::mount::move_root(self.slots.get(root.index())?),
+            Op::ChangeRoot(root) => sys::mount::change_root(self.slots.get(root.index())?),
             Op::Mask(path) => self.mask(path),
             Op::ReadOnly(path) => self.read_only(path),
             Op::MakeCwd(path) => {
@@ -186,40 +207,6 @@ impl Init<'_> {
         Ok(())
     }
 
-    fn open_tree(&mut self, path: Text, recursive: bool, into: Slot) -> nix::Result<()> {
-        match sys::mount::open_tree(sys::path::here(), self.plan.text(path), recursive) {
-            Ok(tree) => {
-                self.fill(into, tree);
-                Ok(())
-            }
-            Err(Errno::ENOSYS) => {
-                let reference = sys::path::open_host(self.plan.text(path), REFERENCE)?;
-                self.fill(into, reference);
-                Ok(())
-            }
-            Err(errno) => Err(errno),
-        }
-    }
-
-    /// Where the root is bound is where hooks look for it: on itself.
-    fn bind_root(&mut self, path: Text, into: Slot) -> nix::Result<()> {
-        let path = self.plan.text(path);
-        match sys::mount::open_tree(sys::path::here(), path, true) {
-            Ok(tree) => {
-                sys::mount::move_mount(tree.as_fd(), sys::path::here(), path)?;
-                self.fill(into, tree);
-                Ok(())
-            }
-            Err(Errno::ENOSYS) => {
-                sys::mount::bind(path, path, true)?;
-                let root = sys::path::open_host(path, REFERENCE | OFlag::O_DIRECTORY)?;
-                self.fill(into, root);
-                Ok(())
-            }
-            Err(errno) => Err(errno),
-        }
-    }
-
     fn find_target(&mut self, path: Text, target: Target, into: Slot) -> nix::Result<()> {
         let found = path::find(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), target)?;
         self.fill(into, found);
@@ -253,47 +240,8 @@ impl Init<'_> {
         if !matches!(mounted, Err(Errno::EPERM | Errno::EINVAL | Errno::ENODEV)) {
             return mounted;
         }
-        let tree = sys::mount::open_tree(sys::path::here(), self.plan.text(lower), true)?;
-        sys::mount::set_attributes(tree.as_fd(), libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID, 0, true)?;
-        sys::mount::move_mount(tree.as_fd(), target, c"")?;
+        self.bind_read_only(lower, libc::MOUNT_ATTR_NOSUID, on)?;
         self.warn(step, mounted.err().unwrap_or(Errno::EINVAL))
-    }
-
-    pub(super) fn move_mount(&mut self, tree: Slot, on: Slot) -> nix::Result<()> {
-        let (from, target) = (self.slots.get(tree.index())?, self.slots.get(on.index())?);
-        match sys::mount::move_mount(from, target, c"") {
-            Err(Errno::ENOSYS) => {
-                let (mut source, mut destination) = (Line::default(), Line::default());
-                sys::mount::bind(source.descriptor(from)?, destination.descriptor(target)?, true)?;
-                // What covers the target now is the mount; attributes that follow are for it.
-                let attached = sys::path::open_host(destination.text()?, REFERENCE)?;
-                self.fill(tree, attached);
-                Ok(())
-            }
-            done => done,
-        }
-    }
-
-    /// By descriptor: a mount may be a file, which nobody can enter.
-    fn propagate(&self, mount: Slot, flags: u64) -> nix::Result<()> {
-        let mount = self.slots.get(mount.index())?;
-        match sys::mount::set_propagation_of(mount, flags) {
-            Err(Errno::ENOSYS) => sys::mount::set_propagation(Line::default().descriptor(mount)?, flags),
-            done => done,
-        }
-    }
-
-    fn set_attributes(&mut self, mount: Slot, set: u64, clear: u64, recursive: bool) -> nix::Result<()> {
-        let mount = self.slots.get(mount.index())?;
-        match sys::mount::set_attributes(mount, set, clear, recursive) {
-            // Not recursively: that would leave the mounts below as they are.
-            Err(Errno::ENOSYS) if !recursive => {
-                let mut path = Line::default();
-                let flags = sys::mount::locked_flags(mount)? & !clear | set;
-                sys::mount::remount_bind(path.descriptor(mount)?, flags)
-            }
-            done => done,
-        }
     }
 
     fn device(&mut self, source: Text, name: Text) -> nix::Result<()> {
@@ -309,10 +257,7 @@ impl Init<'_> {
                 match found_stat.st_mode & libc::S_IFMT {
                     libc::S_IFCHR if found_stat.st_rdev == host_stat.st_rdev => Ok(()),
                     // An empty file, left by a runtime before us.
-                    libc::S_IFREG => {
-                        let tree = sys::mount::open_tree(sys::path::here(), source, false)?;
-                        sys::mount::move_mount(tree.as_fd(), found.as_fd(), c"")
-                    }
+                    libc::S_IFREG => self.cover(host.as_fd(), found.as_fd(), None).map(drop),
                     _ => Err(Errno::EEXIST),
                 }
             }

@@ -39,7 +39,6 @@ impl Init<'_> {
         if sys::path::stat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFLNK {
             return Err(Errno::ELOOP);
         }
-        let tree = sys::mount::open_tree(self.slots.get(slave.index())?, c"", false)?;
-        sys::mount::move_mount(tree.as_fd(), target.as_fd(), c"")
+        self.cover(self.slots.get(slave.index())?, target.as_fd(), None).map(drop)
     }
 }

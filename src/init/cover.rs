@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 
 use nix::{errno::Errno, fcntl::OFlag};
 
-use super::Init;
+use super::{Init, attach::Change};
 use crate::{
     plan::{Slot, arena::Text},
     sys::{
@@ -63,11 +63,11 @@ impl Init<'_> {
         if !self.find_cover(path)? {
             return Ok(());
         }
-        let copy = sys::mount::open_tree(self.slots.get(Slot::TARGET.index())?, c"", true)?;
+        let target = self.slots.get(Slot::TARGET.index())?;
+        let change = Change { set: libc::MOUNT_ATTR_RDONLY, clear: 0, recursive: true };
+        let copy = self.cover(target, target, Some(change))?;
         self.fill(Slot::TREE, copy);
-        let tree = self.slots.get(Slot::TREE.index())?;
-        sys::mount::set_attributes(tree, libc::MOUNT_ATTR_RDONLY, 0, true)?;
-        sys::mount::move_mount(tree, self.slots.get(Slot::TARGET.index())?, c"")
+        Ok(())
     }
 
     /// Finds what is to be covered; a path that is not there needs no cover.
@@ -83,8 +83,9 @@ impl Init<'_> {
     }
 
     fn cover_with(&mut self, cover: Slot) -> nix::Result<()> {
-        let copy = sys::mount::open_tree(self.slots.get(cover.index())?, c"", false)?;
+        let (cover, target) = (self.slots.get(cover.index())?, self.slots.get(Slot::TARGET.index())?);
+        let copy = self.cover(cover, target, None)?;
         self.fill(Slot::TREE, copy);
-        sys::mount::move_mount(self.slots.get(Slot::TREE.index())?, self.slots.get(Slot::TARGET.index())?, c"")
+        Ok(())
     }
 }

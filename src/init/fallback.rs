@@ -35,10 +35,8 @@ impl Init<'_> {
                 sys::mount::mount_on(again.as_fd(), kind, source, choice.flags, c"")
             }
             Err(Errno::EPERM) => {
-                let tree = sys::mount::open_tree(sys::path::here(), self.plan.text(choice.host), true)?;
-                let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-                sys::mount::set_attributes(tree.as_fd(), set | libc::MOUNT_ATTR_NOEXEC, 0, true)?;
-                sys::mount::move_mount(tree.as_fd(), target, c"")?;
+                let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+                self.bind_read_only(choice.host, set, choice.on)?;
                 self.warn(step, Errno::EPERM)
             }
             done => done,

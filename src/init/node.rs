@@ -32,7 +32,7 @@ impl Init<'_> {
             return Err(Errno::EEXIST);
         }
         self.fill(Slot::TARGET, place);
-        self.move_mount(tree, Slot::TARGET)
+        self.move_mount(tree, Slot::TARGET, false)
     }
 
     /// Makes a named pipe; one that is there is good as it is.

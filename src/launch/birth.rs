@@ -7,6 +7,7 @@ use nix::{errno::Errno, unistd::Pid};
 use super::{
     Launch, inputs,
     link::{self, Heard, Report},
+    outside,
 };
 use crate::{
     error::{Code, Context as _, Error, Result},
@@ -74,18 +75,22 @@ impl Launch<'_> {
                 | Report::Hook { .. }
                 | Report::Reborn
                 | Report::Hooked
-                | Report::Unconfined { .. },
+                | Report::Unconfined { .. }
+                | Report::Unheard { .. },
             )) => Err(Error::new(Code::Bug, "start the container", format!("the process that clones said {other:?}"))),
         }
     }
 
     /// Joins, one after the other, sets what belongs to the joined, and clones.
     fn bear_with(&self, slots: &Slots, flags: u64) -> std::result::Result<Fork, Stumble> {
+        // Before a join: whose procfs is at `/proc` after that is for others to say.
+        let proc = (!self.plan.parameters.is_empty()).then(crate::sys::procfs::outer).transpose();
+        let proc = proc.map_err(|errno| (PARAMETERS, errno))?;
         for (index, &(slot, kind)) in (0..).zip(&self.plan.joined_first) {
             let joined = slots.get(slot.index()).and_then(|namespace| process::set_namespace(namespace, kind));
             joined.map_err(|errno| (index, errno))?;
         }
-        inputs::write_parameters(self.plan).map_err(|(index, errno)| (PARAMETERS + index, errno))?;
+        inputs::write_parameters(self.plan, proc).map_err(|(index, errno)| (PARAMETERS + index, errno))?;
         process::clone(flags, self.cgroup).map_err(|errno| (CLONE, errno))
     }
 
@@ -99,21 +104,28 @@ impl Launch<'_> {
         if errno == Errno::ESRCH {
             return Error::new(Code::NotRunnable, "join the container", "container not running (it has just stopped)");
         }
+        if errno == Errno::ENOSYS {
+            return Error::new(Code::Kernel, "join namespaces", "the kernel or a seccomp filter lacks setns")
+                .fix("a seccomp profile that allows setns");
+        }
         let joined = usize::try_from(step).ok().and_then(|index| self.plan.joined_first.get(index));
         let path = joined.map_or_else(|| "of the config".to_owned(), |(slot, _)| self.plan.namespace_path(*slot));
         Error::new(Code::Join, format!("join the {path} namespace"), crate::error::plain(errno))
     }
 }
 
-/// Takes, in the parent itself, the labels that its child inherits for exec: the host's `/proc` is out of its reach.
-pub(super) fn take_labels(plan: &Plan) -> Result<()> {
-    for &label in &plan.inherited_labels {
-        if let Op::Label { module, file, label: text } = label {
+/// Takes on, in the parent itself, what its child inherits, because the host's `/proc` is out of its reach: labels for
+/// exec, the OOM score. And the CPUs that `exec` starts on, before it enters the container's cgroup.
+pub fn take_on(plan: &Plan) -> Result<()> {
+    for &inherited in &plan.inherited {
+        if let Op::Label { file, label: text, .. } | Op::WriteProc { file, line: text } = inherited {
             let written = crate::sys::path::write(plan.text(file), plan.text(text).to_bytes());
-            written.doing(module.code(), || plan.describe(label))?;
+            let code = if let Op::Label { module, .. } = inherited { module.code() } else { Code::Rlimit };
+            written.doing(code, || plan.describe(inherited))?;
         }
     }
-    Ok(())
+    let [initial, _] = &plan.affinity;
+    outside::run_on(0, initial.as_ref(), "initial")
 }
 
 /// The caller's time namespace, for the way back: the times at which processes started are shown in the clocks of the

@@ -115,7 +115,12 @@ impl Started {
         let Some(child) = self.child else { return false };
         match sys::pidfd::open(child.as_raw()) {
             Ok(process) if !sys::pidfd::wait(&process, left(deadline)) => return false,
-            // Without pidfds (Linux 5.3), or when a caller who ignores SIGCHLD has had it reaped: waitpid knows.
+            Err(Errno::ENOSYS)
+                if sys::pidfd::wait_for_child(child, PollTimeout::from(left(deadline)), None).is_err() =>
+            {
+                return false;
+            }
+            // When a caller who ignores SIGCHLD has had it reaped, waitpid knows.
             _ => {}
         }
         self.child = None;

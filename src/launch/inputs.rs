@@ -9,7 +9,10 @@ use std::{
     path::Path,
 };
 
-use nix::{errno::Errno, fcntl::AT_FDCWD};
+use nix::{
+    errno::Errno,
+    fcntl::{AT_FDCWD, OFlag},
+};
 
 use crate::{
     error::{Code, Context as _, Error, Result, plain},
@@ -27,11 +30,15 @@ pub(super) fn open(input: &Input) -> Result<OwnedFd> {
     let (path, owner) = match input {
         Input::Namespace(path) => (path, false),
         Input::Owner(path) => (path, true),
+        Input::Directory(path) => {
+            let opened = sys::path::open_host(&text(path)?, sys::path::REFERENCE | OFlag::O_DIRECTORY);
+            return opened.doing(Code::NotRunnable, || format!("open {path:?}"));
+        }
         Input::Mapped(tree) => return map(tree),
         Input::Node(node) => return make(node),
         Input::Output(path) => return hooks::open_output(path.as_deref()).map(OwnedFd::from),
     };
-    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_CLOEXEC;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let opened = sys::retry(|| nix::fcntl::open(path.as_path(), flags, nix::sys::stat::Mode::empty()));
     let opened =
         opened.and_then(|namespace| if owner { sys::namespace::owner(namespace.as_fd()) } else { Ok(namespace) });
@@ -77,11 +84,8 @@ fn make(node: &NewNode) -> Result<OwnedFd> {
 
 /// Writes parameters of namespaces that were just joined, through the caller's own procfs: the container's ids have no
 /// power over them. A failure comes with the parameter's index.
-pub(super) fn write_parameters(plan: &Plan) -> std::result::Result<(), (u32, Errno)> {
-    if plan.parameters.is_empty() {
-        return Ok(());
-    }
-    let proc = sys::procfs::outer().map_err(|errno| (0, errno))?;
+pub(super) fn write_parameters(plan: &Plan, proc: Option<OwnedFd>) -> std::result::Result<(), (u32, Errno)> {
+    let Some(proc) = proc else { return Ok(()) };
     for (index, parameter) in (0..).zip(&plan.parameters) {
         let file = CString::new(parameter.file.as_str()).map_err(|_nul| (index, Errno::EINVAL))?;
         let written = sys::procfs::write(proc.as_fd(), &file, parameter.value.as_bytes());

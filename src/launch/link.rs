@@ -63,6 +63,13 @@ pub enum Report {
     },
     /// All hooks of `start` are done, and nothing is left but exec.
     Hooked,
+    /// The seccomp agent of step `step` cannot be told, and init ends. `start` knows by this what has failed.
+    Unheard {
+        /// Index into the plan.
+        step: u32,
+        /// The cause.
+        errno: Errno,
+    },
     /// The process that clones in the parent's stead has made init, with this id in the parent's PID namespace.
     Born(u32),
 }
@@ -78,6 +85,7 @@ impl Report {
             Self::Hook { number, end } => (6, number, end.cast_unsigned()),
             Self::Born(pid) => (7, pid, 0),
             Self::Hooked => (8, 0, 0),
+            Self::Unheard { step, errno } => (9, step, (errno as i32).unsigned_abs()),
         };
         let mut packet = [0; LENGTH];
         for (bytes, word) in packet.chunks_exact_mut(4).zip([kind, first, second]) {
@@ -106,6 +114,7 @@ impl Report {
             6 => Some(Self::Hook { number: first, end: second.cast_signed() }),
             7 => Some(Self::Born(first)),
             8 => Some(Self::Hooked),
+            9 => Some(Self::Unheard { step: first, errno: errno()? }),
             _ => None,
         }
     }
@@ -118,7 +127,7 @@ pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
 
 /// Init: sends a report.
 pub fn report(link: BorrowedFd<'_>, report: Report) -> nix::Result<()> {
-    retry(|| send(link.as_raw_fd(), &report.encode(), MsgFlags::MSG_NOSIGNAL)).map(drop)
+    crate::sys::message::send(link, &report.encode(), None)
 }
 
 /// Init: says where it is and waits to be released. ECONNRESET: the parent has died, and so must init.
@@ -129,8 +138,18 @@ pub fn meet(link: BorrowedFd<'_>, meeting: Meeting) -> nix::Result<()> {
 
 /// Init: the same, with a descriptor for the parent.
 pub fn pass(link: BorrowedFd<'_>, meeting: Meeting, descriptor: BorrowedFd<'_>) -> nix::Result<()> {
-    crate::sys::message::send(link, &Report::At(meeting as u32).encode(), descriptor)?;
+    crate::sys::message::send(link, &Report::At(meeting as u32).encode(), Some(descriptor))?;
     released(link)
+}
+
+/// Init: meets the parent, and learns its own number there. ECONNRESET as in [`meet`].
+pub fn learn_pid(link: BorrowedFd<'_>) -> nix::Result<i32> {
+    report(link, Report::At(Meeting::Pid as u32))?;
+    let mut number = [0; 4];
+    match retry(|| recv(link.as_raw_fd(), &mut number, MsgFlags::empty()))? {
+        4 => Ok(i32::from_ne_bytes(number)),
+        _ => Err(Errno::ECONNRESET),
+    }
 }
 
 /// Init: waits to be released. ECONNRESET as in [`meet`].
@@ -233,6 +252,11 @@ pub fn last_words(link: BorrowedFd<'_>, hooked: bool) -> Result<Heard> {
     }
 }
 
+/// Parent: tells init its number, which also lets it go on.
+pub fn tell_pid(link: BorrowedFd<'_>, init: Pid) -> nix::Result<()> {
+    retry(|| send(link.as_raw_fd(), &init.as_raw().to_ne_bytes(), MsgFlags::MSG_NOSIGNAL)).map(drop)
+}
+
 /// Parent: lets init go on.
 pub fn release(link: BorrowedFd<'_>) -> nix::Result<()> {
     retry(|| send(link.as_raw_fd(), b"g", MsgFlags::MSG_NOSIGNAL)).map(drop)
@@ -243,7 +267,7 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd as _;
 
-    const ALL: [Report; 9] = [
+    const ALL: [Report; 10] = [
         Report::At(7),
         Report::Failed { step: 3, errno: Errno::EPERM },
         Report::Warned { step: 4, errno: Errno::EDQUOT },
@@ -253,6 +277,7 @@ mod tests {
         Report::Hook { number: 0, end: -libc::ETIMEDOUT },
         Report::Born(4711),
         Report::Hooked,
+        Report::Unheard { step: 6, errno: Errno::EPIPE },
     ];
 
     #[test]
@@ -273,6 +298,6 @@ mod tests {
             assert_eq!(Report::decode(&packet[..length]), None);
         }
         assert_eq!(Report::decode(&[packet.as_slice(), &[0]].concat()), None);
-        assert_eq!(Report::decode(&[9; LENGTH]), None);
+        assert_eq!(Report::decode(&[10; LENGTH]), None);
     }
 }

@@ -1,9 +1,10 @@
-//! What the parent does for init, from outside: what only real root may do, and not from inside a user namespace.
+//! What the parent does for init, from outside: what only real root may do, and not from inside a user namespace; and
+//! what has to wait until init is in its cgroup.
 
-use nix::unistd::Pid;
+use nix::{errno::Errno, unistd::Pid};
 
 use crate::{
-    error::{Code, Context as _, Result},
+    error::{Code, Context as _, Error, Result, plain},
     plan::Plan,
     sys,
 };
@@ -26,5 +27,17 @@ pub(super) fn raise(plan: &Plan, init: Pid) -> Result<()> {
         let set = sys::schedule::set_io_priority(init.as_raw(), priority);
         set.doing(Code::Scheduling, || "set the I/O priority (process.ioPriority)".to_owned())?;
     }
-    Ok(())
+    let [_, last] = &plan.affinity;
+    run_on(init.as_raw(), last.as_ref(), "final")
+}
+
+/// Where a process runs, 0 for this one: a part of `process.execCPUAffinity`.
+pub(super) fn run_on(process: i32, cpus: Option<&[u64; 16]>, part: &str) -> Result<()> {
+    let Some(cpus) = cpus else { return Ok(()) };
+    let set = sys::schedule::set_affinity(process, cpus);
+    set.map_err(|errno| {
+        let why = if errno == Errno::EINVAL { "none of the CPUs is there for it".to_owned() } else { plain(errno) };
+        Error::new(Code::Scheduling, "run on the CPUs that the config names", why)
+            .at(format!("process.execCPUAffinity.{part}"))
+    })
 }

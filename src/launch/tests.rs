@@ -41,6 +41,7 @@ fn report(link: &OwnedFd, reports: Vec<Report>) {
             Report::At(_) => link::meet(link.as_fd(), Meeting::Created),
             other @ (Report::Failed { .. }
             | Report::Unconfined { .. }
+            | Report::Unheard { .. }
             | Report::Warned { .. }
             | Report::Reborn
             | Report::Born(_)
@@ -71,6 +72,7 @@ fn meet(waits: bool, reborn: bool, reports: &[Report]) -> (usize, Result<()>) {
             console: Console::None,
             warnings: Vec::new(),
             is_reborn: false,
+            network: None,
             mask: SigSet::empty(),
         };
         let mut recorded = 0;
@@ -82,6 +84,7 @@ fn meet(waits: bool, reborn: bool, reports: &[Report]) -> (usize, Result<()>) {
             console: Console::None,
             listener: None,
             given: None,
+            agent: None,
             preserved: &[],
             hooks: Hooks { spec: &spec, id: "c1", bundle: Path::new("/b") },
         };

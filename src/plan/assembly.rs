@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use oci_spec::runtime::Spec;
+
 use super::{Op, Slot, Target, draft::Draft};
 use crate::error::Result;
 
@@ -29,6 +31,14 @@ pub enum Layer {
     Empty(String),
     /// A link, and where it leads.
     Link(String, PathBuf),
+}
+
+impl Assembly {
+    /// What a bundle asks for with the annotation `org.pura.overlay`: its root, under a throw-away layer.
+    pub fn of_bundle(spec: &Spec, bundle: &Path) -> Option<Self> {
+        spec.annotations().as_ref()?.get("org.pura.overlay")?;
+        Some(Self::Over(bundle.join(spec.root().as_ref()?.path())))
+    }
 }
 
 impl Draft<'_> {
@@ -96,9 +106,9 @@ impl Draft<'_> {
         }
         self.step(Op::OpenTree { path, recursive: true, into: Slot::TREE });
         let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
-        self.step(Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: true });
+        self.step(Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: true, detached: true });
         self.step(Op::FindTarget { path, target: Target::RealDirectory, into: Slot::TARGET });
-        self.step(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET });
+        self.step(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET, recursive: true });
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use oci_spec::runtime::{
 use super::{Op, draft::Draft};
 use crate::{
     error::{Code, Error, Result},
-    spec::attributes::node_list,
+    spec::attributes::{cpu_list, node_list},
     sys::schedule::{MemoryPolicy, Scheduling},
 };
 
@@ -66,7 +66,21 @@ impl Draft<'_> {
     /// The same for `exec`, whose child is born behind the container's `/proc`: the parent takes the labels, and the child
     /// inherits them.
     pub(super) fn inherited_labels(&mut self) -> Result<()> {
-        self.plan.inherited_labels = self.wanted_labels()?.into_iter().map(|(label, _)| label).collect();
+        let labels = self.wanted_labels()?.into_iter().map(|(label, _)| label);
+        self.plan.inherited.extend(labels);
+        Ok(())
+    }
+
+    /// Where `exec`, and it alone, runs: `process.execCPUAffinity`.
+    pub(super) fn affinity(&mut self) -> Result<()> {
+        let affinity = self.spec.process().as_ref().and_then(|process| process.exec_cpu_affinity().as_ref());
+        let Some(affinity) = affinity else { return Ok(()) };
+        let cpus = |list: &Option<String>| {
+            let list = list.as_deref().filter(|list| !list.is_empty());
+            let cpus = list.map(cpu_list).transpose();
+            cpus.map_err(|why| Error::new(Code::Field, "use process.execCPUAffinity", why))
+        };
+        self.plan.affinity = [cpus(affinity.initial())?, cpus(affinity.cpu_affinity_final())?];
         Ok(())
     }
 
@@ -97,7 +111,8 @@ impl Draft<'_> {
     /// The option that labels a filesystem, where the kernel takes one from a user namespace.
     pub(super) fn mount_label(&self, kind: &str) -> Option<String> {
         let label = self.spec.linux().as_ref()?.mount_label().as_deref().filter(|label| !label.is_empty())?;
-        matches!(kind, "tmpfs" | "ramfs" | "devpts" | "overlay").then(|| format!("context=\"{label}\""))
+        let option = self.annotation("run.oci.mount_context_type").unwrap_or("context");
+        matches!(kind, "tmpfs" | "ramfs" | "devpts" | "overlay").then(|| format!("{option}=\"{label}\""))
     }
 
     /// Before the limits: with those of the caller it was decided what init may do itself.
@@ -252,6 +267,24 @@ mod tests {
         ] {
             let wanted = of(json);
             assert_eq!((wanted.policy, wanted.nice, wanted.priority), (policy, nice, priority), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_label_of_mounts_is_of_the_kind_that_the_annotation_says() {
+        for (annotations, wanted) in [
+            (serde_json::json!({}), r#"context="some_t""#),
+            (serde_json::json!({"run.oci.mount_context_type": "fscontext"}), r#"fscontext="some_t""#),
+        ] {
+            let spec = serde_json::json!({
+                "ociVersion": "1.3.0", "root": {"path": "r"}, "annotations": annotations,
+                "mounts": [{"destination": "/t", "type": "tmpfs"}], "linux": {"mountLabel": "some_t"}
+            });
+            let spec = serde_json::from_value(spec).unwrap();
+            let mode = crate::cli::UsernsMode::Single;
+            let plan = crate::plan::sample::compile(&spec, crate::plan::sample::user(), mode, false, 0).unwrap();
+            let text = plan.to_string();
+            assert!(text.contains(&format!("({wanted})")), "{text}");
         }
     }
 }

@@ -14,7 +14,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     let (ids, warnings) = ids::decide(spec, host, mode)?;
     let mut draft = Draft::new(spec, host, order, ids);
     draft.plan.warnings = warnings;
-    draft.compile_filter()?;
+    draft.compile_filter(None)?;
 
     die_with_parent(&mut draft);
     // Early, not at exec: the writer of a pipe that the caller leaked to us must see end-of-file while we wait.
@@ -34,6 +34,8 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // As container root, whose the files are, and through a procfs that no mount of the config can have covered
     // (CVE-2025-52881).
     draft.sysctls()?;
+    // No step: the parent moves them, as late as it can.
+    draft.network_devices()?;
     draft.mounts(&sources)?;
     draft.devices()?;
     // With all mounts made and the old root still in place: `config.md` "POSIX-platform Hooks".
@@ -46,6 +48,8 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.working_directory()?;
     // After mount points and the working directory have been made.
     draft.readonly_root();
+    // With all mounts as they are to be: none is made in there.
+    draft.join_mounts();
     draft.home();
     draft.process_attributes()?;
     // Before the capabilities that they need are dropped.
@@ -54,6 +58,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.stay_visible();
     draft.program()?;
     draft.take_terminal(terminal);
+    draft.learn_pid();
     draft.step(Op::Sweep { kept: Slot::FIRST_OF_SETUP });
     // Before the meeting: the parent of `create` ends as soon as it has released init, which must not die of that. Until
     // then, end-of-file on the link is what init dies of.

@@ -43,6 +43,8 @@ pub(super) struct Draft<'a> {
     pub(super) plan: Plan,
     /// Mounts that become read-only once all that belongs into them is made: slot, and place in the config.
     pub(super) late_read_only: Vec<(Slot, String)>,
+    /// The mount namespace that is joined once the root is made: its position in `linux.namespaces`, and its slot.
+    pub(super) joined_mounts: Option<(usize, Slot)>,
 }
 
 impl<'a> Draft<'a> {
@@ -59,23 +61,26 @@ impl<'a> Draft<'a> {
             ignored: host.caller.ignored,
             clone_flags: 0,
             joined_first: Vec::new(),
-            inherited_labels: Vec::new(),
+            inherited: Vec::new(),
             inputs: Vec::new(),
             slots: usize::from(Slot::FIRST_FREE),
             raised: Vec::new(),
             lowered_oom_score: None,
             filter: None,
+            notice: None,
             parameters: Vec::new(),
+            moved_devices: Vec::new(),
             raised_scheduling: None,
             raised_io_priority: None,
             scheduling: None,
+            affinity: [None; 2],
             memory_policy: None,
             itself: host.itself.as_ref().map(|itself| itself.file),
             ids,
             warnings: Vec::new(),
             notes: Vec::new(),
         };
-        Self { spec, host, order, plan, late_read_only: Vec::new() }
+        Self { spec, host, order, plan, late_read_only: Vec::new(), joined_mounts: None }
     }
 
     /// Adds a step that config.json did not ask for.

@@ -61,7 +61,8 @@ impl Plan {
                 format!("take {}{}", text(path), if recursive { " and all below it" } else { "" })
             }
             Op::OpenLink { path, .. } => format!("take the link {} itself", text(path)),
-            Op::CloneMount { .. } => "copy that mount".to_owned(),
+            Op::CloneMount { recursive: false, .. } => "copy that mount".to_owned(),
+            Op::CloneMount { .. } => "copy the root and all below it".to_owned(),
             Op::MakeIdMap { uids, gids, .. } => {
                 let lines = |lines: Text| lossy(self.text(lines)).trim_end().replace('\n', ", ");
                 format!("make a user namespace with uids {} and gids {}", lines(uids), lines(gids))
@@ -120,6 +121,7 @@ impl Plan {
             Op::MakeDirectory(name) => format!("make the directory {}", text(name)),
             Op::PivotRoot(_) => "enter the root with pivot_root".to_owned(),
             Op::MoveRoot(_) => "enter the root by moving it over /".to_owned(),
+            Op::ChangeRoot(_) => "enter the root with chroot".to_owned(),
             Op::Mask(path) => format!("mask {}", text(path)),
             Op::ReadOnly(path) => format!("make {} read-only", text(path)),
             Op::Hostname(name) => format!("set the host name {}", text(name)),
@@ -155,6 +157,12 @@ impl Plan {
                 let summary = self.filter.as_ref().map_or("none", |filter| &filter.summary);
                 format!("attach the seccomp filter ({summary})")
             }
+            Op::Meet(Meeting::Pid) | Op::LearnPid => "learn the process id from the parent".to_owned(),
+            Op::TellAgent => {
+                let path = self.notice.as_ref().map_or_else(String::new, |notice| format!(" {:?}", notice.path()));
+                format!("tell the seccomp agent{path}")
+            }
+            Op::LeaveAgent => "leave the seccomp agent alone".to_owned(),
             Op::AwaitStart => "wait for start".to_owned(),
             Op::Hooked => "tell that the hooks are done".to_owned(),
             Op::Hook(number) => {
@@ -270,11 +278,12 @@ impl Plan {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
     fn why(&self, op: Op, errno: Errno) -> String {
         match op {
+            _ if errno == Errno::ENOSYS => codes::LACKS.to_owned(),
             Op::Mount { data, .. } | Op::MountTmpfs { data, .. } | Op::Remount { data, .. }
                 if errno == Errno::EINVAL =>
             {
                 match lossy(self.text(data)) {
-                    data if data.is_empty() => plain(errno),
+                    data if data.is_empty() => codes::attribute(op, errno).unwrap_or_else(|| plain(errno)),
                     data if data.contains(',') => format!("the kernel refuses one of the options {data:?}"),
                     data => format!("the kernel refuses option {data:?}"),
                 }
@@ -288,7 +297,7 @@ impl Plan {
             Op::FindTarget { target: Target::RealDirectory, .. } if errno == Errno::ELOOP => {
                 "it is a link in the image".to_owned()
             }
-            Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => {
+            Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
                 "a flag of the source is locked: a user namespace may not clear nosuid, nodev, noexec or ro".to_owned()
             }
             // The kernel's word for a file over a directory, and the reverse.
@@ -389,7 +398,7 @@ impl fmt::Display for Plan {
         }
         for (_, input) in &self.inputs {
             match input {
-                Input::Namespace(_) | Input::Owner(_) | Input::Output(_) => {}
+                Input::Namespace(_) | Input::Owner(_) | Input::Directory(_) | Input::Output(_) => {}
                 Input::Mapped(tree) => writeln!(f, "idmapped before clone: {:?}  ({})", tree.path, tree.place)?,
                 Input::Node(node) => writeln!(
                     f,
@@ -402,6 +411,9 @@ impl fmt::Display for Plan {
         }
         for parameter in &self.parameters {
             writeln!(f, "set before clone: {} to {:?}  (linux.sysctl)", parameter.key, parameter.value)?;
+        }
+        for device in &self.moved_devices {
+            writeln!(f, "moved at the end: {device}  ({})", device.place())?;
         }
         for (step, (op, place)) in self.ops.iter().zip(&self.places).enumerate() {
             let place = if place.is_empty() { String::new() } else { format!("  ({place})") };

@@ -41,7 +41,9 @@ impl Draft<'_> {
     /// The hooks of `create`: the mounts are made, and the old root is still in place.
     pub(super) fn create_hooks(&mut self) -> Result<()> {
         let outside = [Kind::Prestart, Kind::CreateRuntime];
-        if outside.iter().any(|kind| !kind.of(self.spec).is_empty()) {
+        // The devices of the parent are there before the first hook is.
+        let moves = !self.plan.moved_devices.is_empty() && !Kind::CreateContainer.of(self.spec).is_empty();
+        if moves || outside.iter().any(|kind| !kind.of(self.spec).is_empty()) {
             self.step_for(Op::Meet(Meeting::RuntimeHooks), "hooks");
         }
         self.hooks(Kind::CreateContainer, Status::Creating, self.order.bundle)
@@ -49,12 +51,13 @@ impl Draft<'_> {
 
     /// The hooks of `start`: all that the program is, they are too, because their files come from the image. The seccomp
     /// filter is no exception: with such hooks it has to allow what it takes to run them, from `memfd_create` and `clone`
-    /// to `wait4` and `sendto`: all that `init::hook` and `sys::child` do.
+    /// to `wait4` and `sendmsg`: all that `init::hook` and `sys::child` do.
     pub(super) fn start_hooks(&mut self, dropped: Option<Op>) -> Result<()> {
         if Kind::StartContainer.of(self.spec).is_empty() {
             return Ok(());
         }
         self.attach_filter(dropped);
+        self.leave_agent();
         self.hooks(Kind::StartContainer, Status::Created, Path::new("/"))?;
         self.step_for(Op::Hooked, "hooks.startContainer");
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxNamespaceType as Kind, Process};
 
 use super::{Op, Slot, compile::die_with_parent, draft::Draft, ids::UserNamespace, seccomp::ADMIN};
 use crate::{
@@ -148,6 +148,15 @@ impl Draft<'_> {
         for variable in variables {
             let text = self.text(variable)?;
             self.plan.env.push(text);
+        }
+        // Its number is known only where it is the first.
+        let told = if self.is_new(Kind::Pid) { self.host.activation.as_slice() } else { &[] };
+        for variable in told {
+            let has = |known: &String| known.split('=').next() == variable.split('=').next();
+            if !variables.iter().any(has) {
+                let text = self.text(variable)?;
+                self.plan.env.push(text);
+            }
         }
         let path = variables.iter().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
         for candidate in candidates(program, path) {

@@ -9,6 +9,8 @@ pub enum Input {
     Namespace(PathBuf),
     /// The user namespace that owns the namespace at a path: `NS_GET_USERNS`.
     Owner(PathBuf),
+    /// A directory, without further rights: `O_PATH`.
+    Directory(PathBuf),
     /// A copy of a mount whose ids are mapped: only who has power over its filesystem may do that.
     Mapped(MappedTree),
     /// The mount of a device node that the host lacks.

@@ -1,9 +1,11 @@
 //! The plan of `exec`: a further process in a container that exists already. Another list for the same executor.
 
+use std::path::PathBuf;
+
 use oci_spec::runtime::{LinuxNamespaceType as Kind, Spec};
 
 use super::{
-    Meeting, Op, Plan, Slot,
+    Input, Meeting, Op, Plan, Slot,
     compile::{Order, die_with_parent},
     draft::Draft,
     ids::{self, Ids, UserNamespace},
@@ -11,6 +13,7 @@ use super::{
 use crate::{
     error::{Result, Warning},
     host::Host,
+    state::Status,
     sys::process::Attribute,
 };
 
@@ -20,10 +23,16 @@ pub const INIT: Slot = Slot(Slot::FIRST_FREE);
 /// The container that is joined.
 #[derive(Debug, Clone)]
 pub struct Container {
+    /// What it is in.
+    pub status: Status,
+    /// Its process, as the caller sees it.
+    pub init: i32,
     /// Its user namespace is not the caller's.
     pub has_user_namespace: bool,
     /// What holds in its user namespace.
     pub ids: Ids,
+    /// Its root as its init has it: `/proc/PID/root`.
+    pub root: PathBuf,
 }
 
 /// Compiles the plan of `exec`; `spec` is the container's config, with the process that is to run in place of its own.
@@ -32,15 +41,22 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     ids::check(spec, &container.ids, &mut warnings)?;
     let mut draft = Draft::new(spec, host, order, container.ids.clone());
     draft.plan.warnings = warnings;
-    draft.compile_filter()?;
+    draft.compile_filter(Some((container.status, container.init)))?;
     // All namespaces in one call, by the parent: its next child is then born inside all of them.
     draft.inherited_labels()?;
+    draft.inherited_score()?;
+    draft.affinity()?;
     let init = draft.slot()?;
     draft.plan.joined_first.push((init, namespaces(spec, container)));
 
     die_with_parent(&mut draft);
     draft.step(Op::Sweep { kept: u16::MAX });
     draft.step(Op::NewSession);
+    // In a mount namespace that was joined, the root is not the container's.
+    if let Some((index, Some(_))) = draft.namespace(Kind::Mount) {
+        let root = draft.input(Input::Directory(container.root.clone()))?;
+        draft.step_for(Op::ChangeRoot(root), format!("linux.namespaces[{index}]"));
+    }
     let root = draft.text("/")?;
     draft.step(Op::OpenPath { path: root, into: Slot::ROOT });
     let terminal = draft.open_terminal(false)?;
@@ -53,6 +69,7 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.step(Op::Prctl { attribute: Attribute::Dumpable, value: 0 });
     draft.program()?;
     draft.take_terminal(terminal);
+    draft.learn_pid();
     draft.step(Op::Sweep { kept: Slot::FIRST_OF_SETUP });
     draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
     draft.step(Op::Meet(Meeting::Created));
@@ -82,8 +99,13 @@ fn namespaces(spec: &Spec, container: &Container) -> i32 {
 }
 
 impl Container {
-    /// A container of which the state says how its user namespace came about.
-    pub fn recorded(word: &str, maps: crate::host::Maps, setgroups_denied: bool) -> Self {
+    /// A container with its init, of which the state says how its user namespace came about.
+    pub fn recorded(
+        (status, init): (Status, i32),
+        word: &str,
+        maps: crate::host::Maps,
+        setgroups_denied: bool,
+    ) -> Self {
         let has_user_namespace = matches!(word, "new" | "joined");
         let user_namespace = match word {
             "reused" => UserNamespace::Reuse,
@@ -91,7 +113,13 @@ impl Container {
             _ => UserNamespace::Join { index: 0 },
         };
         let known = !maps.uids.is_empty() && !maps.gids.is_empty();
-        Self { has_user_namespace, ids: Ids { user_namespace, maps: known.then_some(maps), setgroups_denied } }
+        Self {
+            status,
+            init,
+            has_user_namespace,
+            ids: Ids { user_namespace, maps: known.then_some(maps), setgroups_denied },
+            root: format!("/proc/{init}/root").into(),
+        }
     }
 }
 
@@ -114,7 +142,7 @@ mod tests {
             new_keyring: true,
             assembly: None,
         };
-        let container = Container::recorded(word, crate::host::Maps::default(), false);
+        let container = Container::recorded((Status::Running, 7), word, crate::host::Maps::default(), false);
         process(&spec, &Host::default(), &order, &container).unwrap()
     }
 

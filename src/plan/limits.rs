@@ -3,7 +3,10 @@
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType as Type, Process};
 
 use super::{Op, draft::Draft};
-use crate::error::{Code, Error, Result, Warning};
+use crate::{
+    error::{Code, Error, Result, Warning},
+    host::OomScore,
+};
 
 /// Lets real root raise hard limits and lower OOM scores; not from inside a user namespace, so the parent does it.
 const CAP_SYS_RESOURCE: u8 = 24;
@@ -11,29 +14,48 @@ const CAP_SYS_RESOURCE: u8 = 24;
 impl Draft<'_> {
     /// What is written to our own `/proc` files.
     pub(super) fn early_limits(&mut self) -> Result<()> {
-        let Some(score) = self.spec.process().as_ref().and_then(Process::oom_score_adj) else { return Ok(()) };
-        let own = self.host.named.oom_score.unwrap_or(score);
-        if score < own {
-            return self.lower_oom_score(score, own);
+        let Some((score, own)) = self.oom_score() else { return Ok(()) };
+        if score < own.own && self.may_raise() {
+            self.plan.lowered_oom_score = Some(score);
+            return Ok(());
         }
-        if score > own {
-            let (file, line) = (self.text("/proc/self/oom_score_adj")?, self.text(score.to_string())?);
-            self.step_for(Op::WriteProc { file, line }, "process.oomScoreAdj");
+        if let Some(step) = self.set_oom_score(score, own)? {
+            self.step_for(step, "process.oomScoreAdj");
         }
         Ok(())
     }
 
-    fn lower_oom_score(&mut self, score: i32, own: i32) -> Result<()> {
-        if self.may_raise() {
-            self.plan.lowered_oom_score = Some(score);
-            return Ok(());
+    /// The same for `exec`, whose child is born behind the container's `/proc`: the parent takes the score on, as who it
+    /// still is, and the child inherits it.
+    pub(super) fn inherited_score(&mut self) -> Result<()> {
+        let Some((score, own)) = self.oom_score() else { return Ok(()) };
+        let own = if self.may_raise() { OomScore { lowest: score, ..own } } else { own };
+        let step = self.set_oom_score(score, own)?;
+        self.plan.inherited.extend(step);
+        Ok(())
+    }
+
+    /// What the config asks for, and what the caller has.
+    fn oom_score(&self) -> Option<(i32, OomScore)> {
+        let score = self.spec.process().as_ref().and_then(Process::oom_score_adj)?;
+        Some((score, self.host.named.oom_score.unwrap_or(OomScore { own: score, lowest: score })))
+    }
+
+    fn set_oom_score(&mut self, score: i32, own: OomScore) -> Result<Option<Op>> {
+        if score == own.own {
+            return Ok(None);
         }
+        if score >= own.lowest {
+            let (file, line) = (self.text("/proc/self/oom_score_adj")?, self.text(score.to_string())?);
+            return Ok(Some(Op::WriteProc { file, line }));
+        }
+        let own = own.own;
         let why = format!("it is below yours, {own}, and only real root may lower it");
         if !self.order.clamps {
             return Err(Error::new(Code::Rlimit, format!("set the OOM score {score}"), why).at("process.oomScoreAdj"));
         }
         self.warn(Warning::new(Code::Rlimit, format!("the OOM score stays {own}: {score} was asked for, {why}")));
-        Ok(())
+        Ok(None)
     }
 
     fn may_raise(&self) -> bool {

@@ -20,6 +20,9 @@ use crate::error::{Code, Error, Result, Warning};
 /// After how many mounts the descriptors of finished ones are closed: two system calls, against a limit on open files.
 pub(super) const SWEEP_EVERY: usize = 16;
 
+/// The most bytes that a filesystem is given as options.
+const LONGEST_DATA: usize = 4095;
+
 /// A mount with its position, for errors.
 #[derive(Debug, Clone, Copy)]
 struct Entry<'a> {
@@ -42,6 +45,10 @@ impl<'a> Entry<'a> {
 
     /// Refuses words that do not go with the kind of mount, or with each other.
     fn check(self, options: &Options) -> Result<()> {
+        // Of more the kernel reads only the beginning, and says nothing: mount(2), a page.
+        if options.data.join(",").len() > LONGEST_DATA {
+            return Err(self.refuse(Code::MountOption, format!("its options are over {LONGEST_DATA} bytes")));
+        }
         let is_bind = self.is_bind(options) && !options.remount;
         if options.copy_up && (is_bind || self.kind() != "tmpfs" || options.remount) {
             return Err(self.refuse(Code::MountOption, "option \"tmpcopyup\" is for a new tmpfs"));
@@ -67,7 +74,11 @@ impl<'a> Entry<'a> {
 
     /// What is attempted, for an error that is known before anything is.
     fn what(self) -> String {
-        format!("mount {} on {:?}", self.kind(), self.mount.destination())
+        let kind = match self.kind() {
+            "" => String::new(),
+            kind => format!("{kind} "),
+        };
+        format!("mount {kind}on {:?}", self.mount.destination())
     }
 
     fn refuse(self, code: Code, why: impl Into<String>) -> Error {
@@ -119,6 +130,11 @@ impl<'a> Draft<'a> {
                     Code::ProcOuter,
                     "/proc is the outer one: processes outside of the container are listed",
                 ));
+                self.bind_host("/proc", 0, entry, &options)
+            }
+            // The kernel mounts it for the owner of the PID namespace alone; whoever keeps the caller's sees all of it anyway.
+            "proc" if self.keeps_foreign_pid() => {
+                self.note("/proc is the caller's, as the PID namespace is");
                 self.bind_host("/proc", 0, entry, &options)
             }
             "cgroup" | "cgroup2" => self.cgroup(entry, &options),
@@ -187,7 +203,8 @@ impl<'a> Draft<'a> {
         self.step_for(Op::CopyUp { from: Slot::TARGET, to: Slot::TREE, owner, path }, entry.place());
         if options.mount_flags() & libc::MS_RDONLY != 0 && !late {
             let set = MOUNT_ATTR_RDONLY;
-            self.step_for(Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: false }, entry.place());
+            let read_only = Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: false, detached: false };
+            self.step_for(read_only, entry.place());
         }
         Ok(())
     }
@@ -257,7 +274,7 @@ impl<'a> Draft<'a> {
     fn remount(&mut self, entry: Entry<'_>, options: &Options) -> Result<()> {
         self.find(entry, Target::Present)?;
         if options.bind {
-            self.attributes(Slot::TARGET, entry, options);
+            self.attributes(Slot::TARGET, entry, options, false);
         } else {
             let data = self.text(options.data.join(","))?;
             let (flags, clear) = (options.mount_flags(), options.cleared_flags());
@@ -268,12 +285,12 @@ impl<'a> Draft<'a> {
     }
 
     /// What the words say of the mount alone, then what they say of all below it too.
-    fn attributes(&mut self, mount: Slot, entry: Entry<'_>, options: &Options) {
+    fn attributes(&mut self, mount: Slot, entry: Entry<'_>, options: &Options, detached: bool) {
         for (set, clear, recursive) in [(options.set, options.clear, false), (options.set_all, options.clear_all, true)]
         {
             if set | clear != 0 {
                 // The kernel wants what it sets not to be cleared, except for the enumeration of access times.
-                self.step_for(Op::SetAttributes { mount, set, clear, recursive }, entry.place());
+                self.step_for(Op::SetAttributes { mount, set, clear, recursive, detached }, entry.place());
             }
         }
     }

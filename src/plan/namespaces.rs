@@ -5,7 +5,7 @@ use std::path::Path;
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 
 use super::{
-    Input, Meeting, Op,
+    Input, Meeting, Op, Slot,
     compile::die_with_parent,
     draft::Draft,
     ids::{UserNamespace, Writer},
@@ -16,8 +16,8 @@ use crate::{
     sys::process::Attribute,
 };
 
-/// Every kind but the user namespace, in the order in which they are joined: the mount namespace last, because paths
-/// change with it.
+/// Every kind but the user namespace, in the order in which they are joined. The mount namespace is joined later, with the
+/// root made: [`Draft::join_mounts`].
 const KINDS: [(Kind, i32, &str); 7] = [
     (Kind::Pid, libc::CLONE_NEWPID, "pid"),
     (Kind::Network, libc::CLONE_NEWNET, "network"),
@@ -53,6 +53,12 @@ impl Draft<'_> {
         let mut joined_later = Vec::new();
         for (kind, flag, _) in KINDS {
             match self.namespace(kind) {
+                Some((index, Some(path))) if flag == libc::CLONE_NEWNS => {
+                    let slot = self.joined(index, path, flag)?;
+                    self.joined_mounts = Some((index, slot));
+                    // The root is made in one of our own, and taken along.
+                    new |= flag;
+                }
                 Some((index, Some(path))) => self.join(index, path, flag, &mut joined_later)?,
                 Some((_, None)) => new |= flag,
                 // Without an entry it is inherited; but mounting needs a mount namespace that is ours (D2 of the docs).
@@ -90,7 +96,31 @@ impl Draft<'_> {
     }
 
     /// What the caller's user namespace owns is joined by the parent, which still may; the rest by init, from inside.
-    fn join(&mut self, index: usize, path: &Path, flag: i32, later: &mut Vec<(usize, super::Slot, i32)>) -> Result<()> {
+    fn join(&mut self, index: usize, path: &Path, flag: i32, later: &mut Vec<(usize, Slot, i32)>) -> Result<()> {
+        let slot = self.joined(index, path, flag)?;
+        if self.owner_of(index) == Some(self.host.own_userns) {
+            self.plan.joined_first.push((slot, flag));
+        } else {
+            later.push((index, slot, flag));
+        }
+        Ok(())
+    }
+
+    /// The slot of a namespace to join.
+    fn joined(&mut self, index: usize, path: &Path, flag: i32) -> Result<Slot> {
+        self.examined(index, path, flag)?;
+        let powerless = matches!(self.plan.ids.user_namespace, UserNamespace::Create { .. });
+        if flag == libc::CLONE_NEWNS && powerless {
+            let what = format!("join the {} namespace {path:?}", name(flag));
+            let why = "the container's new user namespace has no power over it";
+            let fix = "join the user namespace that owns it too: {\"type\": \"user\", \"path\": ...}";
+            return Err(Error::new(Code::Join, what, why).at(format!("linux.namespaces[{index}]")).fix(fix));
+        }
+        self.input(Input::Namespace(path.to_owned()))
+    }
+
+    /// Checks that the namespace at a path was examined, and is one of the right kind.
+    fn examined(&self, index: usize, path: &Path, flag: i32) -> Result<()> {
         let found = self.host.named.namespaces.get(index).and_then(Option::as_ref);
         let what = || format!("join the {} namespace {path:?}", name(flag));
         let place = format!("linux.namespaces[{index}]");
@@ -106,12 +136,6 @@ impl Draft<'_> {
             let is =
                 if found.kind == 0 { "no namespace".to_owned() } else { format!("a {} namespace", name(found.kind)) };
             return Err(Error::new(Code::Join, what(), format!("it is {is}")).at(place));
-        }
-        let slot = self.input(Input::Namespace(path.to_owned()))?;
-        if found.owner == self.host.own_userns {
-            self.plan.joined_first.push((slot, flag));
-        } else {
-            later.push((index, slot, flag));
         }
         Ok(())
     }
@@ -148,13 +172,16 @@ impl Draft<'_> {
         let all = self.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         let path = all.and_then(|all| all.get(index)).and_then(|namespace| namespace.path().clone());
         let path = path.ok_or_else(|| Error::new(Code::Bug, "join the user namespace", "it has no path"))?;
+        if !owner {
+            self.examined(index, &path, libc::CLONE_NEWUSER)?;
+        }
         let from = self.input(if owner { Input::Owner(path) } else { Input::Namespace(path) })?;
         self.step_for(Op::SetNs { from, kind: libc::CLONE_NEWUSER }, format!("linux.namespaces[{index}]"));
         Ok(())
     }
 
     /// What init does itself once it is in its user namespace: joins, late makings, a second clone if need be.
-    fn finish(&mut self, new: i32, joined: &[(usize, super::Slot, i32)], offsets: Option<String>) -> Result<()> {
+    fn finish(&mut self, new: i32, joined: &[(usize, Slot, i32)], offsets: Option<String>) -> Result<()> {
         for &(index, from, kind) in joined {
             self.step_for(Op::SetNs { from, kind }, format!("linux.namespaces[{index}]"));
         }

@@ -82,14 +82,14 @@ pub enum Op {
         /// `MS_PRIVATE` and the like.
         flags: u64,
     },
-    /// Set the propagation of the mount in a slot. On ENOSYS: `mount(2)`.
+    /// Set the propagation of the mount in a slot. On ENOSYS: by `mount(2)`.
     PropagateMount {
         /// Its root.
         mount: Slot,
         /// `MS_PRIVATE` and the like.
         flags: u64,
     },
-    /// Copy a mount of the host, detached: `open_tree(2)`. On ENOSYS, [`Op::MoveMount`] binds the path instead.
+    /// Copy a mount of the host, detached: `open_tree(2)`. On ENOSYS, [`Op::MoveMount`] binds what is there instead.
     OpenTree {
         /// A path of the host.
         path: Text,
@@ -109,6 +109,8 @@ pub enum Op {
     CloneMount {
         /// Its root.
         mount: Slot,
+        /// With all that is mounted below.
+        recursive: bool,
         /// Where the tree goes.
         into: Slot,
     },
@@ -213,7 +215,8 @@ pub enum Op {
         /// Where it goes.
         into: Slot,
     },
-    /// Bind a directory of the host on itself, with all below it, so that it is a mount, and open it.
+    /// Bind a directory of the host on itself, with all below it, so that it is a mount, and open it. On ENOSYS: by
+    /// `mount(2)`, as every mount from then on.
     BindRoot {
         /// The path.
         path: Text,
@@ -268,8 +271,10 @@ pub enum Op {
         path: Text,
         /// Where.
         on: Slot,
+        /// With all that is mounted below.
+        recursive: bool,
     },
-    /// Set and clear `MOUNT_ATTR_*` of a mount, or of all below it too. On ENOSYS: `MS_REMOUNT`.
+    /// Set and clear `MOUNT_ATTR_*` of a mount, or of all below it too. On ENOSYS: `MS_REMOUNT`, once it is attached.
     SetAttributes {
         /// Its root.
         mount: Slot,
@@ -279,6 +284,8 @@ pub enum Op {
         clear: u64,
         /// All mounts below it.
         recursive: bool,
+        /// It is a tree that is attached later.
+        detached: bool,
     },
     /// Change flags and options of a mount and its filesystem: `MS_REMOUNT`. Other flags that it has are kept.
     Remount {
@@ -313,6 +320,8 @@ pub enum Op {
     PivotRoot(Slot),
     /// Move the root over `/` and enter it, for a host whose root cannot be pivoted.
     MoveRoot(Slot),
+    /// Make a directory `/`, and the current one, of this process alone: `chroot(2)`.
+    ChangeRoot(Slot),
     /// Make a pseudoterminal on the container's devpts.
     OpenConsole {
         /// Where its master goes.
@@ -377,6 +386,12 @@ pub enum Op {
         /// `SECCOMP_FILTER_FLAG_*`.
         flags: u32,
     },
+    /// Meet the parent, which tells init's number, and put it into the notice for the seccomp agent.
+    LearnPid,
+    /// Send the notice to the seccomp agent, with the descriptor that the last [`Op::Seccomp`] has brought.
+    TellAgent,
+    /// Close the connection to the seccomp agent, and that descriptor.
+    LeaveAgent,
     /// Make the working directory, 0755, when it is missing.
     MakeCwd(Text),
     /// Enter the working directory with the final ids, and check that it lies below the root (CVE-2024-21626).

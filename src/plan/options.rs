@@ -204,7 +204,8 @@ impl Options {
 
     /// The attributes as `MS_*`, for `mount(2)`, and the flags of the filesystem with them.
     pub fn mount_flags(&self) -> u64 {
-        let set = self.set | self.set_all;
+        // In the order in which they are applied to a mount that is there: the recursive ones last.
+        let set = self.set & !self.clear_all | self.set_all;
         let plain = FLAGS.iter().filter(|(attribute, _)| set & attribute != 0).fold(0, |flags, (_, flag)| flags | flag);
         let time = match set & ATIME {
             NOATIME => libc::MS_NOATIME,
@@ -335,6 +336,8 @@ mod tests {
     fn recursive_words_are_kept_apart() {
         let options = of(&["rro", "nosuid"]);
         assert_eq!((options.set, options.set_all), (NOSUID, RDONLY));
+        assert_eq!(of(&["ro", "noatime", "rrw", "ratime"]).mount_flags(), libc::MS_RELATIME);
+        assert_eq!(of(&["rw", "rro"]).mount_flags(), libc::MS_RDONLY);
     }
 
     #[test]

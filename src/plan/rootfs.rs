@@ -110,13 +110,16 @@ impl Draft<'_> {
     pub(super) fn readonly_root(&mut self) {
         let set = libc::MOUNT_ATTR_RDONLY;
         for (mount, place) in std::mem::take(&mut self.late_read_only) {
-            self.step_for(Op::SetAttributes { mount, set, clear: 0, recursive: false }, place);
+            self.step_for(Op::SetAttributes { mount, set, clear: 0, recursive: false, detached: false }, place);
         }
         if let Some(index) = self.readonly_everything() {
-            let all = Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: true };
+            let all = Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: true, detached: false };
             self.step_for(all, format!("linux.readonlyPaths[{index}]"));
         } else if self.spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) == Some(true) {
-            self.step_for(Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: false }, "root.readonly");
+            self.step_for(
+                Op::SetAttributes { mount: Slot::ROOT, set, clear: 0, recursive: false, detached: false },
+                "root.readonly",
+            );
         }
         let asked =
             self.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
@@ -126,6 +129,23 @@ impl Draft<'_> {
             _ => return,
         };
         self.step_for(Op::PropagateMount { mount: Slot::ROOT, flags }, "linux.rootfsPropagation");
+    }
+
+    /// Joins a mount namespace with the root that was made outside of it, as a detached tree: what others see in there does
+    /// not change, and the tree goes with the last process that has it for its root.
+    pub(super) fn join_mounts(&mut self) {
+        let Some((index, from)) = self.joined_mounts else { return };
+        let place = format!("linux.namespaces[{index}]");
+        let steps = [
+            // A copy leaves out what is unbindable. Nobody can bind, or send an event, from a tree that is mounted nowhere.
+            Op::PropagateMount { mount: Slot::ROOT, flags: MS_REC | libc::MS_PRIVATE },
+            Op::CloneMount { mount: Slot::ROOT, recursive: true, into: Slot::TREE },
+            Op::SetNs { from, kind: libc::CLONE_NEWNS },
+            Op::ChangeRoot(Slot::TREE),
+        ];
+        for step in steps {
+            self.step_for(step, place.clone());
+        }
     }
 
     /// Creates the working directory when it is missing: engines rely on it.
@@ -138,6 +158,12 @@ impl Draft<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the caller's PID namespace stays the container's, and no procfs of it can be mounted.
+    pub(super) fn keeps_foreign_pid(&self) -> bool {
+        let is_shared = matches!(self.plan.ids.user_namespace, UserNamespace::Reuse | UserNamespace::Inherit);
+        self.namespace(Kind::Pid).is_none() && !(is_shared && self.host.named.owns_pid)
     }
 
     /// Whether mounts of sysfs, and network sysctls, are ours to make: only over a network namespace that we own.
@@ -158,7 +184,7 @@ impl Draft<'_> {
         }
     }
 
-    fn owner_of(&self, index: usize) -> Option<u64> {
+    pub(super) fn owner_of(&self, index: usize) -> Option<u64> {
         self.host.named.namespaces.get(index)?.as_ref().map(|joined| joined.owner)
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     cli::UsernsMode,
     error::Result,
     host::{
-        Caller, Cgroup, Host, Joined, Kind, Maps, Named,
+        Caller, Cgroup, Host, Joined, Kind, Maps, Named, OomScore,
         ids::{Account, Extent, Range},
     },
 };
@@ -75,9 +75,10 @@ pub(crate) fn compile(spec: &Spec, mut host: Host, mode: UsernsMode, waits: bool
         root: Some(Kind::Directory),
         sources: sources.collect(),
         limits: limits.map(|limit: &PosixRlimit| (limit.soft(), limit.hard())).collect(),
-        oom_score: process.and_then(Process::oom_score_adj).map(|_| 0),
+        oom_score: process.and_then(Process::oom_score_adj).map(|_| OomScore::default()),
         namespaces: namespaces.collect(),
         has_time: true,
+        selinux: true,
         ..Named::default()
     };
     super::compile::container(spec, &host, mode, &order(waits))

@@ -1,10 +1,19 @@
-//! The seccomp filter: when it is attached, and what has to be kept until then.
+//! The seccomp filter: when it is attached, what has to be kept until then, and who is told.
 
 use super::{Op, draft::Draft, ids::UserNamespace};
 use crate::{
+    agent::Notice,
     error::{Code, Error, Result},
-    seccomp::{self, Machine},
+    hooks,
+    seccomp::{self, Filter, Machine},
+    state::Status,
 };
+
+/// An annotation that replaces the profile.
+const RAW: &str = "run.oci.seccomp_bpf_data";
+
+/// An annotation that makes a call that no architecture knows an error.
+const STRICT: &str = "run.oci.seccomp_fail_unknown_syscall";
 
 /// What `seccomp(2)` wants without `no_new_privs`: linux/capability.h.
 const CAP_SYS_ADMIN: u8 = 21;
@@ -13,16 +22,21 @@ const CAP_SYS_ADMIN: u8 = 21;
 pub(super) const ADMIN: u64 = 1 << CAP_SYS_ADMIN;
 
 impl Draft<'_> {
-    /// Compiles the profile, before anything depends on it.
-    pub(super) fn compile_filter(&mut self) -> Result<()> {
-        let Some(profile) = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else {
-            return Ok(());
-        };
+    /// Compiles the profile, before anything depends on it. `joined` is the status and init of the container, for `exec`.
+    pub(super) fn compile_filter(&mut self, joined: Option<(Status, i32)>) -> Result<()> {
+        let profile = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let refuse = |code, why: &'static str| Error::new(code, "attach the seccomp filter", why).at("linux.seccomp");
-        let Some(machine) = Machine::own() else {
-            return Err(refuse(Code::Seccomp, "pura does not know the system calls of this architecture"));
+        let filter = match (self.annotation(RAW), profile) {
+            (Some(program), _) => seccomp::raw(program, profile)?,
+            (None, Some(profile)) => {
+                let Some(machine) = Machine::own() else {
+                    return Err(refuse(Code::Seccomp, "pura does not know the system calls of this architecture"));
+                };
+                seccomp::compile(profile, machine)?
+            }
+            (None, None) => return Ok(()),
         };
-        let filter = seccomp::compile(profile, machine)?;
+        self.check_own_calls(&filter)?;
         if !filter.allows("execve") {
             return Err(refuse(Code::Seccomp, "the profile forbids execve, so that no program could be started"));
         }
@@ -41,11 +55,65 @@ impl Draft<'_> {
                 return Err(refuse(Code::Seccomp, why).fix(fix));
             }
         }
+        if !filter.unknown.is_empty() && self.annotation(STRICT).is_some_and(|value| value != "0") {
+            let why = format!("nothing here is named {}", filter.unknown.join(", "));
+            let error = Error::new(Code::Seccomp, "compile the seccomp profile", why);
+            return Err(error.at("linux.seccomp.syscalls").fix(format!("drop the annotation {STRICT}, or the names")));
+        }
         if !filter.unknown.is_empty() {
+            if self.annotation("run.oci.seccomp_fail_unknown_syscall").is_some_and(|value| value != "0") {
+                let unknown = filter.unknown.join(" ");
+                let why =
+                    format!("there are no calls {unknown}, and run.oci.seccomp_fail_unknown_syscall forbids that");
+                return Err(Error::new(Code::Seccomp, "compile the seccomp profile", why).at("linux.seccomp"));
+            }
             self.note(format!("linux.seccomp: calls that are unknown here are skipped: {}", filter.unknown.join(" ")));
+        }
+        if let Some(path) = profile.and_then(|profile| profile.listener_path().as_ref()).filter(|_| filter.notifies()) {
+            let (status, init) = joined.map_or((Status::Created, None), |(status, init)| (status, Some(init)));
+            let id = self.order.state.file_name().unwrap_or_default().to_string_lossy();
+            let state = hooks::state(self.spec, &id, self.order.bundle, status)?;
+            let metadata = profile.and_then(|profile| profile.listener_metadata().as_deref());
+            self.plan.notice = Some(Notice::new(path, metadata, &state, init)?);
         }
         self.plan.filter = Some(filter);
         Ok(())
+    }
+
+    /// Whether all calls that pura makes under the filter can be made: nobody answers before the agent is told, and what
+    /// comes after that must not depend on the agent either. `close` is left to exec, unless hooks come before.
+    fn check_own_calls(&self, filter: &Filter) -> Result<()> {
+        if !filter.notifies() {
+            return Ok(());
+        }
+        let refuse =
+            |why| Err(Error::new(Code::Seccomp, "attach the seccomp filter", why).at("linux.seccomp.syscalls"));
+        let has_hooks = !hooks::Kind::StartContainer.of(self.spec).is_empty();
+        let own =
+            [("sendmsg", true), ("execve", true), ("capset", !self.forbids_new_privileges()), ("close", has_hooks)];
+        if let Some((name, _)) = own.iter().find(|(name, is_made)| *is_made && filter.holds_up(name)) {
+            return refuse(format!(
+                "SCMP_ACT_NOTIFY on {name} would hold up pura itself, which makes that call under it"
+            ));
+        }
+        if !filter.allows("sendmsg") {
+            return refuse("the profile forbids sendmsg, by which the seccomp agent is told".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Init learns its number, for the agent.
+    pub(super) fn learn_pid(&mut self) {
+        if self.plan.notice.is_some() {
+            self.step_for(Op::LearnPid, "linux.seccomp.listenerPath");
+        }
+    }
+
+    /// Ends the connection to the agent before exec does, for one that reads to its end before it answers hooks.
+    pub(super) fn leave_agent(&mut self) {
+        if self.plan.notice.is_some() {
+            self.step_for(Op::LeaveAgent, "linux.seccomp.listenerPath");
+        }
     }
 
     /// Whether `CAP_SYS_ADMIN` has to be kept for the filter.
@@ -58,8 +126,12 @@ impl Draft<'_> {
         if self.plan.ops.iter().any(|op| matches!(op, Op::Seccomp { .. })) {
             return;
         }
-        let Some(flags) = self.plan.filter.as_ref().map(|filter| filter.flags) else { return };
-        self.step_for(Op::Seccomp { flags }, "linux.seccomp");
+        let Some((flags, place)) = self.plan.filter.as_ref().map(|filter| (filter.flags, filter.place)) else { return };
+        self.step_for(Op::Seccomp { flags }, place);
+        // At once: from here on calls may wait for an answer.
+        if self.plan.notice.is_some() {
+            self.step_for(Op::TellAgent, "linux.seccomp.listenerPath");
+        }
         if let Some(capabilities) = dropped {
             self.step_for(capabilities, "process.capabilities");
         }

@@ -113,7 +113,7 @@ impl Draft<'_> {
 }
 
 fn refuse(code: Code, key: &str, value: &str, why: impl Into<String>) -> Error {
-    Error::new(code, format!("set {key} to {value:?}"), why.into()).at("linux.sysctl")
+    Error::new(code, format!("set {key} to {value:?}"), why.into()).at(format!("linux.sysctl[{key:?}]"))
 }
 
 /// The file of a parameter below `/proc/sys`; none for what is no name. Both separators: `sysctl(8)`; the first one that

@@ -128,14 +128,55 @@ impl Abi {
         if self != Self::X86 {
             return None;
         }
-        let through = |call, table: &[(&str, u32)]| find(table, name).map(|selector| (call, selector));
-        through("socketcall", &SOCKET_CALLS).or_else(|| through("ipc", &IPC_CALLS))
+        let socket = find(&SOCKET_CALLS, name).map(|selector| ("socketcall", selector));
+        socket.or_else(|| find(&IPC_CALLS, name).map(|selector| ("ipc", selector)))
     }
 }
 
-fn find(table: &[(&str, u32)], name: &str) -> Option<u32> {
-    let at = table.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
-    table.get(at).map(|(_, number)| *number)
+/// A call's name and number.
+type Row = (&'static str, u32);
+
+/// Calls sorted by name. The first bytes of the names stand apart: they decide nearly every comparison, and to look at them
+/// takes no detour through the memory of the name.
+struct Table<const N: usize> {
+    rows: [Row; N],
+    prefixes: [u64; N],
+}
+
+impl<const N: usize> Table<N> {
+    #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, where a wrong index is an error")]
+    const fn new(rows: [Row; N]) -> Self {
+        let (rows, mut prefixes, mut at) = (sort(rows), [0; N], 0);
+        while at < N {
+            prefixes[at] = prefix(rows[at].0);
+            at += 1;
+        }
+        Self { rows, prefixes }
+    }
+}
+
+fn find<const N: usize>(table: &Table<N>, name: &str) -> Option<u32> {
+    search(&table.rows, &table.prefixes, name)
+}
+
+fn search(rows: &[Row], prefixes: &[u64], name: &str) -> Option<u32> {
+    let wanted = prefix(name);
+    let start = prefixes.partition_point(|prefix| *prefix < wanted);
+    let alike = prefixes.get(start..)?.iter().take_while(|prefix| **prefix == wanted);
+    let mut rows = alike.zip(rows.get(start..)?).map(|(_, row)| row);
+    rows.find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
+
+/// The first eight bytes, which compare as the names do; fewer are followed by zeros.
+#[expect(clippy::indexing_slicing, reason = "the index is below the length")]
+const fn prefix(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let (mut prefix, mut at) = (0, 0);
+    while at < 8 {
+        prefix = prefix << 8 | if at < bytes.len() { bytes[at] as u64 } else { 0 };
+        at += 1;
+    }
+    prefix
 }
 
 /// All calls of a table of the syscalls crate, sorted by name by the compiler.
@@ -151,18 +192,18 @@ macro_rules! sorted {
             number += 1;
         }
         assert!(at == rows.len(), "a call is outside of the table");
-        sort(rows)
+        Table::new(rows)
     }};
 }
 
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, where a wrong index is an error")]
-static X86_64: [(&str, u32); syscalls::x86_64::Sysno::count()] = const { sorted!(syscalls::x86_64::Sysno) };
 #[expect(clippy::indexing_slicing, reason = "as above")]
-static X86: [(&str, u32); syscalls::x86::Sysno::count()] = const { sorted!(syscalls::x86::Sysno) };
+static X86_64: Table<{ syscalls::x86_64::Sysno::count() }> = const { sorted!(syscalls::x86_64::Sysno) };
 #[expect(clippy::indexing_slicing, reason = "as above")]
-static AARCH64: [(&str, u32); syscalls::aarch64::Sysno::count()] = const { sorted!(syscalls::aarch64::Sysno) };
+static X86: Table<{ syscalls::x86::Sysno::count() }> = const { sorted!(syscalls::x86::Sysno) };
 #[expect(clippy::indexing_slicing, reason = "as above")]
-static ARM: [(&str, u32); syscalls::arm::Sysno::count()] = const { sorted!(syscalls::arm::Sysno) };
+static AARCH64: Table<{ syscalls::aarch64::Sysno::count() }> = const { sorted!(syscalls::aarch64::Sysno) };
+#[expect(clippy::indexing_slicing, reason = "as above")]
+static ARM: Table<{ syscalls::arm::Sysno::count() }> = const { sorted!(syscalls::arm::Sysno) };
 
 /// Heap sort: short, and quick enough for the compiler's evaluator.
 #[expect(clippy::indexing_slicing, reason = "as above")]
@@ -205,7 +246,7 @@ const fn precedes(one: &str, other: &str) -> bool {
 }
 
 /// Calls that x32 numbers in its own way: `arch/x86/entry/syscalls/syscall_64.tbl`.
-static X32_CALLS: [(&str, u32); 36] = sort([
+static X32_CALLS: Table<36> = Table::new([
     ("rt_sigaction", 512),
     ("rt_sigreturn", 513),
     ("ioctl", 514),
@@ -261,11 +302,11 @@ const X32_LACKS: [&str; 12] = [
 ];
 
 /// Calls of arm above `__ARM_NR_BASE`: arch/arm/include/uapi/asm/unistd.h.
-static ARM_PRIVATE_CALLS: [(&str, u32); 6] =
-    sort([("breakpoint", 1), ("cacheflush", 2), ("usr26", 3), ("usr32", 4), ("set_tls", 5), ("get_tls", 6)]);
+static ARM_PRIVATE_CALLS: Table<6> =
+    Table::new([("breakpoint", 1), ("cacheflush", 2), ("usr26", 3), ("usr32", 4), ("set_tls", 5), ("get_tls", 6)]);
 
 /// First argument of `socketcall(2)`: include/uapi/linux/net.h.
-static SOCKET_CALLS: [(&str, u32); 20] = sort([
+static SOCKET_CALLS: Table<20> = Table::new([
     ("socket", 1),
     ("bind", 2),
     ("connect", 3),
@@ -289,7 +330,7 @@ static SOCKET_CALLS: [(&str, u32); 20] = sort([
 ]);
 
 /// First argument of `ipc(2)`: include/uapi/linux/ipc.h.
-static IPC_CALLS: [(&str, u32); 12] = sort([
+static IPC_CALLS: Table<12> = Table::new([
     ("semop", 1),
     ("semget", 2),
     ("semctl", 3),
@@ -310,9 +351,18 @@ mod tests {
 
     #[test]
     fn tables_are_sorted_so_that_every_name_is_found() {
-        for table in [&X86_64[..], &X86, &AARCH64, &ARM, &X32_CALLS, &ARM_PRIVATE_CALLS, &SOCKET_CALLS, &IPC_CALLS] {
-            assert!(table.is_sorted_by(|one, next| one.0 < next.0), "{table:?}");
+        fn check<const N: usize>(table: &Table<N>) {
+            assert!(table.rows.is_sorted_by(|one, next| one.0 < next.0), "{:?}", table.rows);
+            assert!(table.rows.iter().all(|(name, number)| find(table, name) == Some(*number)), "{:?}", table.rows);
         }
+        check(&X86_64);
+        check(&X86);
+        check(&AARCH64);
+        check(&ARM);
+        check(&X32_CALLS);
+        check(&ARM_PRIVATE_CALLS);
+        check(&SOCKET_CALLS);
+        check(&IPC_CALLS);
         assert!(X32_LACKS.is_sorted());
     }
 

@@ -2,7 +2,10 @@
 
 use oci_spec::runtime::{LinuxSeccompArg as Test, LinuxSeccompOperator as Operator};
 
-use super::verdicts::{Verdict, Verdicts};
+use super::{
+    ACTION, NOTIFY,
+    verdicts::{Verdict, Verdicts},
+};
 
 /// `struct sock_filter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +19,13 @@ pub struct Instruction {
     pub when_false: u8,
     /// A constant.
     pub constant: u32,
+}
+
+impl Instruction {
+    /// Whether it ends the program with a question to the seccomp agent.
+    pub(super) fn notifies(self) -> bool {
+        self.code == RETURN && self.constant & ACTION == NOTIFY
+    }
 }
 
 const LOAD: u16 = 0x20;

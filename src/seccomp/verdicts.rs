@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxSeccompArg as Test, LinuxSyscall as Rule};
 
 use super::{
-    ACTION, ALLOW, ERRNO, KILL_PROCESS, LOG,
+    ACTION, ALLOW, ERRNO, KILL_PROCESS, LOG, NOTIFY,
     abi::{Abi, X32_BIT, X32_ONLY},
     bpf::Condition,
     returned,
@@ -32,10 +32,19 @@ pub(super) enum Verdict {
 impl Verdict {
     /// Whether a call may be made, with some arguments at least.
     pub(super) fn passes(&self) -> bool {
-        let passes = |value: u32| matches!(value & ACTION, ALLOW | LOG);
+        self.has(&[ALLOW, LOG])
+    }
+
+    /// Whether a call waits for the seccomp agent, with some arguments at least.
+    pub(super) fn notifies(&self) -> bool {
+        self.has(&[NOTIFY])
+    }
+
+    fn has(&self, actions: &[u32]) -> bool {
+        let is_one = |value: u32| actions.contains(&(value & ACTION));
         match self {
-            Self::Return(value) => passes(*value),
-            Self::Cases { cases, otherwise } => passes(*otherwise) || cases.iter().any(|(_, value)| passes(*value)),
+            Self::Return(value) => is_one(*value),
+            Self::Cases { cases, otherwise } => is_one(*otherwise) || cases.iter().any(|(_, value)| is_one(*value)),
         }
     }
 }

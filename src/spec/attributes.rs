@@ -21,6 +21,13 @@ pub(super) fn process(process: &Process, faults: &mut Faults) {
             faults.add("process.ioPriority.priority", format!("{level} is not between 0 and 7"));
         }
     }
+    if let Some(affinity) = process.exec_cpu_affinity() {
+        for (key, cpus) in [("initial", affinity.initial()), ("final", affinity.cpu_affinity_final())] {
+            if let Err(why) = cpu_list(cpus.as_deref().unwrap_or_default()) {
+                faults.add(&format!("process.execCPUAffinity.{key}"), why);
+            }
+        }
+    }
 }
 
 fn scheduler(scheduler: &Scheduler, faults: &mut Faults) {
@@ -105,7 +112,16 @@ fn memory_policy(policy: &LinuxMemoryPolicy, faults: &mut Faults) {
 
 /// Nodes as `0-3,7`: a bit each.
 pub fn node_list(text: &str) -> Result<[u64; 16], String> {
-    let mut nodes = [0_u64; 16];
+    number_list(text, "node")
+}
+
+/// CPUs in the same form.
+pub fn cpu_list(text: &str) -> Result<[u64; 16], String> {
+    number_list(text, "CPU")
+}
+
+fn number_list(text: &str, of: &str) -> Result<[u64; 16], String> {
+    let mut bits = [0_u64; 16];
     for part in text.split(',').filter(|_| !text.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let number = |word: &str| {
@@ -114,15 +130,15 @@ pub fn node_list(text: &str) -> Result<[u64; 16], String> {
         };
         let range = number(first).zip(number(last)).filter(|(first, last)| first <= last);
         let Some((from, to)) = range else {
-            return Err(format!("{part:?} in {text:?} is no node from 0 to 1023, nor a range of them"));
+            return Err(format!("{part:?} in {text:?} is no {of} from 0 to 1023, nor a range of them"));
         };
-        for node in from..=to {
-            if let Some(word) = nodes.get_mut(node / 64) {
-                *word |= 1 << (node % 64);
+        for bit in from..=to {
+            if let Some(word) = bits.get_mut(bit / 64) {
+                *word |= 1 << (bit % 64);
             }
         }
     }
-    Ok(nodes)
+    Ok(bits)
 }
 
 #[cfg(test)]

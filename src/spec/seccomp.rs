@@ -3,15 +3,13 @@
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction as Action};
 
 use super::Faults;
-use crate::{
-    error::Code,
-    seccomp::{LAST_ARGUMENT, MAX_ERRNO},
-};
+use crate::seccomp::{LAST_ARGUMENT, MAX_ERRNO};
 
 /// Actions, architectures, operators and flags that nobody knows have been refused by the parser.
 pub(super) fn check(profile: &LinuxSeccomp, faults: &mut Faults) {
     let key = "linux.seccomp";
     returned(&format!("{key}.default"), profile.default_action(), profile.default_errno_ret(), faults);
+    notified(profile, faults);
     if profile.listener_metadata().is_some() && profile.listener_path().is_none() {
         faults.add(&format!("{key}.listenerMetadata"), "it needs a listenerPath");
     }
@@ -27,16 +25,37 @@ pub(super) fn check(profile: &LinuxSeccomp, faults: &mut Faults) {
     }
 }
 
+/// `SCMP_ACT_NOTIFY`, and who is to answer. By these two calls the descriptor reaches whoever answers, in this runtime or in
+/// others.
+fn notified(profile: &LinuxSeccomp, faults: &mut Faults) {
+    let key = "linux.seccomp";
+    if profile.default_action() == Action::ScmpActNotify {
+        faults.add(
+            &format!("{key}.defaultAction"),
+            "SCMP_ACT_NOTIFY would hold up pura itself, before anybody can answer",
+        );
+    }
+    let rules = profile.syscalls().as_deref().unwrap_or_default();
+    let mut asks = false;
+    for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.action() == Action::ScmpActNotify) {
+        asks = true;
+        for name in rule.names().iter().filter(|name| matches!(name.as_str(), "write" | "sendmsg")) {
+            let why = format!("SCMP_ACT_NOTIFY on {name} would hold up the runtime itself, before anybody can answer");
+            faults.add(&format!("{key}.syscalls[{index}]"), why);
+        }
+    }
+    match profile.listener_path() {
+        Some(path) if asks && !path.is_absolute() => {
+            faults.add(&format!("{key}.listenerPath"), format!("{path:?} is not absolute"));
+        }
+        None if asks => faults.add(&format!("{key}.listenerPath"), "SCMP_ACT_NOTIFY needs it, and it is missing"),
+        Some(_) | None => {}
+    }
+}
+
 /// An action, and the errno that goes with it. `of` ends where the names of both fields begin.
 fn returned(of: &str, action: Action, errno: Option<u32>, faults: &mut Faults) {
-    let (action_key, errno_key) = if of.ends_with('.') {
-        (format!("{of}action"), format!("{of}errnoRet"))
-    } else {
-        (format!("{of}Action"), format!("{of}ErrnoRet"))
-    };
-    if action == Action::ScmpActNotify {
-        faults.add_as(Code::Unsupported, &action_key, "SCMP_ACT_NOTIFY is not supported by this version of pura");
-    }
+    let errno_key = if of.ends_with('.') { format!("{of}errnoRet") } else { format!("{of}ErrnoRet") };
     let Some(errno) = errno else { return };
     if !matches!(action, Action::ScmpActErrno | Action::ScmpActTrace) {
         faults.add(&errno_key, format!("{action} returns no errno"));

@@ -1,28 +1,15 @@
 //! Fields that this version does not carry out. Each is an error, never ignored: a confinement that was asked for must
 //! not be silently absent.
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 
 use super::Faults;
 use crate::error::Code;
 
 /// Refuses every such field that asks for something.
 pub(super) fn refuse(spec: &Spec, faults: &mut Faults) {
-    let linux = spec.linux().as_ref();
-    let joins = |wanted: LinuxNamespaceType| {
-        let all = linux.and_then(|linux| linux.namespaces().as_ref());
-        let found = all.and_then(|all| all.iter().find(|namespace| namespace.typ() == wanted));
-        found.is_some_and(|namespace| namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()))
-    };
     let annotated = |key: &str| spec.annotations().as_ref().is_some_and(|all| all.contains_key(key));
     let found = [
-        (joins(LinuxNamespaceType::Mount), "linux.namespaces (mount, joined)"),
-        (
-            linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
-            "linux.netDevices",
-        ),
-        (linux.is_some_and(|linux| linux.intel_rdt().is_some()), "linux.intelRdt"),
-        (annotated("run.oci.pidfd_receiver"), "annotations.\"run.oci.pidfd_receiver\""),
         // Another runtime behind the name of this one: crun's way of choosing a virtual machine or WebAssembly.
         (annotated("run.oci.handler"), "annotations.\"run.oci.handler\""),
     ];

@@ -17,7 +17,7 @@ use nix::{
 use super::{
     CONFIG, INTENT, Identity, Intent, LARGEST, Record, Root, SOCKET, STATE, identity::is_this_boot, record::VERSION,
 };
-use crate::state::Status;
+use crate::{resctrl::Group, state::Status};
 
 /// The directory of a container, for reading.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,8 @@ pub struct Traces {
     pub init: Option<Identity>,
     /// The cgroup's directory.
     pub cgroup: Option<PathBuf>,
+    /// Its group in resctrl.
+    pub resctrl: Option<Group>,
     /// The pura that made it, or makes it.
     pub creator: Option<Identity>,
     /// Where its pid-file was to be.
@@ -63,9 +65,18 @@ impl Files<'_> {
             return Some(Traces { pid_file, poststop, ..Traces::default() });
         }
         let creator = intent.as_ref().map(|intent| intent.creator);
-        let (late, early) = intent.map_or((None, None), |intent| (intent.init, intent.cgroup));
-        let (init, cgroup) = record.map_or((None, None), |record| (Some(record.init), record.cgroup));
-        Some(Traces { init: init.or(late), cgroup: cgroup.or(early), creator, pid_file, poststop })
+        let (late, early, resctrl) =
+            intent.map_or((None, None, None), |intent| (intent.init, intent.cgroup, intent.resctrl));
+        let (init, cgroup, group) =
+            record.map_or((None, None, None), |record| (Some(record.init), record.cgroup, record.resctrl));
+        Some(Traces {
+            init: init.or(late),
+            cgroup: cgroup.or(early),
+            resctrl: group.or(resctrl),
+            creator,
+            pid_file,
+            poststop,
+        })
     }
 
     /// The kernel's answer to what the files say.

@@ -54,7 +54,7 @@ impl Identity {
         if self.pid <= 0 {
             return Ok(None);
         }
-        let process = match sys::pidfd::open(self.pid) {
+        let process = match sys::pidfd::find(self.pid) {
             Ok(process) => process,
             Err(Errno::ESRCH) => return Ok(None),
             Err(errno) => return Err(errno),

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    resctrl::Group,
+};
 
 /// Version of the form of both; another one is another pura's.
 pub const VERSION: u32 = 1;
@@ -25,6 +28,9 @@ pub struct Intent {
     /// The cgroup's directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
+    /// Its group in resctrl.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Group>,
     /// The pid-file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid_file: Option<PathBuf>,
@@ -73,6 +79,9 @@ pub struct Record {
     /// The cgroup's directory.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cgroup: Option<PathBuf>,
+    /// Its group in resctrl.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub resctrl: Option<Group>,
     /// How the user namespace came about: new, joined, reused, inherited.
     pub user_namespace: String,
     /// Its uid map, as the kernel takes it.
@@ -103,6 +112,7 @@ mod tests {
             ..Intent::default()
         };
         intent.cgroup = Some("/sys/fs/cgroup/a\nb".into());
+        intent.resctrl = Some(Group { directory: "/r/c1".into(), own: true, monitoring: Some("/r/m".into()) });
         let line = intent.line().unwrap();
         assert_eq!(Intent::parse(&line), Some(intent.clone()));
         intent.init = Some(Identity { pid: 7, start_time: 8 });

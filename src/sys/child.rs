@@ -54,7 +54,11 @@ impl Child<'_> {
             status(pid)?;
             return Err(Errno::from_raw(i32::from_ne_bytes(refusal)));
         }
-        match pidfd::open(pid.as_raw()).and_then(|process| ended(&process, limit, interrupt)) {
+        let ended = match pidfd::open(pid.as_raw()) {
+            Err(Errno::ENOSYS) => pidfd::wait_for_child(pid, limit, interrupt),
+            opened => opened.and_then(|process| ended(&process, limit, interrupt)),
+        };
+        match ended {
             Ok(()) => status(pid),
             Err(errno) => {
                 // The whole group: what the program has started holds on to its output, and may be what hangs.

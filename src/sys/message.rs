@@ -20,18 +20,33 @@ struct Control {
 /// Bytes of `cmsghdr` with one descriptor: `CMSG_LEN(sizeof(int))`.
 const LENGTH: usize = size_of::<libc::cmsghdr>() + size_of::<libc::c_int>();
 
-/// Sends some bytes, at least one, and a descriptor with them.
-pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: BorrowedFd<'_>) -> nix::Result<()> {
+/// Sends some bytes, at least one, and a descriptor with the first of them: `sendmsg(2)`, whatever there is to send, so that
+/// it is the one call of this kind that a seccomp filter must leave to init.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+    let mut sent = send_some(socket, bytes, descriptor)?;
+    // A stream may take less when a signal comes.
+    while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+        sent += send_some(socket, rest, None)?;
+    }
+    Ok(())
+}
+
+fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> nix::Result<usize> {
     let header = libc::cmsghdr { cmsg_len: LENGTH, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
-    let mut control = Control { header, descriptor: descriptor.as_raw_fd(), padding: 0 };
+    let raw = descriptor.map_or(-1, |descriptor| descriptor.as_raw_fd());
+    let mut control = Control { header, descriptor: raw, padding: 0 };
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    let message = message(&mut part, &mut control);
+    let mut message = message(&mut part, &mut control);
+    if descriptor.is_none() {
+        (message.msg_control, message.msg_controllen) = (std::ptr::null_mut(), 0);
+    }
     let sent = retry(|| {
         // SAFETY: the message points to one part and one control block, which live until the call returns; the kernel
         // only reads what they point to.
         Errno::result(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) })
     })?;
-    if usize::try_from(sent) == Ok(bytes.len()) { Ok(()) } else { Err(Errno::EIO) }
+    // Nothing sent is nothing that could be tried again.
+    usize::try_from(sent).ok().filter(|sent| *sent > 0).ok_or(Errno::EIO)
 }
 
 /// Receives some bytes, and the descriptor that came with them. The length 0 is the end.
@@ -70,11 +85,11 @@ mod tests {
     fn a_descriptor_arrives_with_its_bytes_and_bytes_without_one() {
         let (ours, theirs) = crate::launch::link::pair().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        send(ours.as_fd(), b"ptmx", file.as_fd()).unwrap();
+        send(ours.as_fd(), b"ptmx", Some(file.as_fd())).unwrap();
         let mut bytes = [0; 8];
         let (length, descriptor) = receive(theirs.as_fd(), &mut bytes).unwrap();
         assert_eq!((&bytes[..length], descriptor.is_some()), (b"ptmx".as_slice(), true));
-        nix::unistd::write(&ours, b"x").unwrap();
+        send(ours.as_fd(), b"x", None).unwrap();
         assert!(receive(theirs.as_fd(), &mut bytes).unwrap().1.is_none());
         drop(ours);
         assert_eq!(receive(theirs.as_fd(), &mut bytes).unwrap().0, 0);

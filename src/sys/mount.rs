@@ -12,10 +12,12 @@ use nix::{
     unistd::{chdir, fchdir, pivot_root},
 };
 
-use super::{check, fd::adopt};
+use super::{
+    absent::{Newer, told},
+    check,
+    fd::adopt,
+};
 
-/// What `statvfs(3)` calls it; `MS_RELATIME` is another number.
-const ST_RELATIME: u64 = 4096;
 const NONE: Option<&CStr> = None;
 const OPEN_TREE_CLONE: u32 = 1;
 const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC.unsigned_abs();
@@ -67,14 +69,16 @@ pub fn open_tree(directory: BorrowedFd<'_>, path: &CStr, recursive: bool) -> nix
         flags |= AT_EMPTY_PATH;
     }
     // SAFETY: the descriptor is borrowed and the path a C string.
-    check(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) }).map(adopt)
+    let tree = check(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) });
+    tree.map(adopt).map_err(|errno| told(Newer::OpenTree, errno))
 }
 
 /// As [`open_tree`], of the one mount that a path is on; a link that is the last part is taken itself.
 pub fn open_link(directory: BorrowedFd<'_>, path: &CStr) -> nix::Result<OwnedFd> {
     let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_SYMLINK_NOFOLLOW.unsigned_abs();
     // SAFETY: the descriptor is borrowed and the path a C string.
-    check(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) }).map(adopt)
+    let tree = check(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), path.as_ptr(), flags) });
+    tree.map(adopt).map_err(|errno| told(Newer::OpenTree, errno))
 }
 
 /// Shows the ids of a detached tree through the maps of a user namespace: `mount_setattr(2)` (Linux 5.12).
@@ -89,7 +93,7 @@ pub fn map_ids(tree: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool)
     let done = unsafe {
         libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, &raw const attributes, size)
     };
-    check(done).map(drop)
+    check(done).map(drop).map_err(|errno| told(Newer::MountSetattr, errno))
 }
 
 /// Attaches a detached tree at what `on` and `path` lead to (an empty path: `on` itself): `move_mount(2)` (Linux 5.2).
@@ -98,7 +102,8 @@ pub fn move_mount(tree: BorrowedFd<'_>, on: BorrowedFd<'_>, path: &CStr) -> nix:
     let flags = MOVE_MOUNT_F_EMPTY_PATH | if path.is_empty() { MOVE_MOUNT_T_EMPTY_PATH } else { 0 };
     let (tree, on) = (tree.as_raw_fd(), on.as_raw_fd());
     // SAFETY: both descriptors are borrowed, both paths C strings.
-    check(unsafe { libc::syscall(libc::SYS_move_mount, tree, c"".as_ptr(), on, path.as_ptr(), flags) }).map(drop)
+    let moved = check(unsafe { libc::syscall(libc::SYS_move_mount, tree, c"".as_ptr(), on, path.as_ptr(), flags) });
+    moved.map(drop).map_err(|errno| told(Newer::MoveMount, errno))
 }
 
 /// Sets and clears attributes of a mount: `mount_setattr(2)` (Linux 5.12). EPERM: one that is to be cleared is locked.
@@ -113,15 +118,7 @@ fn change(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursive: bool)
     let done = unsafe {
         libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const *attributes, size)
     };
-    check(done).map(drop)
-}
-
-/// The attributes of the mount behind a descriptor that a remount must keep: `fstatfs(2)`, as `MS_*`.
-pub fn locked_flags(mount: BorrowedFd<'_>) -> nix::Result<u64> {
-    let flags = nix::sys::statvfs::fstatvfs(mount)?.flags().bits();
-    // ST_RDONLY, NOSUID, NODEV, NOEXEC, NOATIME and NODIRATIME have the values of their MS_ names; RELATIME has not.
-    let same = flags & 0b1_1100_0000_1111;
-    Ok(same & !ST_RELATIME | if flags & ST_RELATIME == 0 { 0 } else { MsFlags::MS_RELATIME.bits() })
+    check(done).map(drop).map_err(|errno| told(Newer::MountSetattr, errno))
 }
 
 /// A new filesystem that is mounted nowhere: `fsopen(2)`, `fsmount(2)` (Linux 5.2).
@@ -160,13 +157,13 @@ pub fn move_root(root: BorrowedFd<'_>) -> nix::Result<()> {
     chdir(c"/")
 }
 
-/// Binds a path on another: `mount(2)`, for kernels without `open_tree(2)`.
-pub fn bind(source: &CStr, target: &CStr, recursive: bool) -> nix::Result<()> {
-    let flags = if recursive { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };
-    nix::mount::mount(Some(source), target, NONE, flags, NONE)
+/// Makes a directory the root and the current directory of this process: `chroot(2)`.
+pub fn change_root(root: BorrowedFd<'_>) -> nix::Result<()> {
+    fchdir(root)?;
+    nix::unistd::chroot(c".")
 }
 
-/// Sets the flags of one mount, all of them: for kernels without `mount_setattr(2)`.
-pub fn remount_bind(target: &CStr, flags: u64) -> nix::Result<()> {
-    nix::mount::mount(NONE, target, NONE, flags_of(flags) | MsFlags::MS_REMOUNT | MsFlags::MS_BIND, NONE)
+/// Binds a directory on itself, with all that is mounted below: `mount(2)`.
+pub fn bind_on_itself(path: &CStr) -> nix::Result<()> {
+    nix::mount::mount(Some(path), path, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
 }

@@ -10,7 +10,10 @@ use nix::{
     fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag},
 };
 
-use super::{check, retry};
+use super::{
+    absent::{Newer, told},
+    check, retry, walk,
+};
 
 /// `O_PATH`, closed by exec.
 pub const REFERENCE: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
@@ -21,12 +24,16 @@ pub const IN_ROOT: ResolveFlag = ResolveFlag::RESOLVE_IN_ROOT.union(ResolveFlag:
 /// How often EAGAIN, which a rename elsewhere causes, is tried again.
 const ATTEMPTS: u32 = 64;
 
-/// Opens a path below `root`: `openat2(2)` (Linux 5.6). EXDEV or ELOOP: the path leads where `resolve` forbids.
+/// Opens a path below `root`: `openat2(2)` (Linux 5.6), or, where it is not there, the same by small steps. EXDEV or
+/// ELOOP: the path leads where `resolve` forbids.
 pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
     let how = OpenHow::new().flags(flags).resolve(resolve);
     for _ in 0..ATTEMPTS {
         match retry(|| nix::fcntl::openat2(root, path, how)) {
             Err(Errno::EAGAIN) => {}
+            Err(errno) if told(Newer::OpenAt2, errno) == Errno::ENOSYS => {
+                return walk::open(root, path, flags, resolve);
+            }
             done => return done,
         }
     }
@@ -65,11 +72,21 @@ pub fn create_new(directory: BorrowedFd<'_>, name: &CStr) -> nix::Result<OwnedFd
 
 /// The id of the mount that a path of the host is on, as `/proc/self/mountinfo` counts: `statx(2)` (Linux 5.8).
 pub fn mount_id(path: &CStr) -> nix::Result<u64> {
+    mount_id_at(AT_FDCWD, path, 0)
+}
+
+/// The same, of what a descriptor refers to. ENOSYS: the kernel does not tell.
+pub fn mount_id_of(descriptor: BorrowedFd<'_>) -> nix::Result<u64> {
+    mount_id_at(descriptor, c"", libc::AT_EMPTY_PATH)
+}
+
+fn mount_id_at(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -> nix::Result<u64> {
     // SAFETY: `statx` is plain integers, for which zero is a value.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let (raw, wanted) = (directory.as_raw_fd(), libc::STATX_MNT_ID);
     // SAFETY: the path is a C string, and the kernel writes one `statx`, which lives until the call returns.
-    Errno::result(unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_MNT_ID, &raw mut found) })?;
-    Ok(found.stx_mnt_id)
+    Errno::result(unsafe { libc::statx(raw, path.as_ptr(), flags, wanted, &raw mut found) })?;
+    if found.stx_mask & wanted == 0 { Err(Errno::ENOSYS) } else { Ok(found.stx_mnt_id) }
 }
 
 /// The file type and permission bits behind a descriptor, and its device numbers: `fstat(2)`.
@@ -153,9 +170,14 @@ pub fn write(path: &CStr, text: &[u8]) -> nix::Result<OwnedFd> {
 
 /// What a link says that was opened itself: `readlinkat(2)` with an empty path. How long that is.
 pub fn read_link(link: BorrowedFd<'_>, into: &mut [u8]) -> nix::Result<usize> {
-    let raw = link.as_raw_fd();
+    read_link_at(link, c"", into)
+}
+
+/// What the link with a name in a directory says: `readlinkat(2)`. How long that is.
+pub fn read_link_at(directory: BorrowedFd<'_>, name: &CStr, into: &mut [u8]) -> nix::Result<usize> {
+    let raw = directory.as_raw_fd();
     // SAFETY: the descriptor is borrowed, the path a C string, and pointer and length are those of one live buffer.
-    let length = unsafe { libc::readlinkat(raw, c"".as_ptr(), into.as_mut_ptr().cast(), into.len()) };
+    let length = unsafe { libc::readlinkat(raw, name.as_ptr(), into.as_mut_ptr().cast(), into.len()) };
     usize::try_from(Errno::result(length)?).map_err(|_negative| Errno::EINVAL)
 }
 

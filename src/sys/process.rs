@@ -2,16 +2,23 @@
 
 use std::{
     ffi::CStr,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
 
 use nix::{
     errno::Errno,
-    sys::wait::{WaitStatus, waitpid},
-    unistd::Pid,
+    fcntl::{OFlag, openat},
+    sys::{
+        stat::Mode,
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::{Pid, pipe2, read, write},
 };
 
-use super::{check, retry};
+use super::{
+    absent::{Newer, told},
+    check, retry,
+};
 
 /// Which side of a clone this is.
 #[derive(Debug)]
@@ -24,8 +31,8 @@ pub enum Fork {
 
 /// Clones into new namespaces (`flags`, `CLONE_NEW*`) and, when given, into a cgroup: `clone3(2)`.
 ///
-/// ENOSPC: a `user.max_*_namespaces` is reached. Falls back to `clone(2)` on ENOSYS, and on EPERM of old seccomp
-/// profiles; EOPNOTSUPP then says that a cgroup was asked for, which only clone3 can enter.
+/// ENOSPC: a `user.max_*_namespaces` is reached. Falls back to `clone(2)` where clone3 is not there: slower with a cgroup,
+/// into which the parent has to move the child, and EOPNOTSUPP when it may not; ENOSYS for a time namespace.
 /// The child is a copy, as after `fork(2)`, but libc does not know: it must not call `raise` or anything of pthread.
 pub fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
     debug_assert!(single_threaded(), "clone copies only the calling thread; a lock held by another would never open");
@@ -44,19 +51,39 @@ pub fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
     match pid {
         Ok(0) => Ok(Fork::Child),
         Ok(pid) => Ok(Fork::Parent(Pid::from_raw(pid))),
-        Err(Errno::ENOSYS | Errno::EPERM) if cgroup.is_some() && !has_clone3() => Err(Errno::EOPNOTSUPP),
-        Err(Errno::ENOSYS | Errno::EPERM) if !has_clone3() => old_clone(flags),
-        Err(errno) => Err(errno),
+        Err(errno) => match (told(Newer::Clone3, errno), cgroup) {
+            (Errno::ENOSYS, Some(cgroup)) => clone_and_move(flags, cgroup),
+            (Errno::ENOSYS, None) => old_clone(flags),
+            (errno, _) => Err(errno),
+        },
     }
 }
 
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Whether clone3 itself exists: with a size of 0 the kernel says EINVAL, a filter says ENOSYS or EPERM.
-fn has_clone3() -> bool {
-    // SAFETY: a size of 0 is refused before the pointer is looked at.
-    check(unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0_usize) }) == Err(Errno::EINVAL)
+/// The child does nothing, and makes no namespace either, before the parent has moved it into the cgroup: `cgroups(7)`.
+fn clone_and_move(flags: u64, cgroup: BorrowedFd<'_>) -> nix::Result<Fork> {
+    let refused = |_why| Errno::EOPNOTSUPP;
+    let opened = retry(|| openat(cgroup, c"cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()));
+    let processes = opened.map_err(refused)?;
+    let (gate, key) = pipe2(OFlag::O_CLOEXEC)?;
+    let child = match old_clone(flags)? {
+        Fork::Parent(child) => child,
+        Fork::Child => {
+            drop((key, processes));
+            // End of file: the parent has died, or may not move us.
+            return if retry(|| read(&gate, &mut [0])) == Ok(1) { Ok(Fork::Child) } else { exit_now(1) };
+        }
+    };
+    let moved = retry(|| write(&processes, child.to_string().as_bytes())).and_then(|_| retry(|| write(&key, b"g")));
+    if let Err(why) = moved {
+        drop(key);
+        // ECHILD: it is a sibling, for another to reap.
+        let _ = wait(child);
+        return Err(refused(why));
+    }
+    Ok(Fork::Parent(child))
 }
 
 fn old_clone(flags: u64) -> nix::Result<Fork> {
@@ -175,10 +202,40 @@ pub fn rlimit(resource: u32) -> nix::Result<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Joins a namespace: `setns(2)`. EINVAL: another kind, or one that is already ours.
-pub fn set_namespace(namespace: BorrowedFd<'_>, kind: i32) -> nix::Result<()> {
-    nix::sched::setns(namespace, nix::sched::CloneFlags::from_bits_retain(kind))
+/// Joins a namespace, or those of a process that `kinds` names: `setns(2)`, on a pidfd since Linux 5.8.
+///
+/// EINVAL: another kind, or one that is already ours. What `pidfd::find` gives for a pidfd is joined one kind after the
+/// other.
+pub fn set_namespace(of: BorrowedFd<'_>, kinds: i32) -> nix::Result<()> {
+    let join = |descriptor: BorrowedFd<'_>, wanted| {
+        nix::sched::setns(descriptor, nix::sched::CloneFlags::from_bits_retain(wanted))
+    };
+    let joined = join(of, kinds);
+    if joined != Err(Errno::EINVAL) {
+        return joined;
+    }
+    // All are opened first: afterwards we may not be allowed to.
+    let mut opened = [const { None }; NAMESPACES.len()];
+    for (place, (kind, name)) in opened.iter_mut().zip(NAMESPACES).filter(|(_, (kind, _))| kinds & kind != 0) {
+        match retry(|| openat(of, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())) {
+            Err(Errno::ENOTDIR) => return joined,
+            found => *place = Some((found?, kind)),
+        }
+    }
+    opened.iter().flatten().try_for_each(|(namespace, kind)| join(namespace.as_fd(), *kind))
 }
+
+/// The namespaces of a directory of a process: the user namespace first, which gives power over the others.
+const NAMESPACES: [(i32, &CStr); 8] = [
+    (libc::CLONE_NEWUSER, c"ns/user"),
+    (libc::CLONE_NEWCGROUP, c"ns/cgroup"),
+    (libc::CLONE_NEWIPC, c"ns/ipc"),
+    (libc::CLONE_NEWUTS, c"ns/uts"),
+    (libc::CLONE_NEWNET, c"ns/net"),
+    (libc::CLONE_NEWPID, c"ns/pid"),
+    (libc::CLONE_NEWTIME, c"ns/time"),
+    (libc::CLONE_NEWNS, c"ns/mnt"),
+];
 
 /// Makes new namespaces: `unshare(2)`. ENOSPC: a `user.max_*_namespaces` is reached.
 pub fn unshare(kinds: i32) -> nix::Result<()> {
@@ -199,6 +256,6 @@ pub fn set_domainname(name: &CStr) -> nix::Result<()> {
 
 /// Sets the file mode creation mask, which cannot fail: `umask(2)`.
 pub fn set_umask(mask: u32) -> nix::Result<()> {
-    let _ = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+    let _ = nix::sys::stat::umask(Mode::from_bits_truncate(mask));
     Ok(())
 }

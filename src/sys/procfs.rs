@@ -34,6 +34,12 @@ pub fn outer() -> nix::Result<OwnedFd> {
     if is_procfs && stat(proc.as_fd())?.st_ino == ROOT_INODE { Ok(proc) } else { Err(Errno::ENODEV) }
 }
 
+/// Opens what is our own in procfs, `self/...`, checked to be the kernel's. EXDEV: something is mounted over it.
+pub fn own(path: &CStr, flags: OFlag) -> nix::Result<OwnedFd> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    open(outer()?.as_fd(), path, flags, resolve)
+}
+
 /// Writes a short text to a file of a procfs, in one `write(2)`. EXDEV: something is mounted over it.
 pub fn write(proc: BorrowedFd<'_>, path: &CStr, text: &[u8]) -> nix::Result<()> {
     let resolve = ResolveFlag::RESOLVE_BENEATH

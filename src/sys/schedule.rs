@@ -57,6 +57,13 @@ pub fn set_personality(domain: u32) -> nix::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_personality, libc::c_ulong::from(domain)) }).map(drop)
 }
 
+/// Where a process may run, 0 for this one, a bit for each CPU: `sched_setaffinity(2)`. EINVAL: none of them is there, or
+/// its cgroup has none of them.
+pub fn set_affinity(process: i32, cpus: &[u64; 16]) -> nix::Result<()> {
+    // SAFETY: the kernel reads the whole array, which lives until the call returns.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, process, size_of_val(cpus), cpus.as_ptr()) }).map(drop)
+}
+
 /// Which NUMA nodes memory comes from, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MemoryPolicy {

@@ -30,7 +30,9 @@ fn help_is_standard_output_and_success() -> Result<()> {
         assert!(text.contains("pura"), "{words:?}: {text}");
         assert!(words.last() != Some(&"-h") || text.lines().count() <= 50, "{words:?} is no screen: {text}");
     }
-    for verb in ["run", "create", "start", "state", "kill", "delete", "list", "spec", "features", "plan"] {
+    for verb in
+        ["run", "create", "start", "state", "kill", "delete", "list", "spec", "features", "plan", "wait", "completion"]
+    {
         let outcome = pura(&["--help"])?;
         assert!(outcome.succeeds()?.contains(verb), "{verb}");
     }
@@ -159,5 +161,31 @@ fn variables_are_flags_that_flags_override() -> Result<()> {
     let outcome = bundle.pura(&["list"]).env("PURA_USERNS", "bogus").output()?;
     outcome.fails(2, 1, &["bogus", "PURA_USERNS"])?;
     bundle.pura(&["list"]).env("PURA_USERNS", "").env("PURA_STRICT", "").output()?.succeeds()?;
+    Ok(())
+}
+
+#[test]
+fn bash_completes_verbs_flags_and_ids() -> Result<()> {
+    let bundle = Bundle::new()?;
+    let pura = Pura::new::<&str>(bundle.dir(), &[]);
+    let ask = |words: &str| -> Result<String> {
+        let script = format!(
+            "pura() {{ echo web; }}; source <(\"$0\" completion bash); COMP_WORDS=({words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _pura; echo \"${{COMPREPLY[@]}}\""
+        );
+        let outcome = bundle.through(&["bash", "-c", &script], &pura).output()?;
+        Ok(outcome.succeeds()?.trim_end().to_owned())
+    };
+    for (words, wanted) in [
+        ("pura cr", "create"),
+        ("pura --str", "--strict"),
+        ("pura --strict create --pid", "--pidfd-socket --pid-file"),
+        ("pura delete w", "web"),
+        ("pura delete --fo", "--force"),
+        ("pura run -- --st", ""),
+    ] {
+        assert_eq!(ask(words)?, wanted, "{words}");
+    }
+    bundle.pura(&["completion", "tcsh"]).output()?.fails(2, 1, &["SHELL \"tcsh\" is none of bash, zsh, fish"])?;
     Ok(())
 }

@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::harness::{Bundle, own_uid};
 
 /// Runs a command with a terminal of ours as its standard streams; what it shows there, with Unix line ends.
-fn on_terminal(words: &[std::ffi::OsString], typed: &str) -> Result<(String, Option<i32>)> {
+pub(crate) fn on_terminal(words: &[std::ffi::OsString], typed: &str) -> Result<(String, Option<i32>)> {
     let size = Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = openpty(&size, None)?;
     let (program, arguments) = words.split_first().context("no program")?;
@@ -142,7 +142,8 @@ fn the_terminal_belongs_to_the_programs_user() -> Result<()> {
     Ok(())
 }
 
-fn socket(bundle: &Bundle, name: &str) -> Result<(UnixListener, String)> {
+/// A socket by a long path in the test's directory, and that path.
+pub(crate) fn socket(bundle: &Bundle, name: &str) -> Result<(UnixListener, String)> {
     // Bound by a short relative path: the limit on paths is ours too.
     let directory = bundle.path("deep").join(name);
     fs::create_dir_all(&directory)?;
@@ -152,9 +153,34 @@ fn socket(bundle: &Bundle, name: &str) -> Result<(UnixListener, String)> {
 }
 
 /// The descriptor that comes over the next connection.
-fn accept(listener: &UnixListener) -> Result<OwnedFd> {
+pub(crate) fn accept(listener: &UnixListener) -> Result<OwnedFd> {
     let (stream, _) = listener.accept()?;
     // Receiving a descriptor takes unsafe code, which is in one place.
     let (_, descriptor) = pura::sys::message::receive(stream.as_fd(), &mut [0; 64])?;
     descriptor.context("no descriptor came")
+}
+
+#[test]
+fn all_standard_streams_and_the_console_are_one_terminal() -> Result<()> {
+    requires!(userns, busybox);
+    let script = "for n in 0 1 2; do busybox readlink /proc/self/fd/$n; done; busybox stat -c '%t:%T' /dev/console /dev/pts/0; \
+                  echo by the console >/dev/console; echo by its own name >/dev/tty";
+    let bundle = with_shell(script)?;
+    let words = bundle.with_bundle("run", &["c1"])?.words();
+    let (shown, _) = on_terminal(&words, "")?;
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines.get(..3), Some(&["/dev/pts/0"; 3][..]), "{shown}");
+    assert!(lines.get(3).is_some() && lines.get(3) == lines.get(4), "{shown}");
+    assert_eq!(lines.get(5..), Some(&["by the console", "by its own name"][..]), "{shown}");
+    Ok(())
+}
+
+#[test]
+fn a_size_without_a_terminal_is_ignored() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["session"])?;
+    bundle.config["process"]["consoleSize"] = json!({"height": 11, "width": 22});
+    let facts = bundle.facts()?;
+    assert_eq!(facts.get("tty")?, "no");
+    Ok(())
 }

@@ -96,3 +96,32 @@ fn traced(bundle: &Bundle, verb: &str, flags: &[&str]) -> Result<Outcome> {
     let pura = if verb == "create" { bundle.with_bundle("create", &["c1"])? } else { bundle.pura(&[verb, "c1"]) };
     bundle.through(&[&["strace", "-qq"], flags].concat(), &pura).output()
 }
+
+#[test]
+fn an_error_of_any_system_call_of_create_leaves_nothing_if_it_fails_at_all() -> Result<()> {
+    requires!(userns, strace);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let points = points(&bundle, "create")?;
+    bundle.delete()?;
+    let pid_file = bundle.path("pid");
+    let flags = ["--pid-file", &pid_file.to_string_lossy(), "c1"];
+    let mut failures = 0;
+    // Not the last of all, nor what only debug builds do: they count threads before they clone.
+    let skipped = ["exit_group", "getdents64"];
+    for (call, count) in every(&points, 80).filter(|(call, _)| !skipped.contains(&call.as_str())) {
+        let inject = format!("inject={call}:error=ENOMEM:when={count}");
+        let words = ["strace", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject];
+        let outcome = bundle.through(&words, &bundle.with_bundle("create", &flags)?).output()?;
+        let place = || format!("ENOMEM at {call} {count}: {outcome:#?}");
+        if outcome.status.success() {
+            bundle.delete().with_context(place)?;
+            drop(fs::remove_file(&pid_file));
+        } else {
+            failures += 1;
+            assert!(!pid_file.exists(), "{}", place());
+        }
+        bundle.is_clean().with_context(place)?;
+    }
+    assert!(failures > 10, "{failures}");
+    Ok(())
+}

@@ -3,8 +3,9 @@
 use std::{fs, os::unix::fs::symlink, time::Instant};
 
 use anyhow::Result;
+use serde_json::json;
 
-use crate::harness::Bundle;
+use crate::harness::{Bundle, eventually, processes};
 
 #[test]
 fn delete_of_a_running_container_fails_without_effect() -> Result<()> {
@@ -145,4 +146,57 @@ fn verbs_outlive_the_directory_of_the_caller() -> Result<()> {
         outcome.succeeds()?;
     }
     bundle.is_clean()
+}
+
+/// A container that becomes more and more processes, up to a limit that the machine survives.
+fn bomb() -> Result<Bundle> {
+    let mut bundle = Bundle::probing(&["bomb"])?;
+    bundle.config["process"]["rlimits"] = json!([{"type": "RLIMIT_NPROC", "soft": 200, "hard": 200}]);
+    Ok(bundle)
+}
+
+fn is_defused(bundle: &Bundle) -> Result<()> {
+    eventually("it has become many", || Ok(processes(bundle.dir())?.len() > 50))?;
+    let begin = Instant::now();
+    bundle.delete()?;
+    assert!(begin.elapsed().as_secs() < 10, "it took {:?}", begin.elapsed());
+    bundle.is_clean()
+}
+
+#[test]
+fn delete_with_force_beats_a_fork_bomb_by_its_pid_namespace() -> Result<()> {
+    requires!(unprivileged, userns);
+    let bundle = bomb()?;
+    let _running = bundle.started()?;
+    is_defused(&bundle)
+}
+
+#[test]
+fn delete_with_force_beats_a_fork_bomb_without_a_pid_namespace() -> Result<()> {
+    requires!(unprivileged, userns);
+    let mut bundle = bomb()?;
+    bundle.share("pid");
+    bundle.unmount("/proc");
+    let _running = bundle.started()?;
+    is_defused(&bundle)
+}
+
+#[test]
+fn delete_spares_the_namespaces_and_the_processes_that_the_container_joined() -> Result<()> {
+    requires!(userns);
+    let first = Bundle::probing(&["sleep"])?;
+    let _first = first.started()?;
+    let pid = first.pid()?;
+    let mut second = Bundle::probing(&["sleep"])?;
+    second.share_user();
+    for kind in ["user", "network", "ipc", "pid"] {
+        second.share(kind);
+        let file = if kind == "network" { "net" } else { kind };
+        second.push("/linux/namespaces", json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")}))?;
+    }
+    let _second = second.started()?;
+    second.delete()?;
+    assert_eq!(first.status()?, "running");
+    first.pura(&["exec", "c1", "/bin/pura-probe", "exit", "7"]).output()?.ends(7)?;
+    first.delete()
 }

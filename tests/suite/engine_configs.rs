@@ -11,7 +11,7 @@ macro_rules! fixtures {
     };
 }
 
-const FIXTURES: &[(&str, &str)] = fixtures! {
+pub(crate) const FIXTURES: &[(&str, &str)] = fixtures! {
     "bud-mounts" "bud-run" "bud-user" "budroot-mounts" "p4-cgroup-parent" "p4-default-net" "p4-device" "p4-hooks"
     "p4-keep-groups" "p4-keep-id" "p4-mounts" "p4-net-host" "p4-net-none" "p4-overlay-volume" "p4-pid-host"
     "p4-pod-userns" "p4-privileged" "p4-proc-opts" "p4-read-only" "p4-resources" "p4-sdnotify" "p4-secret"

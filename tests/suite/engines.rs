@@ -74,7 +74,13 @@ impl Engine {
         fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")?;
         fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n")?;
         let tar = self.path("image.tar");
-        let packed = Command::new("tar").args(["--owner=0", "--group=0", "-C"]).arg(&root).arg("-cf").arg(&tar).arg(".").status()?;
+        let packed = Command::new("tar")
+            .args(["--owner=0", "--group=0", "-C"])
+            .arg(&root)
+            .arg("-cf")
+            .arg(&tar)
+            .arg(".")
+            .status()?;
         ensure!(packed.success(), "tar: {packed}");
         if self.program == "podman" {
             self.call(&["import", "--quiet", &tar.to_string_lossy(), IMAGE])?.must_end(0, "")?;

@@ -210,3 +210,19 @@ fn exec_is_in_the_time_of_the_container() -> Result<()> {
     assert_eq!(facts.get("ns.time")?, fs::read_link(format!("/proc/{init}/ns/time"))?.to_string_lossy());
     bundle.delete()
 }
+
+#[test]
+fn exec_takes_labels_of_its_own() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    let program = ["/bin/pura-probe", "true"];
+    exec(&bundle, &["--apparmor", "unconfined", "--process-label", ""], &program)?.succeeds_silently()?;
+    let is_on = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.starts_with('Y'));
+    if !is_on("/sys/module/apparmor/parameters/enabled") {
+        exec(&bundle, &["--apparmor", "some-profile"], &program)?.fails(125, 509, &["some-profile", "is off"])?;
+    }
+    if fs::metadata("/sys/fs/selinux/enforce").is_err() {
+        exec(&bundle, &["--process-label", "u:r:t:s0"], &program)?.fails(125, 508, &["u:r:t:s0", "is off"])?;
+    }
+    bundle.delete()
+}

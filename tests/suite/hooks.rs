@@ -413,7 +413,7 @@ fn the_environment_and_the_arguments_of_a_hook_are_exactly_its_own() -> Result<(
 #[test]
 fn the_death_of_init_during_start_container_hooks_is_no_start() -> Result<()> {
     requires!(userns, busybox);
-    for deadly in ["memfd_create", "sendto"] {
+    for deadly in ["memfd_create", "sendmsg"] {
         let mut bundle = Bundle::probing(&["sleep"])?;
         bundle.config["linux"]["seccomp"] = json!({
             "defaultAction": "SCMP_ACT_ALLOW",

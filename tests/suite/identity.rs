@@ -23,8 +23,9 @@ fn real_effective_and_saved_ids_are_as_configured() -> Result<()> {
     for name in ["gid", "egid", "sgid"] {
         assert_eq!(facts.get(name)?, "8", "{name}");
     }
-    let groups: Vec<&str> = facts.get("groups")?.split(',').collect();
-    assert!(groups.iter().all(|group| ["9", "44"].contains(group)) && groups.contains(&"44"), "{groups:?}");
+    let mut groups: Vec<&str> = facts.get("groups")?.split(',').collect();
+    groups.dedup();
+    assert_eq!(groups, ["9", "44"]);
     Ok(())
 }
 
@@ -276,6 +277,26 @@ fn the_program_is_process_1_in_a_session_of_its_own() -> Result<()> {
     }
     assert_eq!(facts.get("tty")?, "no");
     Ok(())
+}
+
+#[test]
+fn an_oom_score_of_0_is_a_value_and_what_was_raised_may_be_lowered_again() -> Result<()> {
+    requires!(unprivileged, userns);
+    let own: i32 = fs::read_to_string("/proc/self/oom_score_adj")?.trim().parse()?;
+    let mut bundle = Bundle::probing(&["oom"])?;
+    let raised = |bundle: &Bundle, verb: &str| -> Result<_> {
+        let pura = bundle.with_bundle(verb, &["c1"])?;
+        bundle.through(&["sh", "-c", "echo 900 >/proc/self/oom_score_adj; exec \"$@\"", "sh"], &pura).output()
+    };
+    assert_eq!(raised(&bundle, "run")?.facts()?.get("oom_score_adj")?, "900");
+    // The tester's own is what its processes may go back to.
+    for score in [own.max(0), 899] {
+        bundle.config["process"]["oomScoreAdj"] = score.into();
+        assert_eq!(raised(&bundle, "run")?.facts()?.get("oom_score_adj")?, score.to_string());
+    }
+    bundle.config["process"]["oomScoreAdj"] = (-1000).into();
+    raised(&bundle, "create")?.fails(1, 520, &["-1000", "it is below yours, 900"])?;
+    bundle.is_clean()
 }
 
 /// A base with the tester's subordinate ids.

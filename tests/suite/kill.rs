@@ -1,9 +1,11 @@
 //! kill: which signal reaches whom.
 
+use std::ffi::OsString;
+
 use anyhow::Result;
 use serde_json::json;
 
-use crate::harness::{Bundle, processes};
+use crate::harness::{Bundle, Pura, eventually, processes};
 
 #[test]
 fn each_spelling_of_a_signal_arrives_as_that_signal() -> Result<()> {
@@ -102,7 +104,7 @@ fn kill_all_ends_every_process_of_a_container() -> Result<()> {
     let script = "for i in 1 2 3 4 5; do sleep 1000 & done; echo ready; wait";
     let bundle = Bundle::with_args(&["/bin/sh", "-c", script])?;
     let _running = bundle.started()?;
-    crate::harness::eventually("all six run", || Ok(processes(bundle.dir())?.len() >= 6))?;
+    eventually("all six run", || Ok(processes(bundle.dir())?.len() >= 6))?;
     bundle.pura(&["kill", "--all", "c1", "KILL"]).output()?.succeeds_silently()?;
     bundle.becomes("stopped")?;
     bundle.verb("delete")?.succeeds_silently()?;
@@ -122,7 +124,59 @@ fn kill_with_a_pattern_reaches_the_containers_that_match() -> Result<()> {
         let outcome = bundle.pura(&["state", id]).output()?;
         Ok(outcome.succeeds()?.contains("\"stopped\""))
     };
-    crate::harness::eventually("both are stopped", || Ok(status("web1")? && status("web2")?))?;
+    eventually("both are stopped", || Ok(status("web1")? && status("web2")?))?;
     assert!(!status("db1")?, "db1 was killed too");
     bundle.pura(&["delete", "--force", "--regex", ".*"]).output()?.succeeds_silently()
+}
+
+#[test]
+fn a_recycled_process_id_is_not_signalled_and_its_container_has_stopped() -> Result<()> {
+    requires!(userns, busybox);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    bundle.map(&[(0, 0, 1)], &[(0, 0, 1)]);
+    bundle.write()?;
+    let quoted = |words: &[&str]| -> String {
+        let words = bundle.pura(words).words();
+        words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    };
+    let create = quoted(&["create", "-b", &bundle.path("bundle").to_string_lossy()]);
+    let (state, kill, delete) = (quoted(&["state", "c1"]), quoted(&["kill", "c1", "KILL"]), quoted(&["delete", "c1"]));
+    // Process ids come one after the other, and in a PID namespace of one's own the next one can be chosen.
+    let pid = bundle.path("pid").display().to_string();
+    let script = format!(
+        r#"{create} --pid-file {pid} c1 >/dev/null; read pid <{pid}; kill -9 $pid
+        while [ -e /proc/$pid ]; do sleep 0.01; done
+        echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid; sleep 1000 & [ $! = $pid ] && echo the same
+        {state} | grep -o '"status": "[a-z]*"\|"pid": [0-9]*'
+        {kill} 2>/dev/null; echo kill=$?
+        {delete}; echo delete=$?; kill -0 $pid && echo alive"#
+    );
+    let words = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "sh", "-c", &script];
+    let words: Vec<OsString> = words.iter().map(Into::into).collect();
+    let outcome = Pura::through(bundle.dir(), &words).output()?;
+    let wanted = ["the same", "\"status\": \"stopped\"", "\"pid\": 0", "kill=1", "delete=0", "alive"];
+    assert_eq!(outcome.succeeds()?.lines().collect::<Vec<_>>(), wanted);
+    bundle.is_clean()
+}
+
+#[test]
+fn kill_all_reaches_every_process_without_a_pid_namespace_too() -> Result<()> {
+    requires!(userns, busybox);
+    let script =
+        "for i in 1 2 3; do (trap '' HUP; exec sleep 1000) & done; (sh -c 'sleep 1000 & exit') ; echo ready; wait";
+    let mut bundle = Bundle::with_args(&["/bin/sh", "-c", script])?;
+    bundle.share("pid");
+    bundle.unmount("/proc");
+    for signal in ["KILL", "TERM"] {
+        let running = bundle.started()?;
+        eventually("all five run", || Ok(processes(bundle.dir())?.len() >= 5))?;
+        bundle.pura(&["kill", "--all", "c1", signal]).output()?.succeeds_silently()?;
+        // Its end is that of the last one who had it open.
+        running.rest()?;
+        bundle.becomes("stopped")?;
+        bundle.pura(&["kill", "--all", "c1", signal]).output()?.succeeds_silently()?;
+        bundle.verb("delete")?.succeeds_silently()?;
+        bundle.is_clean()?;
+    }
+    Ok(())
 }

@@ -7,8 +7,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::json;
 
-use crate::harness::{Bundle, probe_binary, processes, text};
+use crate::harness::{Bundle, Facts, probe_binary, processes, text};
 
 #[test]
 fn a_container_is_created_then_running_then_stopped_then_gone() -> Result<()> {
@@ -51,6 +52,7 @@ fn editing_or_deleting_config_json_after_create_changes_nothing() -> Result<()> 
         } else {
             fs::write(config, edit)?;
         }
+        bundle.pura(&["exec", "c1", "/bin/pura-probe", "exit", "7"]).output()?.ends(7)?;
         bundle.verb("start")?.succeeds_silently()?;
         running.rest()?;
         assert!(bundle.rootfs("tmp/ran").exists(), "after {edit:?} the program did not run");
@@ -69,6 +71,7 @@ fn the_path_of_the_root_may_vanish_after_create() -> Result<()> {
     assert_eq!(bundle.status()?, "created");
     bundle.verb("start")?.succeeds_silently()?;
     assert_eq!(running.line()?, "ready");
+    bundle.pura(&["exec", "c1", "/bin/pura-probe", "exit", "7"]).output()?.ends(7)?;
     bundle.verb("kill")?.succeeds_silently()?;
     running.rest()?;
     bundle.becomes("stopped")?;
@@ -281,6 +284,36 @@ fn the_program_has_the_standard_descriptors_and_those_it_was_promised() -> Resul
 }
 
 #[test]
+fn descriptors_of_a_service_manager_reach_the_program_with_their_variables() -> Result<()> {
+    requires!(userns);
+    let listening = |bundle: &Bundle, pid: &str, flags: &[&str]| -> Result<Facts> {
+        let run = bundle.with_bundle("run", &[flags, &["c1"]].concat())?;
+        let names = "LISTEN_FDS=2 LISTEN_FDNAMES=http:admin";
+        let script = format!("exec 3</dev/null 4</dev/null 5</dev/null; LISTEN_PID={pid} {names} exec \"$@\"");
+        bundle.through(&["sh", "-c", &script, "sh"], &run).output()?.facts()
+    };
+    let open = |facts: &Facts| facts.below("fd.").into_iter().map(|(number, _)| number.to_owned()).collect::<Vec<_>>();
+    let mut bundle = Bundle::probing(&["fds", "env"])?;
+    let facts = listening(&bundle, "$$", &[])?;
+    assert_eq!(open(&facts), ["0", "1", "2", "3", "4"]);
+    for (name, value) in [("FDS", "2"), ("PID", "1"), ("FDNAMES", "http:admin")] {
+        assert_eq!(facts.get(&format!("env.LISTEN_{name}"))?, value);
+    }
+    assert_eq!(open(&listening(&bundle, "$$", &["--preserve-fds", "3"])?), ["0", "1", "2", "3", "4", "5"]);
+    // Another process's: variables that were left to us.
+    let facts = listening(&bundle, "1", &[])?;
+    assert_eq!(open(&facts), ["0", "1", "2"]);
+    assert!(facts.get("env.LISTEN_FDS").is_err());
+    bundle.push("/process/env", json!("LISTEN_FDS=1"))?;
+    assert_eq!(listening(&bundle, "$$", &[])?.get("env.LISTEN_FDS")?, "1");
+    // Its number is not known.
+    bundle.share("pid");
+    bundle.config["annotations"] = json!({"org.pura.proc": "bind"});
+    assert!(listening(&bundle, "$$", &[])?.get("env.LISTEN_PID").is_err());
+    Ok(())
+}
+
+#[test]
 fn the_program_starts_with_default_signals_whatever_the_caller_ignores_or_blocks() -> Result<()> {
     requires!(userns, busybox);
     let bundle = Bundle::with_args(&["/bin/busybox", "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"])?;
@@ -295,6 +328,73 @@ fn the_suite_does_not_run_as_root_by_accident() -> Result<()> {
     let output = Command::new("id").arg("-u").output()?;
     if text(&output.stdout) == "0\n" {
         requires!(unprivileged);
+    }
+    Ok(())
+}
+
+/// What `/proc` says of where a process is, by namespace, and its cgroup.
+fn whereabouts(pid: i32) -> Result<Vec<String>> {
+    let mut all = vec![fs::read_to_string(format!("/proc/{pid}/cgroup"))?];
+    for kind in ["cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "user", "uts"] {
+        all.push(fs::read_link(format!("/proc/{pid}/ns/{kind}"))?.display().to_string());
+    }
+    Ok(all)
+}
+
+#[test]
+fn after_create_namespaces_and_cgroup_are_final() -> Result<()> {
+    requires!(userns);
+    for kind in ["cgroup", "time"] {
+        let mut bundle = Bundle::probing(&["sleep"])?;
+        bundle.push("/linux/namespaces", serde_json::json!({"type": kind}))?;
+        let running = bundle.created()?;
+        let created = whereabouts(bundle.pid()?)?;
+        bundle.verb("start")?.succeeds_silently()?;
+        assert_eq!(running.line()?, "ready");
+        assert_eq!(whereabouts(bundle.pid()?)?, created);
+        let own = whereabouts(i32::try_from(std::process::id())?)?;
+        let new = created.iter().zip(&own).skip(1).filter(|(inside, outside)| inside != outside).count();
+        // Seven kinds, of which the PID namespace shows twice.
+        assert!(new >= 8, "{created:?} {own:?}");
+        bundle.delete()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn init_ends_with_the_status_of_a_shell_when_start_cannot_run_the_program() -> Result<()> {
+    requires!(userns);
+    for (text, status, code) in [("neither ELF nor script\n", 126, 610), ("#!/nowhere/sh\n", 127, 605)] {
+        let bundle = Bundle::with_args(&["/bin/program"])?;
+        let program = bundle.rootfs("bin/program");
+        fs::copy(bundle.rootfs("bin/pura-probe"), &program)?;
+        let create = bundle.with_bundle("create", &["c1"])?;
+        let parent = bundle.through(&[probe_binary().as_os_str(), "reap".as_ref()], &create).spawn()?;
+        assert_eq!(parent.line()?, "ready");
+        fs::write(&program, text)?;
+        bundle.verb("start")?.fails(1, code, &["\"/bin/program\""])?;
+        assert_eq!(parent.line()?, format!("exited={status}"));
+        bundle.verb("delete")?.succeeds_silently()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_verb_works_with_its_standard_descriptors_closed() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+        let script = format!("exec \"$@\" {closed}");
+        for words in
+            [&["create", "c1"][..], &["start", "c1"], &["state", "c1"], &["kill", "c1", "9"], &["delete", "-f", "c1"]]
+        {
+            let pura = if words[0] == "create" { bundle.with_bundle("create", &["c1"])? } else { bundle.pura(words) };
+            let outcome = bundle.through(&["sh", "-c", &script, "sh"], &pura).output()?;
+            // Nowhere to write a state to is an error; nothing else is.
+            let may_fail = words[0] == "state" && closed.contains(">&-");
+            assert!(outcome.code() == 0 || may_fail, "{closed}: {outcome:#?}");
+        }
+        bundle.is_clean()?;
     }
     Ok(())
 }

@@ -274,7 +274,6 @@ fn a_tmpfs_has_the_mode_of_what_it_covers_unless_it_says_otherwise() -> Result<(
 }
 
 #[test]
-#[ignore = "tmpcopyup is refused so far"]
 fn tmpcopyup_keeps_what_it_covers() -> Result<()> {
     requires!(userns, busybox);
     let mut bundle = bundle()?;

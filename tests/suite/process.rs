@@ -17,9 +17,10 @@ fn stat_field(stat: &str, number: usize) -> Result<i64> {
 #[test]
 fn create_without_a_process_succeeds_and_its_start_fails() -> Result<()> {
     requires!(userns);
-    for field in ["process", "args"] {
+    for field in ["process", "args", "[]"] {
         let mut bundle = Bundle::new()?;
         match field {
+            "[]" => bundle.args(&[]),
             "process" => drop(bundle.config.as_object_mut().context("config")?.remove(field)),
             _ => drop(bundle.config["process"].as_object_mut().context("process")?.remove(field)),
         }
@@ -138,6 +139,21 @@ fn linux32_changes_uname_and_flags_fail() -> Result<()> {
     bundle.is_refused(803, &["linux.personality.flags", "ADDR_NO_RANDOMIZE"])?;
     bundle.config["linux"]["personality"] = json!({"domain": "WINDOWS"});
     bundle.is_refused(803, &["WINDOWS"])
+}
+
+#[test]
+fn a_group_of_resctrl_fails_without_resctrl_before_anything_is_made() -> Result<()> {
+    if fs::read_to_string("/proc/self/mountinfo")?.contains(" - resctrl ") {
+        return crate::harness::skip("kernel without resctrl", "it is mounted here");
+    }
+    for rdt in [json!({}), json!({"closID": "gold", "memBwSchema": "MB:0=20"}), json!({"enableMonitoring": true})] {
+        let mut bundle = Bundle::probing(&["true"])?;
+        bundle.config["linux"]["intelRdt"] = rdt;
+        bundle.is_refused(511, &["linux.intelRdt", "resctrl"])?;
+    }
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config["linux"]["intelRdt"] = json!({"closID": "../gold"});
+    bundle.is_refused(803, &["closID", "../gold"])
 }
 
 #[test]
@@ -414,22 +430,8 @@ fn kept_groups_make_no_setgroups_call() -> Result<()> {
 }
 
 #[test]
-fn annotations_that_would_choose_another_runtime_are_refused() -> Result<()> {
-    let mut bundle = Bundle::new()?;
-    for key in ["run.oci.handler", "run.oci.pidfd_receiver"] {
-        bundle.config["annotations"] = json!({key: "wasm"});
-        bundle.is_refused(804, &[key])?;
-    }
-    Ok(())
-}
-
-#[test]
-fn a_joined_mount_namespace_is_refused_and_a_joined_cgroup_namespace_is_not() -> Result<()> {
+fn a_joined_user_namespace_has_the_joined_uts_namespace_in_it() -> Result<()> {
     requires!(userns);
-    let mut bundle = Bundle::probing(&["ns"])?;
-    bundle.share("mount");
-    bundle.push("/linux/namespaces", json!({"type": "mount", "path": "/proc/self/ns/mnt"}))?;
-    bundle.is_refused(804, &["mount"])?;
     let first = Bundle::probing(&["sleep"])?;
     let running = first.started()?;
     let pid = first.pid()?;

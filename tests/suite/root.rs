@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::Result;
+use serde_json::json;
 
 use crate::harness::Bundle;
 
@@ -60,5 +61,32 @@ fn default_devices_are_there_for_root_too() -> Result<()> {
     requires!(root);
     let facts = rootful(&["stat", "/dev/null", "/dev/urandom"])?.facts()?;
     assert!(facts.get("/dev/null")?.ends_with(" 1:3") && facts.get("/dev/urandom")?.ends_with(" 1:9"), "{facts:?}");
+    Ok(())
+}
+
+#[test]
+fn a_network_device_moves_to_a_namespace_that_root_owns_and_to_a_new_one() -> Result<()> {
+    requires!(root, busybox, links);
+    // In a network of root's own, so that nothing happens to the machine's.
+    let setup = "ip link add outer type veth peer name peer && ip addr add 10.9.8.7/24 dev outer || exit 99";
+    let join = "unshare --net sh -c 'echo; exec sleep 60' >\"$config.said\" & pid=$!
+        until [ -s \"$config.said\" ]; do :; done; sed -i \"s#/NETWORK#/proc/$pid/ns/net#\" \"$config\"";
+    for (path, before) in [("/NETWORK", join), ("", "pid=")] {
+        let mut bundle = Bundle::with_args(&["/bin/busybox", "ip", "addr"])?;
+        bundle.share_user();
+        bundle.share("network");
+        bundle.push("/linux/namespaces", json!({"type": "network", "path": path}))?;
+        bundle.config["linux"]["netDevices"] = json!({"outer": {"name": "inner"}});
+        let script = format!(
+            "config=$1; shift; {setup}\n{before}\n\"$@\"; status=$?\n[ -z \"$pid\" ] || kill $pid\nexit $status"
+        );
+        let config = bundle.path("bundle/config.json");
+        let words = ["unshare", "--net", "sh", "-c", &script, "sh", &config.to_string_lossy()];
+        let run = bundle.with_bundle("run", &["c1"])?;
+        let outcome = bundle.through(&words, &run).output()?;
+        let text = outcome.succeeds()?;
+        let line = text.lines().find(|line| line.contains("inner@")).unwrap_or_default();
+        assert!(line.contains(",UP") && text.contains("10.9.8.7/24"), "{path:?}: {text}");
+    }
     Ok(())
 }

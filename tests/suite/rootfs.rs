@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use crate::harness::Bundle;
+use crate::harness::{Bundle, own_gid, own_uid, subordinate};
 
 #[test]
 fn a_missing_root_and_a_root_that_is_a_file_are_refused() -> Result<()> {
@@ -165,4 +165,28 @@ fn the_host_name_and_the_domain_name_are_set_in_a_namespace_of_their_own() -> Re
     bundle.is_refused_with_any(&[803, 806], &["hostname", "uts"])?;
     assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname")?, host);
     Ok(())
+}
+
+#[test]
+fn the_working_directory_is_entered_with_the_final_ids() -> Result<()> {
+    requires!(unprivileged, userns, subids, busybox);
+    let script = "mkdir -m 700 /home5 && chown 5:5 /home5 && ls -ldn /home5";
+    let mut bundle = Bundle::with_args(&[
+        "/bin/sh",
+        "-c",
+        &script.replace("mkdir", "busybox mkdir").replace("chown", "busybox chown"),
+    ])?;
+    let (uids, gids) = (subordinate("uid")?, subordinate("gid")?);
+    bundle.map(&[(0, own_uid(), 1), (1, uids, 1000)], &[(0, own_gid(), 1), (1, gids, 1000)]);
+    let own = ["CAP_CHOWN", "CAP_DAC_OVERRIDE"];
+    bundle.config["process"]["capabilities"] = json!({"bounding": own, "permitted": own, "effective": own});
+    bundle.run()?.succeeds()?;
+    bundle.config["process"].as_object_mut().context("process")?.remove("capabilities");
+    bundle.args(&["/bin/pura-probe", "cwd"]);
+    bundle.config["process"]["cwd"] = "/home5".into();
+    bundle.config["process"]["user"] = json!({"uid": 5, "gid": 5});
+    assert_eq!(bundle.facts()?.get("cwd")?, "/home5");
+    // And by nobody else, although the set-up might.
+    bundle.config["process"]["user"] = json!({"uid": 6, "gid": 6});
+    bundle.is_refused(611, &["chdir to cwd \"/home5\"", "permission denied"])
 }

@@ -1,6 +1,7 @@
 //! `linux.seccomp`: the filter holds, for every kind of program, and a profile that cannot be carried out is refused.
 
 use anyhow::Result;
+use pura::seccomp::{Instruction, Machine, compile};
 use serde_json::{Value, json};
 
 use crate::harness::{Bundle, own_gid, own_uid, subordinate};
@@ -204,7 +205,7 @@ fn a_profile_that_cannot_be_carried_out_is_refused_by_name() -> Result<()> {
         (rule("SCMP_ACT_KILL", json!({"errnoRet": 1})), "linux.seccomp.syscalls[0].errnoRet"),
         (rule("SCMP_ACT_ERRNO", json!({"errnoRet": 4096})), "4096 is over 4095"),
         (rule("SCMP_ACT_BOGUS", json!({})), "SCMP_ACT_BOGUS"),
-        (rule("SCMP_ACT_NOTIFY", json!({})), "SCMP_ACT_NOTIFY"),
+        (rule("SCMP_ACT_NOTIFY", json!({})), "linux.seccomp.listenerPath"),
         (rule("SCMP_ACT_KILL", json!({"names": []})), "linux.seccomp.syscalls[0].names"),
         (rule("SCMP_ACT_KILL", test(6, "SCMP_CMP_EQ")), "linux.seccomp.syscalls[0].args[0].index"),
         (rule("SCMP_ACT_KILL", test(0, "SCMP_CMP_BOGUS")), "SCMP_CMP_BOGUS"),
@@ -223,6 +224,95 @@ fn a_profile_that_cannot_be_carried_out_is_refused_by_name() -> Result<()> {
     let mut bundle = denying("SCMP_ACT_ERRNO", &json!({"names": ["capset"]}))?;
     bundle.config["process"]["noNewPrivileges"] = false.into();
     bundle.is_refused(505, &["capset", "noNewPrivileges"])
+}
+
+#[test]
+fn an_annotation_makes_an_unknown_name_an_error() -> Result<()> {
+    requires!(userns);
+    let mut bundle = denying("SCMP_ACT_ERRNO", &json!({"names": ["no_such_call", "mkdir", "mkdirat"]}))?;
+    for (value, refused) in [("1", true), ("", true), ("0", false)] {
+        bundle.config["annotations"] = json!({"run.oci.seccomp_fail_unknown_syscall": value});
+        if refused {
+            let words = ["no_such_call", "linux.seccomp.syscalls", "run.oci.seccomp_fail_unknown_syscall"];
+            bundle.is_refused(505, &words)?;
+        } else {
+            assert_eq!(bundle.run()?.succeeds()?, "errno=1\n");
+        }
+    }
+    bundle.config["linux"]["seccomp"]["syscalls"][0]["names"] = json!(MKDIR);
+    bundle.config["annotations"] = json!({"run.oci.seccomp_fail_unknown_syscall": "1"});
+    assert_eq!(bundle.run()?.succeeds()?, "errno=1\n");
+    Ok(())
+}
+
+/// A program as the annotation has it: base64 of `struct sock_filter`.
+fn encoded(program: &[Instruction]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bytes: Vec<u8> = program
+        .iter()
+        .flat_map(|step| {
+            let code = step.code.to_ne_bytes();
+            [&code[..], &[step.when_true, step.when_false], &step.constant.to_ne_bytes()].concat()
+        })
+        .collect();
+    let group = |group: &[u8]| {
+        let word = group.iter().chain([0; 2].iter()).take(3).fold(0, |word, byte| word << 8 | usize::from(*byte));
+        let digit = |at: usize| if at > group.len() { '=' } else { char::from(DIGITS[word >> (18 - 6 * at) & 63]) };
+        [0, 1, 2, 3].map(digit)
+    };
+    bytes.chunks(3).flat_map(group).collect()
+}
+
+#[test]
+fn an_annotation_with_a_program_replaces_the_profile_for_every_process() -> Result<()> {
+    requires!(userns);
+    let Some(machine) = Machine::own() else { return Ok(()) };
+    for has_profile in [true, false] {
+        for no_new_privs in [true, false] {
+            let mut bundle = denying("SCMP_ACT_ERRNO", &json!({"errnoRet": 28}))?;
+            let profile = serde_json::from_value(bundle.config["linux"]["seccomp"].clone())?;
+            let program = compile(&profile, machine).map_err(|error| anyhow::anyhow!("{error}"))?.program;
+            bundle.config["annotations"] = json!({"run.oci.seccomp_bpf_data": encoded(&program)});
+            bundle.config["process"]["noNewPrivileges"] = no_new_privs.into();
+            if has_profile {
+                bundle.config["linux"]["seccomp"]["syscalls"][0]["action"] = "SCMP_ACT_KILL".into();
+                bundle.config["linux"]["seccomp"]["syscalls"][0]["errnoRet"] = Value::Null;
+            } else {
+                bundle.config["linux"]["seccomp"] = Value::Null;
+            }
+            assert_eq!(bundle.run()?.succeeds()?, "errno=28\n", "{has_profile} {no_new_privs}");
+            bundle.args(&["/bin/pura-probe", "sleep"]);
+            let _running = bundle.started()?;
+            let outcome = bundle.pura(&["exec", "c1", "/bin/pura-probe", "mkdir", "/tmp/made"]).output()?;
+            assert_eq!(outcome.succeeds()?, "errno=28\n");
+            bundle.delete()?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_program_of_an_annotation_that_is_none_is_refused() -> Result<()> {
+    requires!(userns);
+    let returns = |constant: u32| Instruction { code: 6, when_true: 0, when_false: 0, constant };
+    let many = vec![returns(0x7fff_0000); 4097];
+    for (program, why) in [
+        (String::new(), "0 bytes"),
+        ("Zm9v".to_owned(), "3 bytes"),
+        ("*".repeat(8), "not base64"),
+        (encoded(&many), "4097 instructions"),
+        (encoded(&[returns(0x7fc0_0000)]), "agent"),
+    ] {
+        let mut bundle = denying("SCMP_ACT_ERRNO", &json!({}))?;
+        bundle.config["annotations"] = json!({"run.oci.seccomp_bpf_data": program});
+        bundle.is_refused(505, &["run.oci.seccomp_bpf_data", why])?;
+    }
+    // What only the kernel can tell: a program that does not end.
+    let mut bundle = denying("SCMP_ACT_ERRNO", &json!({}))?;
+    let endless = Instruction { code: 0x20, when_true: 0, when_false: 0, constant: 0 };
+    bundle.config["annotations"] = json!({"run.oci.seccomp_bpf_data": encoded(&[endless])});
+    bundle.run()?.fails(125, 505, &["run.oci.seccomp_bpf_data"])?;
+    bundle.is_clean()
 }
 
 #[test]

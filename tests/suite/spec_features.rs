@@ -96,3 +96,70 @@ fn every_advertised_mount_option_is_accepted_by_create() -> Result<()> {
     bundle.facts()?;
     Ok(())
 }
+
+/// A list of features.
+fn listed(features: &Value, pointer: &str) -> Result<Vec<String>> {
+    let list = features.pointer(pointer).and_then(Value::as_array).with_context(|| pointer.to_owned())?;
+    Ok(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+#[test]
+fn everything_that_is_advertised_is_accepted_by_create() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["true"])?;
+    let outcome = bundle.pura(&["features"]).output()?;
+    let features: Value = serde_json::from_str(outcome.succeeds()?)?;
+    let agent = bundle.path("agent.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&agent)?;
+    let capabilities = listed(&features, "/linux/capabilities")?;
+    bundle.config["process"]["capabilities"] = serde_json::json!({
+        "bounding": capabilities, "permitted": capabilities, "effective": capabilities,
+        "inheritable": capabilities, "ambient": capabilities
+    });
+    let namespaces: Vec<_> =
+        listed(&features, "/linux/namespaces")?.iter().map(|kind| serde_json::json!({"type": kind})).collect();
+    assert_eq!(namespaces.len(), 8);
+    bundle.config["linux"]["namespaces"] = namespaces.into();
+    bundle.config["linux"]["uidMappings"] = Value::Null;
+    bundle.config["linux"]["gidMappings"] = Value::Null;
+    for kind in listed(&features, "/hooks")? {
+        // Not under the filter, which is about the program.
+        if kind != "startContainer" {
+            bundle.config["hooks"][&kind] = serde_json::json!([{"path": "/bin/true"}]);
+        }
+    }
+    // On calls that the program does not make.
+    let rules: Vec<Value> = listed(&features, "/linux/seccomp/actions")?
+        .iter()
+        .flat_map(|action| {
+            let name = |call: &str| serde_json::json!({"names": [call], "action": action});
+            [name("quotactl"), name("swapon")]
+        })
+        .collect();
+    let tests: Vec<Value> = listed(&features, "/linux/seccomp/operators")?
+        .iter()
+        .map(|operator| {
+            serde_json::json!({"names": ["swapoff"], "action": "SCMP_ACT_ERRNO",
+                "args": [{"index": 0, "value": 1, "valueTwo": 1, "op": operator}]})
+        })
+        .collect();
+    assert_eq!((rules.len(), tests.len()), (18, 7));
+    let syscalls = [rules, tests].concat();
+    bundle.config["linux"]["seccomp"] = serde_json::json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": agent,
+        "architectures": listed(&features, "/linux/seccomp/archs")?,
+        "flags": listed(&features, "/linux/seccomp/supportedFlags")?,
+        "syscalls": syscalls
+    });
+    let _created = bundle.created()?;
+    bundle.delete()?;
+    // Modes of memory, of which a kernel or a machine may lack one: told apart from those that pura does not know.
+    for mode in listed(&features, "/linux/memoryPolicy/modes")? {
+        let mut one = Bundle::probing(&["true"])?;
+        let nodes = if matches!(mode.as_str(), "MPOL_DEFAULT" | "MPOL_LOCAL") { "" } else { "0" };
+        one.config["linux"]["memoryPolicy"] = serde_json::json!({"mode": mode, "nodes": nodes});
+        let outcome = one.run()?;
+        assert!(outcome.status.success() || outcome.stderr.contains("PURA-511"), "{mode}: {outcome:?}");
+    }
+    Ok(())
+}

@@ -79,3 +79,32 @@ fn is_rfc3339(time: &str) -> bool {
     let zone = time.get(19..).unwrap_or_default().trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
     shape == "0000-00-00T00:00:00" && (zone == "Z" || zone.len() == 6 && zone.starts_with(['+', '-']))
 }
+
+/// What the schema of the specification wants of a state: the required fields, and the type of each.
+fn satisfies_the_schema(state: &Value, statuses: &[&str]) -> bool {
+    let is_text = |field: &str| state[field].as_str().is_some_and(|text| !text.is_empty());
+    let numbers = state["ociVersion"].as_str().unwrap_or_default().split(['-', '+']).next().unwrap_or_default();
+    let is_version = numbers.split('.').count() == 3 && numbers.split('.').all(|part| part.parse::<u32>().is_ok());
+    let is_status = state["status"].as_str().is_some_and(|status| statuses.contains(&status));
+    let is_pid = state["pid"].as_i64().is_some_and(|pid| pid >= 0);
+    let annotations = state.get("annotations").and_then(Value::as_object);
+    let are_texts = annotations.is_none_or(|all| all.iter().all(|(key, value)| !key.is_empty() && value.is_string()));
+    is_version && is_text("id") && is_status && is_pid && is_text("bundle") && are_texts
+}
+
+#[test]
+fn state_satisfies_the_schema_in_every_status() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    bundle.config["annotations"] = json!({"org.example.a": "b"});
+    let running = bundle.created()?;
+    assert!(satisfies_the_schema(&bundle.state()?, &["created"]), "{}", bundle.state()?);
+    bundle.verb("start")?.succeeds_silently()?;
+    assert_eq!(running.line()?, "ready");
+    assert!(satisfies_the_schema(&bundle.state()?, &["running"]), "{}", bundle.state()?);
+    bundle.verb("kill")?.succeeds_silently()?;
+    running.rest()?;
+    bundle.becomes("stopped")?;
+    assert!(satisfies_the_schema(&bundle.state()?, &["stopped"]), "{}", bundle.state()?);
+    bundle.delete()
+}

@@ -53,7 +53,7 @@ fn parameters_of_the_host_are_refused_and_stay() -> Result<()> {
 }
 
 #[test]
-fn a_joined_namespace_of_the_host_is_the_hosts() -> Result<()> {
+fn root_joins_a_namespace_of_the_host_as_it_is() -> Result<()> {
     requires!(root);
     let mut bundle = with(json!({"net.ipv4.ip_forward": "1"}), &["true"])?;
     bundle.share_user();

@@ -1,14 +1,14 @@
 //! The laws of the order: one assertion for each, over plans of every kind of user namespace.
 
+mod steps;
+
 use super::*;
 use crate::{
     host::Host,
-    plan::{
-        Target,
-        sample::{self, OWN_USERNS},
-    },
+    plan::sample::{self, OWN_USERNS},
 };
 use serde_json::{Value, json};
+use steps::*;
 
 /// A config in which every law has something to say.
 fn config() -> Value {
@@ -70,6 +70,7 @@ fn cases() -> Vec<(&'static str, Value, Host, UsernsMode, u64)> {
     let join = |kind: &str| json!({"type": kind, "path": "/ns"});
     let pod = with(|config| namespaces(config).splice(..4, ["pid", "network", "ipc", "uts"].map(join)).for_each(drop));
     let joined = with(|config| namespaces(config).push(join("user")));
+    let mounts = with(|config| namespaces(config).splice(4.., [join("mount")]).for_each(drop));
     let shared = with(|config| drop(namespaces(config).remove(0)));
     vec![
         ("one id", with(single), sample::user(), UsernsMode::Single, 0),
@@ -79,6 +80,8 @@ fn cases() -> Vec<(&'static str, Value, Host, UsernsMode, u64)> {
         ("joined", joined, sample::user(), UsernsMode::Unset, 30),
         ("pod of another user namespace", pod.clone(), sample::root(), UsernsMode::Unset, 30),
         ("pod of the caller's", pod.clone(), sample::root(), UsernsMode::Unset, OWN_USERNS),
+        ("mounts of another user namespace", mounts.clone(), sample::user(), UsernsMode::Unset, 30),
+        ("mounts of the caller's", mounts, sample::nested(), UsernsMode::Unset, OWN_USERNS),
         ("reused", config(), sample::nested(), UsernsMode::Unset, 0),
         ("reused, no PID namespace", shared, sample::nested(), UsernsMode::Unset, 0),
         ("reused, pod", pod, sample::nested(), UsernsMode::Unset, OWN_USERNS),
@@ -125,88 +128,6 @@ fn all(check: impl Fn(&Steps)) {
 }
 
 // Kinds of steps.
-
-fn maps(op: &Op) -> bool {
-    matches!(op, Op::Meet(Meeting::MapIds) | Op::SetNs { kind: libc::CLONE_NEWUSER, .. })
-}
-
-fn writes(op: &Op) -> bool {
-    matches!(op, Op::WriteProc { .. })
-}
-
-fn hides(op: &Op) -> bool {
-    matches!(op, Op::Prctl { attribute: Attribute::Dumpable, .. } | Op::SetIds { .. })
-}
-
-fn arms(op: &Op) -> bool {
-    matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 1.. })
-}
-
-fn disarms(op: &Op) -> bool {
-    matches!(op, Op::Prctl { attribute: Attribute::DeathSignal, value: 0 })
-}
-
-fn created(op: &Op) -> bool {
-    matches!(op, Op::Meet(Meeting::Created))
-}
-
-fn isolates(op: &Op) -> bool {
-    matches!(op, Op::Propagate { .. })
-}
-
-/// Takes or attaches a mount.
-fn mounts(op: &Op) -> bool {
-    let attaches = matches!(op, Op::BindRoot { .. } | Op::Mount { .. } | Op::MountTmpfs { .. } | Op::MoveMount { .. });
-    attaches || matches!(op, Op::OpenTree { .. } | Op::Device { .. } | Op::Remount { .. })
-}
-
-/// Makes names below the root.
-fn makes(op: &Op) -> bool {
-    let finds = matches!(op, Op::FindTarget { target: Target::Directory | Target::File | Target::RealDirectory, .. });
-    finds
-        || matches!(
-            op,
-            Op::Device { .. } | Op::Link { .. } | Op::MakeDirectory(_) | Op::MakeCwd(_) | Op::BindConsole(_)
-        )
-}
-
-fn pivots(op: &Op) -> bool {
-    matches!(op, Op::PivotRoot(_) | Op::MoveRoot(_))
-}
-
-fn covers(op: &Op) -> bool {
-    matches!(op, Op::Mask(_) | Op::ReadOnly(_))
-}
-
-fn read_only_root(op: &Op) -> bool {
-    matches!(op, Op::SetAttributes { mount: Slot::ROOT, .. })
-}
-
-fn drops(op: &Op) -> bool {
-    matches!(op, Op::Bounding(_))
-}
-
-fn sets(op: &Op) -> bool {
-    matches!(op, Op::Capabilities { .. })
-}
-
-/// Is refused without a capability.
-fn needs_capability(op: &Op) -> bool {
-    let names = matches!(op, Op::Hostname(_) | Op::Domainname(_) | Op::LoopbackUp | Op::Unshare(_) | Op::SetNs { .. });
-    names || mounts(op) || pivots(op) || covers(op) || read_only_root(op) || drops(op) || isolates(op)
-}
-
-fn changes_user(op: &Op) -> bool {
-    matches!(op, Op::SetGroups | Op::SetIds { .. })
-}
-
-fn enters(op: &Op) -> bool {
-    matches!(op, Op::EnterCwd(_))
-}
-
-fn finds_program(op: &Op) -> bool {
-    matches!(op, Op::FindProgram)
-}
 
 #[test]
 fn init_dies_with_its_parent_from_the_first_step_on_until_it_is_created() {
@@ -258,7 +179,8 @@ fn nothing_that_is_mounted_appears_outside() {
     all(|steps| {
         steps.has(isolates, "every container has a mount namespace");
         steps.before(isolates, mounts, "a shared mount would carry ours to the host");
-        steps.before(|op| matches!(op, Op::Unshare(_) | Op::SetNs { .. }), isolates, "of the new namespace");
+        let arrives = |op: &Op| matches!(op, Op::Unshare(_) | Op::SetNs { .. }) && !joins_mounts(op);
+        steps.before(arrives, isolates, "of the new namespace");
     });
 }
 
@@ -285,6 +207,22 @@ fn covers_lie_over_all_mounts_and_inside_the_root() {
         steps.has(covers, "the config has masks");
         steps.before(mounts, pivots, "createRuntime hooks see all mounts, and the old root");
         steps.before(pivots, covers, "no path of theirs may be outside");
+    });
+}
+
+#[test]
+fn a_mount_namespace_of_others_is_joined_when_nothing_is_left_to_mount() {
+    all(|steps| {
+        steps.before(isolates, joins_mounts, "the root is made in one of our own");
+        let changes =
+            |op: &Op| mounts(op) || makes(op) || pivots(op) || covers(op) || read_only_root(op) || isolates(op);
+        steps.before(changes, joins_mounts, "others would see it");
+        for at in steps.at(joins_mounts) {
+            let around = [&steps.plan.ops[at - 1], &steps.plan.ops[at + 1]];
+            let wanted =
+                [&Op::CloneMount { mount: Slot::ROOT, recursive: true, into: Slot::TREE }, &Op::ChangeRoot(Slot::TREE)];
+            assert_eq!(around, wanted, "{}: no path is resolved in there\n{}", steps.name, steps.plan);
+        }
     });
 }
 
@@ -382,10 +320,6 @@ fn limits_that_would_hinder_the_set_up_come_after_it() {
     });
 }
 
-fn needs_capability_but_bounding(op: &Op) -> bool {
-    needs_capability(op) && !drops(op)
-}
-
 #[test]
 fn clocks_are_shifted_before_anyone_is_inside_and_the_second_process_is_born_unseen() {
     let config = with(|config| {
@@ -406,4 +340,33 @@ fn clocks_are_shifted_before_anyone_is_inside_and_the_second_process_is_born_uns
     ];
     assert!(steps.is_sorted(), "{steps:?}");
     assert_eq!(plan.clone_flags & u64::from(libc::CLONE_NEWTIME.unsigned_abs()), 0);
+}
+
+#[test]
+fn the_seccomp_agent_is_told_as_soon_as_there_is_a_filter_by_an_init_that_knows_its_number() {
+    let seccomp = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]
+    });
+    for no_new_privs in [true, false] {
+        for hooks in [json!({}), json!({"startContainer": [{"path": "/hook"}]})] {
+            let has_hooks = hooks.get("startContainer").is_some();
+            let config = with(|config| {
+                config["linux"]["seccomp"] = seccomp.clone();
+                config["process"]["noNewPrivileges"] = no_new_privs.into();
+                config["hooks"] = hooks;
+            });
+            let spec = serde_json::from_value(config).unwrap();
+            let plan = sample::compile(&spec, sample::user(), UsernsMode::Unset, true, 0).unwrap();
+            let steps = Steps { name: "agent", plan };
+            let attached = steps.at(|op| matches!(op, Op::Seccomp { .. })).next().unwrap();
+            assert_eq!(steps.plan.ops[attached + 1], Op::TellAgent, "{}", steps.plan);
+            steps.before(|op| *op == Op::LearnPid, created, "the parent of create ends after that");
+            steps.before(created, |op| *op == Op::TellAgent, "the container is created then");
+            steps.before(|op| *op == Op::LeaveAgent, |op| matches!(op, Op::Hook(_)), "hooks may wait for the agent");
+            assert_eq!(steps.at(|op| *op == Op::LeaveAgent).count(), usize::from(has_hooks), "exec does it otherwise");
+            let meetings: Vec<_> = steps.plan.meetings().collect();
+            assert!(meetings.ends_with(&[Meeting::Pid, Meeting::Created]), "{meetings:?}");
+        }
+    }
 }

@@ -10,9 +10,16 @@ use crate::{
 /// How to own one's files inside without an idmapped mount.
 const ID_MAP_FIX: &str = "--userns=keep-id, which makes your files yours inside";
 
+/// What a system call that is not there may be hidden by.
+pub(super) const LACKS: &str = "the kernel or a seccomp filter lacks a system call for it (docs/kernel-features.md)";
+
+/// And who can do something about it.
+const LACKS_FIX: &str = "a newer kernel, or --security-opt seccomp=unconfined for the outer container";
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
 pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
     match op {
+        _ if errno == Errno::ENOSYS => Code::Kernel,
         Op::MakeIdMap { .. } => Code::MapRefused,
         Op::Label { module, .. } => module.code(),
         Op::ShiftClocks(_) => Code::TimeOffsets,
@@ -34,7 +41,10 @@ pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
         {
             Code::MountOption
         }
-        Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => Code::LockedFlag,
+        // Where attributes wait until a mount is attached, that is where they are refused.
+        Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
+            Code::LockedFlag
+        }
         Op::Device { .. } | Op::AttachNode { .. } | Op::Fifo { .. } => Code::Device,
         Op::MapIds { .. } => Code::IdMap,
         Op::OpenProc(_) => Code::Proc,
@@ -46,6 +56,7 @@ pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
         Op::Bounding(_) | Op::Capabilities { .. } | Op::Ambient(_) => Code::Capabilities,
         Op::Seccomp { .. } if errno == Errno::EACCES => Code::SeccompPrivilege,
         Op::Seccomp { .. } => Code::Seccomp,
+        Op::TellAgent => Code::SeccompAgent,
         Op::MakeCwd(_) | Op::EnterCwd(_) => Code::Cwd,
         _ => {
             if matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN) {
@@ -60,13 +71,14 @@ pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
 #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
 pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
     match op {
+        _ if errno == Errno::ENOSYS => Some(LACKS_FIX),
         Op::Mount { kind, .. } if errno == Errno::EPERM && plan.text(kind) == c"proc" => Some(
             "give the outer container --security-opt systempaths=unconfined (docker), unmask=ALL (podman) or procMount: \
-             Unmasked (kubernetes), or set the annotation org.pura.proc=bind",
+             Unmasked (kubernetes), or set the annotation org.pura.proc=bind, or run --proc=bind",
         ),
         Op::CopyUp { .. } if errno == Errno::ENOSPC => Some("a larger size= for the tmpfs"),
         Op::MapIds { .. } if errno == Errno::EPERM => Some(ID_MAP_FIX),
-        Op::SetAttributes { .. } | Op::Remount { .. } if errno == Errno::EPERM => {
+        Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
             Some("drop suid, dev, exec or rw from the mount's options")
         }
         Op::Unshare(_) if errno == Errno::ENOSPC => {
@@ -82,7 +94,7 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
     }
 }
 
-/// Why the kernel refuses what it keeps with a process.
+/// Why the kernel refuses what it keeps with a process, or a remount.
 pub(super) fn attribute(op: Op, errno: Errno) -> Option<String> {
     let why = match (op, errno) {
         (Op::Label { module, .. }, Errno::ENOENT | Errno::EINVAL) => format!("{} does not know it", module.name()),
@@ -90,6 +102,10 @@ pub(super) fn attribute(op: Op, errno: Errno) -> Option<String> {
         (Op::MemoryPolicy, Errno::EINVAL) => {
             "none of the nodes has memory, or this kernel lacks the mode or a flag".to_owned()
         }
+        (Op::Seccomp { .. }, Errno::EBUSY) => {
+            "pura itself runs under a filter with an agent, and the kernel allows one agent".to_owned()
+        }
+        (Op::Remount { .. }, Errno::EINVAL) => "nothing is mounted there".to_owned(),
         (Op::Schedule, Errno::EPERM) => "only real root may: operation not permitted".to_owned(),
         _ => return None,
     };
@@ -120,6 +136,7 @@ pub fn explain_sysctl(key: &str, value: &str, errno: Errno) -> Error {
         Errno::EACCES | Errno::EPERM | Errno::EROFS => {
             (Code::Sysctl, "only root of the host may set it: operation not permitted".to_owned())
         }
+        Errno::ENOSYS => (Code::Kernel, LACKS.to_owned()),
         Errno::EXDEV => (Code::Sysctl, "the outer container covers /proc/sys".to_owned()),
         errno => (Code::SysctlValue, format!("the kernel refuses the value: {}", plain(errno))),
     };

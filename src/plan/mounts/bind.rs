@@ -33,10 +33,13 @@ impl<'a> Draft<'a> {
         self.step_for(Op::OpenTree { path, recursive: true, into: Slot::TREE }, entry.place());
         let set = set | options.set | options.set_all;
         if set != 0 {
-            self.step_for(Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: true }, entry.place());
+            self.step_for(
+                Op::SetAttributes { mount: Slot::TREE, set, clear: 0, recursive: true, detached: true },
+                entry.place(),
+            );
         }
         self.find(entry, Target::RealDirectory)?;
-        self.step_for(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET }, entry.place());
+        self.step_for(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET, recursive: true }, entry.place());
         Ok(())
     }
 
@@ -57,12 +60,13 @@ impl<'a> Draft<'a> {
         // Before anything shows the tree: the kernel maps only what nobody can have opened.
         self.map_bind(entry, options, tree)?;
         // While the tree is detached: no mount is writable, or executable, for a moment.
-        self.attributes(tree, entry, options);
+        self.attributes(tree, entry, options, true);
         let is_directory = self.source_kind(entry) == Some(host::Kind::Directory);
         self.find(entry, target(options, if is_directory { Target::Directory } else { Target::File }))?;
         let path = self.source(entry)?;
         let path = self.text(path.as_os_str().as_bytes())?;
-        self.step_for(Op::MoveMount { tree, path, on: Slot::TARGET }, entry.place());
+        let recursive = is_recursive(entry, options);
+        self.step_for(Op::MoveMount { tree, path, on: Slot::TARGET, recursive }, entry.place());
         if options.propagation.is_some() {
             self.propagation(tree, entry, options);
         }
@@ -82,7 +86,7 @@ impl<'a> Draft<'a> {
             }
             Some(host::Kind::Directory | host::Kind::File) | None => {}
         }
-        let recursive = options.recursive || entry.kind() == "rbind";
+        let recursive = is_recursive(entry, options);
         if let Some(slot) = self.mapped_by_parent(entry, options, &source, recursive)? {
             return Ok(slot);
         }
@@ -125,4 +129,9 @@ impl<'a> Draft<'a> {
     fn source_kind(&self, entry: Entry<'_>) -> Option<host::Kind> {
         self.host.named.sources.get(entry.index).copied().flatten()
     }
+}
+
+/// Whether all that is mounted below the source comes along.
+fn is_recursive(entry: Entry<'_>, options: &Options) -> bool {
+    options.recursive || entry.kind() == "rbind"
 }

@@ -51,11 +51,11 @@ impl Draft<'_> {
             return self.own_maps(entry).map(drop);
         }
         self.find(entry, Target::Directory)?;
-        self.step_for(Op::CloneMount { mount: Slot::TARGET, into: Slot::TREE }, entry.place());
+        self.step_for(Op::CloneMount { mount: Slot::TARGET, recursive: false, into: Slot::TREE }, entry.place());
         self.map_inside(entry, options, Slot::TREE)?;
         self.find(entry, Target::Directory)?;
         let path = self.text(entry.kind())?;
-        self.step_for(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET }, entry.place());
+        self.step_for(Op::MoveMount { tree: Slot::TREE, path, on: Slot::TARGET, recursive: false }, entry.place());
         Ok(())
     }
 

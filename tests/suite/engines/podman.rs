@@ -150,13 +150,17 @@ fn a_container_lives_through_all_its_verbs() -> Result<()> {
         podman.call(&["exec", "c1", "nocmd"])?.must_end(127, "executable file not found in $PATH")?;
         podman.call(&["exec", "-w", "/nodir", "c1", "true"])?.must_end(127, "no such file or directory")?;
         podman.call(&["exec", "-t", "c1", "tty"])?.must_end(0, "/dev/pts/0")?;
-        podman.call(&["exec", "--privileged", "c1", "grep", "CapEff", "/proc/self/status"])?.must_end(0, "01ffffffffff")?;
+        podman
+            .call(&["exec", "--privileged", "c1", "grep", "CapEff", "/proc/self/status"])?
+            .must_end(0, "01ffffffffff")?;
         podman.call(&["exec", "-d", "c1", "touch", "/tmp/made"])?.must_end(0, "")?;
         crate::harness::eventually("the detached exec", || {
             Ok(podman.call(&["exec", "c1", "test", "-e", "/tmp/made"])?.0.code() == 0)
         })?;
         podman.call(&["top", "c1"])?.must_end(0, "trap")?;
-        podman.call(&["inspect", "--format={{.State.Status}} {{.OCIRuntime}}", "c1"])?.must_end(0, &format!("running {name}"))?;
+        podman
+            .call(&["inspect", "--format={{.State.Status}} {{.OCIRuntime}}", "c1"])?
+            .must_end(0, &format!("running {name}"))?;
         fs::write(podman.path("tmp/in"), "copied\n")?;
         podman.call(&["cp", "in", "c1:/tmp/in"])?.must_end(0, "")?;
         podman.call(&["exec", "c1", "cat", "/tmp/in"])?.must_end(0, "copied")?;

@@ -17,21 +17,23 @@ type Probe = fn() -> Result<()>;
 pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
     static KNOWN: OnceLock<Vec<(&str, Option<String>)>> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
-        let probes: [(&str, Probe); 11] = [
+        let probes: &[(&str, Probe)] = &[
             ("root", root),
             ("unprivileged", unprivileged),
             ("userns", userns),
             ("subids", subids),
             ("overlay", overlay),
             ("strace", strace),
+            ("links", links),
             ("libseccomp", libseccomp),
             ("podman", || installed("podman").and_then(|()| installed("conmon"))),
             ("catatonit", || installed("catatonit").or_else(|_| installed("/usr/libexec/podman/catatonit"))),
             ("buildah", || installed("buildah")),
             ("containerd", || installed("containerd").and_then(|()| installed("ctr"))),
+            ("python", python),
         ];
         let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
-        let mut known: Vec<_> = probes.into_iter().map(|(name, probe)| (name, why(probe))).collect();
+        let mut known: Vec<_> = probes.iter().map(|(name, probe)| (*name, why(*probe))).collect();
         known.push(("busybox", busybox().err().map(|why| format!("{why:#}"))));
         known
     });
@@ -73,6 +75,12 @@ fn overlay() -> Result<()> {
     succeeds(Command::new("unshare").args(["--user", "--map-root-user", "--mount", "sh", "-c", script]))
 }
 
+/// iproute2, and network devices that an ordinary user can make in a network of their own.
+fn links() -> Result<()> {
+    let script = "ip link add outer type veth peer name peer";
+    succeeds(Command::new("unshare").args(["--user", "--map-root-user", "--net", "sh", "-c", script]))
+}
+
 fn strace() -> Result<()> {
     succeeds(Command::new("strace").args(["-o", "/dev/null", "true"]))
 }
@@ -85,6 +93,11 @@ fn libseccomp() -> Result<()> {
 /// A program of that name is there.
 fn installed(program: &str) -> Result<()> {
     succeeds(Command::new(program).arg("--version").env("PATH", PATH).env("HOME", "/"))
+}
+
+/// Python, which makes system calls that take unsafe code.
+fn python() -> Result<()> {
+    succeeds(Command::new("/usr/bin/python3").args(["-c", ""]))
 }
 
 /// The static busybox, for tests that need a shell inside.

@@ -1,0 +1,35 @@
+//! A connection to whoever listens on a socket of the host, by a path of any length.
+
+use std::{
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    path::Path,
+};
+
+use nix::{
+    fcntl::OFlag,
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, socket},
+        stat::Mode,
+    },
+};
+
+use crate::{
+    error::{Code, Context as _, Error, Result},
+    sys,
+};
+
+/// Connects to a stream socket, `unix(7)`; `code` and `name` are for errors. By its descriptor, because `sun_path` holds 107
+/// bytes and paths are longer.
+pub fn connect(path: &Path, code: Code, name: &str) -> Result<OwnedFd> {
+    let what = || format!("connect to the {name} {}", path.display());
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let found = sys::retry(|| nix::fcntl::open(path, flags, Mode::empty())).doing(code, what)?;
+    let mode = sys::path::stat(found.as_fd()).doing(code, what)?.st_mode;
+    if mode & libc::S_IFMT != libc::S_IFSOCK {
+        return Err(Error::new(code, what(), "it is not a socket"));
+    }
+    let address = UnixAddr::new(format!("/proc/self/fd/{}", found.as_raw_fd()).as_str()).doing(code, what)?;
+    let stream = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).doing(code, what)?;
+    sys::retry(|| connect_to(stream.as_raw_fd(), &address)).doing(code, what)?;
+    Ok(stream)
+}
