@@ -33,10 +33,10 @@ struct Engine {
 impl Engine {
     /// An engine that knows pura under a name. Engines treat the name `crun` in ways of their own.
     fn new(program: &'static str, runtime: &str) -> Result<Self> {
-        // Short: the sockets of conmon are below it.
-        let dir = TempDir::with_prefix("pe.")?;
+        // Short: with long paths, Podman 4.3 never hears of a container's end, and waits for 20 seconds.
+        let dir = tempfile::Builder::new().prefix("e").rand_bytes(3).tempdir()?;
         let engine = Self { program, dir };
-        for (name, mode) in [("run", 0o700), ("tmp", 0o755), ("bin", 0o755), ("volume", 0o755)] {
+        for (name, mode) in [("r", 0o700), ("tmp", 0o755), ("bin", 0o755), ("volume", 0o755)] {
             fs::create_dir(engine.path(name))?;
             fs::set_permissions(engine.path(name), Permissions::from_mode(mode))?;
         }
@@ -55,7 +55,7 @@ impl Engine {
     }
 
     fn storage(&self) -> String {
-        let [graph, run] = ["storage", "run/storage"].map(|name| self.path(name));
+        let [graph, run] = ["s", "r/s"].map(|name| self.path(name));
         format!("[storage]\ndriver = \"vfs\"\ngraphroot = {graph:?}\nrunroot = {run:?}\n")
     }
 
@@ -97,7 +97,7 @@ impl Engine {
         let line: Vec<OsString> = std::iter::once(self.program).chain(words.iter().copied()).map(Into::into).collect();
         let outcome = Pura::through(self.dir.path(), &line)
             .env("HOME", self.dir.path())
-            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("XDG_RUNTIME_DIR", self.path("r"))
             .env("CONTAINERS_CONF", self.path("containers.conf"))
             .env("CONTAINERS_STORAGE_CONF", self.path("storage.conf"))
             .cwd(directory)
@@ -117,10 +117,10 @@ impl Engine {
     fn clear(&self) -> Result<()> {
         self.call(&["rm", "--all", "--force", "--time=0"])?;
         if crate::harness::own_uid() != 0 {
-            let dirs = ["storage", "run/storage"].map(|name| self.path(name).to_string_lossy().into_owned());
+            let dirs = ["s", "r/s"].map(|name| self.path(name).to_string_lossy().into_owned());
             self.call(&["unshare", "rm", "-rf", &dirs[0], &dirs[1]])?;
         }
-        for place in ["run/libpod/tmp/pause.pid", "run/libpod/pause.pid"] {
+        for place in ["r/libpod/tmp/pause.pid", "r/libpod/pause.pid"] {
             let Ok(pid) = fs::read_to_string(self.path(place)) else { continue };
             let pid = Pid::from_raw(pid.trim().parse().context("pause.pid")?);
             let _ = kill(pid, Signal::SIGKILL);
