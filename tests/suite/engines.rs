@@ -1,5 +1,6 @@
 //! Engines with pura as their runtime: the real programs, with images made here, and nothing pulled.
 
+mod buildah;
 mod podman;
 mod root;
 
@@ -7,7 +8,7 @@ use std::{
     ffi::OsString,
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt as _, symlink},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
@@ -18,24 +19,23 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::harness::{Outcome, Pura, busybox, eventually, has_failed, leftovers, pura_binary, text};
+use crate::harness::{Outcome, Pura, busybox, eventually, has_failed, leftovers, own_uid, pura_binary, text};
 
 /// The one image: a busybox and two accounts.
 const IMAGE: &str = "localhost/busybox";
 
-/// Podman, or a program of its family, with storage, configuration and run-time directory of its own.
+/// Podman and Buildah, with storage, configuration and run-time directory of their own.
 #[derive(Debug)]
 struct Engine {
-    program: &'static str,
     dir: TempDir,
 }
 
 impl Engine {
-    /// An engine that knows pura under a name. Engines treat the name `crun` in ways of their own.
-    fn new(program: &'static str, runtime: &str) -> Result<Self> {
+    /// An engine that knows pura under a name.
+    fn new(runtime: &str) -> Result<Self> {
         // Short: with long paths, Podman 4.3 never hears of a container's end, and waits for 20 seconds.
         let dir = tempfile::Builder::new().prefix("e").rand_bytes(3).tempdir()?;
-        let engine = Self { program, dir };
+        let engine = Self { dir };
         for (name, mode) in [("r", 0o700), ("tmp", 0o755), ("bin", 0o755), ("volume", 0o755)] {
             fs::create_dir(engine.path(name))?;
             fs::set_permissions(engine.path(name), Permissions::from_mode(mode))?;
@@ -44,7 +44,7 @@ impl Engine {
         fs::copy(pura_binary(), &binary)?;
         fs::set_permissions(&binary, Permissions::from_mode(0o755))?;
         fs::write(engine.path("volume/file"), "of the host\n")?;
-        fs::write(engine.path("containers.conf"), configuration(runtime, &binary))?;
+        fs::write(engine.path("containers.conf"), engine.configuration(runtime))?;
         fs::write(engine.path("storage.conf"), engine.storage())?;
         engine.import()?;
         Ok(engine)
@@ -57,6 +57,24 @@ impl Engine {
     fn storage(&self) -> String {
         let [graph, run] = ["s", "r/s"].map(|name| self.path(name));
         format!("[storage]\ndriver = \"vfs\"\ngraphroot = {graph:?}\nrunroot = {run:?}\n")
+    }
+
+    fn configuration(&self, runtime: &str) -> String {
+        let [binary, state, run] = [&format!("bin/{runtime}"), "r/pura", "r/t"].map(|name| self.path(name));
+        // Root may lack the power to raise limits; and its state has the whole machine's place otherwise.
+        let rooted = own_uid() == 0;
+        let limits = if rooted { "default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n" } else { "" };
+        let places = if rooted { format!("tmp_dir = {run:?}\n") } else { String::new() };
+        let flags = if rooted {
+            format!("[engine.runtimes_flags]\n{runtime} = [\"root={}\"]\n", state.display())
+        } else {
+            String::new()
+        };
+        format!(
+            "[containers]\npids_limit = 0\n{limits}[engine]\n{places}runtime = {runtime:?}\ncgroup_manager = \"cgroupfs\"\n\
+             events_logger = \"file\"\nruntime_supports_json = [{runtime:?}]\nruntime_supports_nocgroup = [{runtime:?}]\n\
+             [engine.runtimes]\n{runtime} = [{binary:?}]\n{flags}"
+        )
     }
 
     /// Makes the image, as a tar of a root file system.
@@ -82,27 +100,27 @@ impl Engine {
             .arg(".")
             .status()?;
         ensure!(packed.success(), "tar: {packed}");
-        if self.program == "podman" {
-            self.call(&["import", "--quiet", &tar.to_string_lossy(), IMAGE])?.must_end(0, "")?;
-        }
+        self.call(&["import", "--quiet", &tar.to_string_lossy(), IMAGE])?.must_end(0, "")?;
         Ok(())
     }
 
-    /// Calls it.
+    /// Calls Podman.
     fn call(&self, words: &[&str]) -> Result<Answer> {
-        self.call_in(&self.path("tmp"), words)
+        self.call_by("podman", words)
     }
 
-    fn call_in(&self, directory: &Path, words: &[&str]) -> Result<Answer> {
-        let line: Vec<OsString> = std::iter::once(self.program).chain(words.iter().copied()).map(Into::into).collect();
-        let outcome = Pura::through(self.dir.path(), &line)
+    /// Calls one of the family.
+    fn call_by(&self, program: &str, words: &[&str]) -> Result<Answer> {
+        let line: Vec<OsString> = std::iter::once(program).chain(words.iter().copied()).map(Into::into).collect();
+        let mut call = Pura::through(self.dir.path(), &line)
             .env("HOME", self.dir.path())
-            .env("XDG_RUNTIME_DIR", self.path("r"))
             .env("CONTAINERS_CONF", self.path("containers.conf"))
             .env("CONTAINERS_STORAGE_CONF", self.path("storage.conf"))
-            .cwd(directory)
-            .output()?;
-        Ok(Answer(outcome))
+            .cwd(&self.path("tmp"));
+        if own_uid() != 0 {
+            call = call.env("XDG_RUNTIME_DIR", self.path("r"));
+        }
+        Ok(Answer(call.output()?))
     }
 
     /// `podman run --rm --network=none OPTIONS IMAGE sh -c SCRIPT`.
@@ -116,7 +134,7 @@ impl Engine {
     /// namespace that can remove them.
     fn clear(&self) -> Result<()> {
         self.call(&["rm", "--all", "--force", "--time=0"])?;
-        if crate::harness::own_uid() != 0 {
+        if own_uid() != 0 {
             let dirs = ["s", "r/s"].map(|name| self.path(name).to_string_lossy().into_owned());
             self.call(&["unshare", "rm", "-rf", &dirs[0], &dirs[1]])?;
         }
@@ -146,6 +164,12 @@ impl Drop for Engine {
 struct Answer(Outcome);
 
 impl Answer {
+    /// Insists on failure.
+    fn must_fail(&self) -> Result<()> {
+        ensure!(self.0.code() != 0, "it succeeded: {:?}", self.0);
+        Ok(())
+    }
+
     /// Insists on a status, and on `words` in the output; returns the output without the last line's end.
     fn must_end(&self, status: i32, words: &str) -> Result<&str> {
         let Outcome { line, stdout, stderr, .. } = &self.0;
@@ -153,12 +177,4 @@ impl Answer {
         ensure!(self.0.code() == status && (stdout.contains(words) || stderr.contains(words)), shown());
         Ok(stdout.trim_end())
     }
-}
-
-fn configuration(runtime: &str, binary: &Path) -> String {
-    format!(
-        "[containers]\npids_limit = 0\n[engine]\nruntime = {runtime:?}\ncgroup_manager = \"cgroupfs\"\nevents_logger = \
-         \"file\"\nruntime_supports_json = [{runtime:?}]\nruntime_supports_nocgroup = [{runtime:?}]\n[engine.runtimes]\n\
-         {runtime} = [{binary:?}]\n"
-    )
 }

@@ -15,7 +15,7 @@ const NAMES: [&str; 2] = ["pura", "crun"];
 /// Runs each row, and the first two under the other name too.
 fn hold(rows: &[Row]) -> Result<()> {
     for (name, rows) in [("pura", rows), ("crun", rows.get(..2).unwrap_or(rows))] {
-        let podman = Engine::new("podman", name)?;
+        let podman = Engine::new(name)?;
         let volume = podman.path("volume").to_string_lossy().into_owned();
         for (options, script, status, words) in rows {
             let options: Vec<_> = options.iter().map(|word| word.replace("VOLUME", &volume)).collect();
@@ -48,7 +48,7 @@ fn statuses_and_output_arrive() -> Result<()> {
 fn a_program_that_cannot_run_has_the_status_that_podman_promises() -> Result<()> {
     requires!(userns, subids, busybox, podman);
     for name in NAMES {
-        let podman = Engine::new("podman", name)?;
+        let podman = Engine::new(name)?;
         let run = |words: &[&str]| podman.call(&[&["run", "--rm", "--network=none", IMAGE][..], words].concat());
         run(&["nocmd"])?.must_end(127, "executable file not found in $PATH")?;
         run(&["/no/such/command"])?.must_end(127, "no such file or directory")?;
@@ -140,7 +140,7 @@ fn volumes_mounts_and_devices_are_as_podman_asks_for() -> Result<()> {
 fn a_container_lives_through_all_its_verbs() -> Result<()> {
     requires!(userns, subids, busybox, podman);
     for name in NAMES {
-        let podman = Engine::new("podman", name)?;
+        let podman = Engine::new(name)?;
         let loops = "trap 'exit 5' TERM; trap 'echo one' USR1; echo up; while :; do sleep 0.05; done";
         podman.call(&["run", "-d", "--name=c1", "--network=none", IMAGE, "sh", "-c", loops])?.must_end(0, "")?;
         podman.call(&["exec", "c1", "id", "-u"])?.must_end(0, "0")?;
@@ -180,7 +180,7 @@ fn a_container_lives_through_all_its_verbs() -> Result<()> {
 #[test]
 fn a_deaf_program_is_killed_in_the_end() -> Result<()> {
     requires!(userns, subids, busybox, podman);
-    let podman = Engine::new("podman", "pura")?;
+    let podman = Engine::new("pura")?;
     podman.call(&["run", "-d", "--name=c1", "--network=none", IMAGE, "sleep", "1000"])?.must_end(0, "")?;
     podman.call(&["stop", "--time=1", "c1"])?.must_end(0, "c1")?;
     podman.call(&["inspect", "--format={{.State.ExitCode}}", "c1"])?.must_end(0, "137")?;
@@ -191,7 +191,7 @@ fn a_deaf_program_is_killed_in_the_end() -> Result<()> {
 fn the_members_of_a_pod_share_its_namespaces() -> Result<()> {
     requires!(userns, subids, busybox, podman, catatonit);
     for name in NAMES {
-        let podman = Engine::new("podman", name)?;
+        let podman = Engine::new(name)?;
         podman.call(&["pod", "create", "--name=pod1", "--network=none", "--share=net,ipc,uts,pid"])?.must_end(0, "")?;
         podman.call(&["run", "-d", "--pod=pod1", "--name=m1", IMAGE, "sleep", "1000"])?.must_end(0, "")?;
         podman.call(&["run", "--rm", "--pod=pod1", IMAGE, "hostname"])?.must_end(0, "pod1")?;
@@ -205,7 +205,7 @@ fn the_members_of_a_pod_share_its_namespaces() -> Result<()> {
 fn an_image_is_built() -> Result<()> {
     requires!(userns, subids, busybox, podman);
     for name in NAMES {
-        let podman = Engine::new("podman", name)?;
+        let podman = Engine::new(name)?;
         let file = "FROM localhost/busybox\nRUN echo built >/etc/built\nRUN --mount=type=tmpfs,destination=/t touch \
                     /t/x\nRUN --mount=type=cache,target=/c touch /c/x\nUSER 1000\nRUN id -u >/tmp/id\n";
         fs::write(podman.path("tmp/Containerfile"), file)?;
