@@ -173,7 +173,7 @@ impl Init<'_> {
             Op::Mask(path) => self.mask(path),
             Op::ReadOnly(path) => self.read_only(path),
             Op::MakeCwd(path) => {
-                path::find(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), Target::Directory).map(drop)
+                path::reach(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), Target::Directory).map(drop)
             }
             Op::EnterCwd(path) => self.enter_cwd(path),
         }

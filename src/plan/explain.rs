@@ -297,6 +297,9 @@ impl Plan {
             Op::FindTarget { target: Target::RealDirectory, .. } if errno == Errno::ELOOP => {
                 "it is a link in the image".to_owned()
             }
+            Op::FindTarget { .. } | Op::AttachNode { .. } if errno == Errno::EXDEV => {
+                "links in the image lead into /proc".to_owned()
+            }
             Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
                 "a flag of the source is locked: a user namespace may not clear nosuid, nodev, noexec or ro".to_owned()
             }

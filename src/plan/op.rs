@@ -223,7 +223,8 @@ pub enum Op {
         /// Where its root goes.
         into: Slot,
     },
-    /// Find a mount point below the root, make it when it is missing, and open it. Links never lead out.
+    /// Find a mount point below the root, make it when it is missing, and open it. Links never lead out, nor into
+    /// a procfs: EXDEV.
     FindTarget {
         /// The path, as the container sees it.
         path: Text,
