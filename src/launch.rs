@@ -7,6 +7,7 @@ mod inputs;
 pub mod link;
 mod network;
 mod outside;
+mod shown;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
@@ -81,7 +82,7 @@ impl Launch<'_> {
         if plan.has_rebirth() {
             link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
         }
-        let slots = self.slots(theirs)?;
+        let mut slots = self.slots(theirs)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
         // Before the parent joins what init is to be born in.
         let network = network::open(plan)?;
@@ -89,7 +90,7 @@ impl Launch<'_> {
         let notice = plan.notice().map(Notice::text).unwrap_or_default();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
-        let mut container = match self.bear(&slots) {
+        let mut container = match self.bear(&mut slots) {
             Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, notice, slots).main(),
             Ok(Fork::Parent(init)) => Container {
                 init,

@@ -32,9 +32,9 @@ mod terminal;
 
 pub use assembly::{Assembly, Layer};
 pub use attributes::Module;
-pub use explain::{explain_id_map, explain_program, explain_sysctl};
+pub use explain::{explain_id_map, explain_program, explain_showing, explain_sysctl};
 pub use hooks::Hook;
-pub use input::{Input, MappedTree, NewNode, Parameter};
+pub use input::{Input, MappedTree, NewNode, Parameter, Showing};
 pub use limits::number as limit_number;
 pub use network::MovedDevice;
 pub use op::{Op, Target};
@@ -131,6 +131,8 @@ pub struct Plan {
     pub(crate) clone_flags: u64,
     /// Joined by the parent before clone, because only the caller's user namespace owns them: slot and kind.
     pub(crate) joined_first: Vec<(Slot, i32)>,
+    /// Mounted, detached, by the parent once it has joined those.
+    pub(crate) shown: Vec<(Slot, Showing)>,
     /// Taken by the parent before clone, and inherited: [`Op::Label`], and [`Op::WriteProc`] for the OOM score.
     pub(crate) inherited: Vec<Op>,
     /// Opened before clone.

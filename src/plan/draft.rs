@@ -61,6 +61,7 @@ impl<'a> Draft<'a> {
             ignored: host.caller.ignored,
             clone_flags: 0,
             joined_first: Vec::new(),
+            shown: Vec::new(),
             inherited: Vec::new(),
             inputs: Vec::new(),
             slots: usize::from(Slot::FIRST_FREE),

@@ -14,7 +14,7 @@ use crate::{
     sys::schedule::Scheduling,
 };
 
-pub use codes::{explain_id_map, explain_sysctl};
+pub use codes::{explain_id_map, explain_showing, explain_sysctl};
 
 impl Plan {
     /// Says what `op` does, to complete "cannot ...".
@@ -288,17 +288,12 @@ impl Plan {
                     data => format!("the kernel refuses option {data:?}"),
                 }
             }
-            Op::Mount { kind, .. } if errno == Errno::EPERM && self.text(kind) == c"proc" => {
-                "an outer container masks /proc, which may not be uncovered".to_owned()
-            }
+            Op::Mount { kind, .. } if errno == Errno::EPERM && self.text(kind) == c"proc" => codes::MASKED.to_owned(),
             Op::Mount { kind, .. } if errno == Errno::ENODEV => {
                 format!("the kernel knows no filesystem {:?}", lossy(self.text(kind)))
             }
             Op::FindTarget { target: Target::RealDirectory, .. } if errno == Errno::ELOOP => {
                 "it is a link in the image".to_owned()
-            }
-            Op::FindTarget { .. } | Op::AttachNode { .. } if errno == Errno::EXDEV => {
-                "links in the image lead into /proc".to_owned()
             }
             Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
                 "a flag of the source is locked: a user namespace may not clear nosuid, nodev, noexec or ro".to_owned()
@@ -321,6 +316,9 @@ impl Plan {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
     fn why_object(&self, op: Op, errno: Errno) -> String {
         match op {
+            Op::FindTarget { .. } | Op::AttachNode { .. } if errno == Errno::EXDEV => {
+                "links in the image lead into /proc".to_owned()
+            }
             Op::MapIds { kind, .. } => codes::id_map(&lossy(self.text(kind)), errno),
             Op::AttachNode { .. } | Op::Fifo { .. } | Op::CopyLink { .. } if errno == Errno::EEXIST => {
                 "something else is there".to_owned()
@@ -398,6 +396,9 @@ impl fmt::Display for Plan {
         )?;
         for (_, kind) in &self.joined_first {
             writeln!(f, "joined before clone: {}", namespaces::name(*kind))?;
+        }
+        for (_, shown) in &self.shown {
+            writeln!(f, "mounted before clone: {}, of the joined namespace  ({})", shown.kind, shown.place)?;
         }
         for (_, input) in &self.inputs {
             match input {

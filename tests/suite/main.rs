@@ -28,6 +28,7 @@ mod frozen;
 mod hooks;
 mod identity;
 mod idmap;
+mod joined_filesystems;
 mod joined_mounts;
 mod kill;
 mod lifecycle;
