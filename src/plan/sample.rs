@@ -78,6 +78,7 @@ pub(crate) fn compile(spec: &Spec, mut host: Host, mode: UsernsMode, waits: bool
         oom_score: process.and_then(Process::oom_score_adj).map(|_| OomScore::default()),
         namespaces: namespaces.collect(),
         has_time: true,
+        has_core: host.named.has_core,
         selinux: true,
         ..Named::default()
     };
