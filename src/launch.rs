@@ -68,6 +68,8 @@ pub struct Container {
     is_reborn: bool,
     /// The caller's network, until its devices have been moved.
     network: Option<OwnedFd>,
+    /// Its mount namespace, where only that tells its processes.
+    pub mounts: Option<OwnedFd>,
     /// The signal mask of before, for what comes after.
     mask: SigSet,
 }
@@ -99,6 +101,7 @@ impl Launch<'_> {
                 warnings: Vec::new(),
                 is_reborn: false,
                 network,
+                mounts: None,
                 mask,
             },
             Err(error) => {
@@ -151,6 +154,7 @@ impl Container {
             let descriptor = self.reach(launch, link, meeting)?;
             match meeting {
                 Meeting::MapIds => idmap::map(plan, launch.host, self.init, mappers.take())?,
+                Meeting::Mounts => self.mounts = descriptor,
                 Meeting::Console => self.take_console(descriptor)?,
                 Meeting::RuntimeHooks => {
                     self.move_devices(plan)?;

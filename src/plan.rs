@@ -66,6 +66,8 @@ pub enum Meeting {
     RuntimeHooks = 3,
     /// The parent tells init its number: [`Op::LearnPid`].
     Pid = 5,
+    /// The parent takes init's mount namespace.
+    Mounts = 6,
 }
 
 /// A place of init for a descriptor that is known late.
@@ -200,12 +202,13 @@ impl Plan {
     }
 
     /// Where init and its parent meet, in order: the protocol.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "three kinds of step meet, and no others")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "four kinds of step meet, and no others")]
     pub fn meetings(&self) -> impl Iterator<Item = Meeting> {
         self.ops.iter().filter_map(|op| match op {
             Op::Meet(meeting) => Some(*meeting),
             Op::PassConsole(_) => Some(Meeting::Console),
             Op::LearnPid => Some(Meeting::Pid),
+            Op::PassMounts => Some(Meeting::Mounts),
             _ => None,
         })
     }

@@ -151,6 +151,7 @@ pub(crate) mod testing {
             init,
             cgroup: None,
             resctrl: None,
+            mounts: None,
             user_namespace: "new".to_owned(),
             uid_map: "0 1000 1\n".to_owned(),
             gid_map: "0 1000 1\n".to_owned(),

@@ -51,6 +51,9 @@ impl Plan {
             Op::SetNs { kind, .. } => format!("join the {} namespace", namespaces::name(kind)),
             Op::Unshare(kinds) => format!("make a new {} namespace", namespaces::names(kinds).join(", ")),
             Op::Rebirth => "go on as another process, inside the namespaces that only children enter".to_owned(),
+            Op::Meet(Meeting::Mounts) | Op::PassMounts => {
+                "show the parent the mount namespace, which tells the container's processes".to_owned()
+            }
             Op::NewSession => "lead a new session".to_owned(),
             Op::SetIds { uid, gid } => format!("become user {uid}, group {gid}"),
             Op::SetGroups if self.groups.is_empty() => "drop the supplementary groups".to_owned(),

@@ -30,6 +30,8 @@ pub struct Traces {
     pub init: Option<Identity>,
     /// The cgroup's directory.
     pub cgroup: Option<PathBuf>,
+    /// The id of its mount namespace, where only that tells its processes.
+    pub mounts: Option<u64>,
     /// Its group in resctrl.
     pub resctrl: Option<Group>,
     /// The pura that made it, or makes it.
@@ -67,11 +69,13 @@ impl Files<'_> {
         let creator = intent.as_ref().map(|intent| intent.creator);
         let (late, early, resctrl) =
             intent.map_or((None, None, None), |intent| (intent.init, intent.cgroup, intent.resctrl));
+        let mounts = record.as_ref().and_then(|record| record.mounts);
         let (init, cgroup, group) =
             record.map_or((None, None, None), |record| (Some(record.init), record.cgroup, record.resctrl));
         Some(Traces {
             init: init.or(late),
             cgroup: cgroup.or(early),
+            mounts,
             resctrl: group.or(resctrl),
             creator,
             pid_file,

@@ -40,6 +40,7 @@ mod malformed;
 mod mounts;
 mod nested;
 mod network;
+mod outliving;
 mod pidfd;
 mod plan;
 mod process;
