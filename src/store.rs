@@ -150,6 +150,7 @@ pub(crate) mod testing {
             boot_id: boot_id(),
             init,
             cgroup: None,
+            cgroup_stays: false,
             resctrl: None,
             mounts: None,
             user_namespace: "new".to_owned(),
