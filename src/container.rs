@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd as _, OwnedFd, RawFd},
+    path::PathBuf,
 };
 
 use crate::{
@@ -12,21 +13,24 @@ use crate::{
     cli::{Create, Globals},
     clock,
     console::Console,
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, Warning},
     hooks::{Hooks, Kind},
     host::{self, Host, probe},
     itself,
     launch::{Container, Launch},
     log::Log,
+    members::Members,
     plan::{
         Assembly, Plan,
         compile::{self, Order},
+        resources::Write,
     },
     receivers::PidfdReceivers,
     resctrl::{self, Wanted},
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
-    sys,
+    sys::{self, process::Home},
+    teardown,
 };
 
 /// What is to be made, and how.
@@ -95,7 +99,7 @@ impl Making<'_> {
         let host = probe::host(spec, &self.bundle.directory, caller, self.globals.userns)?;
         let (root, fallback) = Roots::find(self.globals)?.create()?;
         let name = cgroup::default_name(self.id.as_str(), root.inode);
-        let (leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
+        let (mut leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
         let annotated = Assembly::of_bundle(spec, &self.bundle.directory);
         let group = resctrl::choose(spec, &host, self.id.as_str())?;
         let order = Order {
@@ -103,11 +107,15 @@ impl Making<'_> {
             state: &root.path.join(self.id.as_str()),
             waits: self.waits,
             clamps: !self.waits,
+            scattered: leaf.is_none(),
             no_pivot: self.create.no_pivot,
             new_keyring: !self.create.no_new_keyring,
             assembly: self.assembly.or(annotated.as_ref()),
         };
         let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
+        if let Some(leaf) = &mut leaf {
+            leaf.owner = cgroup::owner::owner(spec, plan.ids(), &host.caller);
+        }
         plan.warnings.extend(self.bundle.warnings.iter().cloned().chain(fallback).chain(no_leaf));
         Ok(Planned { plan, host, leaf, group, root })
     }
@@ -143,12 +151,17 @@ impl Making<'_> {
     ) -> Result<Made> {
         // From here on, each guard takes back what it made when a later step fails, in the reverse order.
         let leaf = leaf.map(Ours::make).transpose()?;
+        let stays = leaf.as_ref().is_some_and(|ours| ours.stays);
+        let mut unset = Vec::new();
         if let Some(ours) = &leaf {
-            claim.guard(&ours.leaf.directory);
+            claim.guard(&ours.directory, ours.stays);
+            unset = ours.limit()?;
+            self.log.warn(&unset, self.loud)?;
         }
+        let cgroup = leaf.as_ref().map(|ours| cgroup::open(&ours.directory)).transpose()?;
         let group = group.map(Wanted::make).transpose()?;
         let listener = if self.waits { Some(claim.listen()?) } else { None };
-        let cgroup = leaf.as_ref().map(|leaf| leaf.descriptor.as_fd());
+        let cgroup = cgroup.as_ref().map(|cgroup| Home { cgroup: cgroup.as_fd(), is_used: stays });
         let mut pid_file = None;
         let hooks = self.hooks();
         let preserved = self.preserved;
@@ -161,7 +174,9 @@ impl Making<'_> {
             claim.record_init(init)?;
             let mut record = self.record(plan, intent, host);
             record.init = init;
-            record.degradations.extend(container.warnings.iter().map(ToString::to_string));
+            record.mounts = container.mounts.as_ref().and_then(|mounts| sys::namespace::mounts_id(mounts.as_fd()).ok());
+            record.cgroup_stays = stays;
+            record.degradations.extend(unset.iter().chain(&container.warnings).map(ToString::to_string));
             claim.commit(&record)?;
             let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
             pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
@@ -190,6 +205,7 @@ impl Making<'_> {
             creator: creator.unwrap_or_default(),
             bundle: self.bundle.directory.clone(),
             cgroup: leaf.map(|leaf| leaf.directory.clone()),
+            cgroup_stays: leaf.is_some_and(|leaf| leaf.is_asked && leaf.directory.exists()),
             resctrl: group.map(|wanted| wanted.group.clone()),
             pid_file: self.create.pid_file.as_deref().map(crate::bundle::absolute).transpose()?,
             init: None,
@@ -214,7 +230,9 @@ impl Making<'_> {
             boot_id: intent.boot_id.clone(),
             init: Identity::default(),
             cgroup: intent.cgroup.clone(),
+            cgroup_stays: intent.cgroup_stays,
             resctrl: intent.resctrl.clone(),
+            mounts: None,
             user_namespace: plan.ids().user_namespace.word().to_owned(),
             uid_map: host::ids::lines(&maps.uids),
             gid_map: host::ids::lines(&maps.gids),
@@ -247,8 +265,10 @@ impl Made {
     }
 
     /// Ends the program, and takes back all that was made.
-    fn abandon(self) {
+    fn abandon(mut self) {
         self.container.discard();
+        // The first error is the one to report.
+        drop(self.end_others());
         // The entry leads to both, so they have to go first.
         drop(self.group);
         drop(self.leaf);
@@ -257,9 +277,13 @@ impl Made {
 
     /// Removes what is left when the program has ended; whether it was still there. The pid-file stays, as with every
     /// runtime.
-    pub fn remove(self) -> Result<bool> {
-        if let Some(pid_file) = self.pid_file {
+    pub fn remove(mut self) -> Result<bool> {
+        if let Some(pid_file) = self.pid_file.take() {
             pid_file.keep();
+        }
+        if let Err(error) = self.end_others() {
+            self.claim.keep();
+            return Err(error);
         }
         // Whatever outlived process 1, in a PID namespace that is not its own, ends here.
         drop(self.leaf);
@@ -268,20 +292,41 @@ impl Made {
         }
         self.claim.remove()
     }
+
+    /// Ends whoever has outlived process 1, where neither a cgroup nor a PID namespace does.
+    fn end_others(&mut self) -> Result<()> {
+        let members = self.container.mounts.take().and_then(Members::within);
+        members.map_or(Ok(()), |members| teardown::end_others(self.claim.id(), &members))
+    }
 }
 
 /// The container's cgroup, taken back when dropped.
 #[derive(Debug)]
 struct Ours {
-    leaf: Leaf,
-    descriptor: OwnedFd,
+    directory: PathBuf,
+    /// The lines for its files.
+    writes: Vec<Write>,
+    /// Who gets it.
+    owner: Option<u32>,
+    /// The directories that were made for it, from the top.
+    made: Vec<PathBuf>,
+    /// It was there before, and config.json names it.
+    stays: bool,
     kept: bool,
 }
 
 impl Ours {
     fn make(leaf: Leaf) -> Result<Self> {
-        let descriptor = cgroup::prepare(&leaf)?;
-        Ok(Self { leaf, descriptor, kept: false })
+        let made = cgroup::make(&leaf)?;
+        let Leaf { directory, is_asked, writes, owner, .. } = leaf;
+        let stays = is_asked && !made.contains(&directory);
+        Ok(Self { directory, writes, owner, made, stays, kept: false })
+    }
+
+    /// Writes the limits, then gives it away.
+    fn limit(&self) -> Result<Vec<Warning>> {
+        let unset = cgroup::limits::apply(&self.directory, &self.writes)?;
+        self.owner.map_or(Ok(()), |owner| cgroup::owner::give(&self.directory, owner)).map(|()| unset)
     }
 
     fn keep(mut self) {
@@ -291,11 +336,22 @@ impl Ours {
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        if self.kept || std::fs::remove_dir(&self.leaf.directory).is_ok() {
+        if self.kept {
             return;
         }
-        cgroup::kill(&self.leaf.directory);
-        drop(cgroup::remove(&self.leaf.directory));
+        if self.stays {
+            if cgroup::event(&self.directory, "populated") == Some(true) {
+                cgroup::kill(&self.directory);
+                cgroup::wait_empty(&self.directory, teardown::LIMIT);
+            }
+            cgroup::freezer::leave(&self.directory);
+            return;
+        }
+        if std::fs::remove_dir(&self.directory).is_err() {
+            cgroup::kill(&self.directory);
+            drop(cgroup::remove(&self.directory));
+        }
+        cgroup::remove_made(&self.made);
     }
 }
 
@@ -317,7 +373,7 @@ pub fn prepare_process(host: &Host) -> Result<()> {
 impl std::fmt::Display for Planned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.leaf {
-            Some(leaf) => writeln!(f, "cgroup: {}", leaf.directory.display())?,
+            Some(leaf) => leaf.fmt(f)?,
             None => writeln!(f, "cgroup: the caller's")?,
         }
         if let Some(group) = &self.group {

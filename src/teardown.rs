@@ -55,9 +55,21 @@ pub fn destroy(entry: Locked, log: &Log) -> Result<()> {
 
 /// Those that neither a cgroup nor a PID namespace ends together with init.
 fn members(entry: &Locked, traces: &Traces) -> Option<Members> {
-    let init = traces.init.filter(|_| traces.cgroup.is_none())?;
-    let (spec, _) = crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?;
-    Members::outliving(init, &spec)
+    if traces.cgroup.is_some() {
+        return None;
+    }
+    Members::outliving(traces, || Some(crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?.0))
+}
+
+/// Ends those who have outlived init, when a foreground `run` has seen its end.
+pub fn end_others(id: &Id, members: &Members) -> Result<()> {
+    finish(members.kill()).map_err(|why| Error::new(Code::Survivors, format!("run {:?}", id.as_str()), why))
+}
+
+/// Waits for killed processes; who survives.
+fn finish(killed: Vec<Identity>) -> std::result::Result<(), String> {
+    let left: Vec<_> = killed.into_iter().filter(|process| !ends(*process)).map(|process| process.pid).collect();
+    if left.is_empty() { Ok(()) } else { Err(survivors(&left)) }
 }
 
 /// The config as it was at `create`, and the bundle. A damaged one has no hooks that could be run.
@@ -90,7 +102,7 @@ fn lost(entry: &Locked, log: &Log) -> Result<Traces> {
     Ok(Traces::default())
 }
 
-/// Ends every process of the container and removes its cgroup.
+/// Ends every process of the container and removes its cgroup, unless that was there before it.
 pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     let what = || format!("delete {:?}", id.as_str());
     let survives = |why| Error::new(Code::Survivors, what(), why);
@@ -100,7 +112,7 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     // An intent names its cgroup before anything shows that it is free: without an init, who lives there may be others,
     // unless the name is one that only pura chooses.
     let is_ours = traces.init.is_some()
-        || leaf.is_some_and(|leaf| {
+        || leaf.filter(|_| !traces.cgroup_stays).is_some_and(|leaf| {
             leaf.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("pura-{id}.")))
         });
     if let Some(leaf) = leaf.filter(|_| is_ours) {
@@ -118,10 +130,7 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
             return Err(survives(survivors(&[traces.init.unwrap_or_default().pid])));
         }
     }
-    let others: Vec<_> = others.into_iter().filter(|other| !ends(*other)).map(|other| other.pid).collect();
-    if !others.is_empty() {
-        return Err(survives(survivors(&others)));
-    }
+    finish(others).map_err(survives)?;
     if let Some(group) = &traces.resctrl {
         group.remove().map_err(|error| {
             let why = error.to_string().to_lowercase();
@@ -131,6 +140,10 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     let Some(leaf) = leaf else { return Ok(()) };
     if !cgroup::wait_empty(leaf, if is_ours { LIMIT } else { UNCOMMITTED_LIMIT }) {
         return Err(survives(survivors(&living(leaf))));
+    }
+    if traces.cgroup_stays {
+        cgroup::freezer::leave(leaf);
+        return Ok(());
     }
     cgroup::remove(leaf).map_err(|error| {
         let why = error.to_string().to_lowercase();

@@ -33,6 +33,10 @@ pub struct Traces {
     pub init: Option<Identity>,
     /// The cgroup's directory.
     pub cgroup: Option<PathBuf>,
+    /// The container did not make it.
+    pub cgroup_stays: bool,
+    /// The id of its mount namespace, where only that tells its processes.
+    pub mounts: Option<u64>,
     /// Its group in resctrl.
     pub resctrl: Option<Group>,
     /// The pura that made it, or makes it.
@@ -68,13 +72,19 @@ impl Files<'_> {
             return Some(Traces { pid_file, poststop, ..Traces::default() });
         }
         let creator = intent.as_ref().map(|intent| intent.creator);
+        // What was there when the cgroup was to be made is known for certain only after that.
+        let stays = record.as_ref().map(|record| record.cgroup_stays);
+        let cgroup_stays = stays.or(intent.as_ref().map(|intent| intent.cgroup_stays)).unwrap_or_default();
         let (late, early, resctrl) =
             intent.map_or((None, None, None), |intent| (intent.init, intent.cgroup, intent.resctrl));
+        let mounts = record.as_ref().and_then(|record| record.mounts);
         let (init, cgroup, group) =
             record.map_or((None, None, None), |record| (Some(record.init), record.cgroup, record.resctrl));
         Some(Traces {
             init: init.or(late),
             cgroup: cgroup.or(early),
+            mounts,
+            cgroup_stays,
             resctrl: group.or(resctrl),
             creator,
             pid_file,
@@ -95,7 +105,11 @@ impl Files<'_> {
         if self.has(SOCKET) {
             return Status::Created;
         }
-        if record.cgroup.as_deref().is_some_and(crate::cgroup::is_frozen) { Status::Paused } else { Status::Running }
+        if record.cgroup.as_deref().is_some_and(crate::cgroup::freezer::is_frozen) {
+            Status::Paused
+        } else {
+            Status::Running
+        }
     }
 
     /// Whether the record is lost, so that the status cannot be told: its file cannot be read, or there is none although

@@ -28,6 +28,9 @@ pub struct Intent {
     /// The cgroup's directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
+    /// It was there before the container, and stays.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub cgroup_stays: bool,
     /// Its group in resctrl.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<Group>,
@@ -79,9 +82,15 @@ pub struct Record {
     /// The cgroup's directory.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cgroup: Option<PathBuf>,
+    /// It was there before the container, and stays.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub cgroup_stays: bool,
     /// Its group in resctrl.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resctrl: Option<Group>,
+    /// The id of its mount namespace, where neither a cgroup nor a PID namespace holds its processes: Linux 6.11.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mounts: Option<u64>,
     /// How the user namespace came about: new, joined, reused, inherited.
     pub user_namespace: String,
     /// Its uid map, as the kernel takes it.
@@ -112,6 +121,7 @@ mod tests {
             ..Intent::default()
         };
         intent.cgroup = Some("/sys/fs/cgroup/a\nb".into());
+        intent.cgroup_stays = true;
         intent.resctrl = Some(Group { directory: "/r/c1".into(), own: true, monitoring: Some("/r/m".into()) });
         let line = intent.line().unwrap();
         assert_eq!(Intent::parse(&line), Some(intent.clone()));
