@@ -156,6 +156,7 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         no_new_privs: matches.get_flag("no-new-privs"),
         apparmor: value(matches, "apparmor"),
         label: value(matches, "process-label"),
+        cgroup: path(matches, "cgroup"),
     })
 }
 

@@ -12,6 +12,7 @@ mod affinity;
 mod annotations;
 mod cli;
 mod console;
+mod contract;
 mod crash;
 mod delete;
 mod devices;
