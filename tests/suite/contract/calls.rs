@@ -7,11 +7,12 @@ use std::{
         net::UnixListener,
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::harness::{Bundle, Outcome, Pura, eventually, pura_binary};
+use crate::harness::{Bundle, Outcome, Pura, eventually, judged, pura_binary};
 
 use Before::{Created, Nothing, Running, Stopped};
 
@@ -24,8 +25,11 @@ enum Before {
     Stopped,
 }
 
-/// Ids as engines make them: 64 hexadecimal digits, and Buildah's.
-const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+/// An id as engines make them, 64 hexadecimal digits. Real root's have one place for all tests.
+fn fresh_id() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{:032x}{:032x}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// Caller, what there is, the call, and its exit status. In braces: what the test puts there. `--root` is left out by
 /// podman and Buildah, which choose the directory by XDG_RUNTIME_DIR.
@@ -89,7 +93,7 @@ const CALLS: &[(&str, Before, &str, i32)] = &[
         "Buildah",
         Nothing,
         "--systemd-cgroup create --bundle {bundle} --pid-file {bundle}/pid --no-new-keyring --no-pivot \
-         --console-socket {socket} buildah-buildah1377255889",
+         --console-socket {socket} buildah-buildah{id}",
         0,
     ),
     ("Buildah", Nothing, "create --bundle {bundle} --pid-file {bundle}/pid --no-new-keyring {id}", 0),
@@ -218,6 +222,7 @@ const CGROUP_CALLS: &[(&str, &str)] = &[
 
 /// One call with all that it needs.
 struct Scene {
+    id: String,
     bundle: Bundle,
     binary: PathBuf,
     root: Option<PathBuf>,
@@ -244,7 +249,7 @@ impl Scene {
         let root = line.contains("{root}").then(|| bundle.path("root"));
         let sockets = ["socket", "pidfd"].into_iter().filter(|name| line.contains(&format!("{{{name}}}")));
         let sockets = sockets.map(|name| UnixListener::bind(bundle.path(name))).collect::<std::io::Result<_>>()?;
-        Ok(Self { bundle, binary: binary.to_owned(), root, sockets })
+        Ok(Self { id: fresh_id(), bundle, binary: binary.to_owned(), root, sockets })
     }
 
     /// Calls pura with the words of a line.
@@ -254,7 +259,7 @@ impl Scene {
 
     fn calling(&self, line: &str) -> Pura {
         let words = line.split_whitespace().map(|word| {
-            let mut word = word.replace("{id}", ID).replace("{dir}", &self.bundle.dir().to_string_lossy());
+            let mut word = word.replace("{id}", &self.id).replace("{dir}", &self.bundle.dir().to_string_lossy());
             for name in ["bundle", "root", "log", "pid", "process", "resources", "socket", "pidfd"] {
                 word = word.replace(&format!("{{{name}}}"), &self.bundle.path(name).to_string_lossy());
             }
@@ -289,7 +294,7 @@ impl Scene {
 
     fn clean_up(&self) -> Result<()> {
         self.aside("delete --force {id}")?.succeeds_silently()?;
-        self.aside("delete --force buildah-buildah1377255889")?.succeeds_silently()?;
+        self.aside("delete --force buildah-buildah{id}")?.succeeds_silently()?;
         self.bundle.is_clean()?;
         for place in ["xdg/pura", "root"] {
             let left: Vec<_> = fs::read_dir(self.bundle.path(place)).into_iter().flatten().collect();
@@ -326,7 +331,7 @@ fn all_are_answered(binary: &Path) -> Result<()> {
             }
             scene.clean_up()
         };
-        judge().with_context(|| format!("{caller}: {line}"))?;
+        judged(judge()).with_context(|| format!("{caller}: {line}"))?;
     }
     Ok(())
 }

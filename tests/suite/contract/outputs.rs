@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::combined;
@@ -98,7 +98,7 @@ fn the_log_is_made_by_success_and_gets_one_line_of_each_failure_that_standard_er
     ];
     for (count, words) in (1..).zip(calls) {
         let outcome = bundle.pura(&[&flags[..], words].concat()).output()?;
-        ensure!(outcome.code() != 0 && outcome.stderr.lines().count() == 1, "{outcome:#?}");
+        assert!(outcome.code() != 0 && outcome.stderr.lines().count() == 1, "{outcome:#?}");
         let text = fs::read_to_string(&log)?;
         assert_eq!(text.lines().count(), count, "{text}");
         let entry: Value = serde_json::from_str(text.lines().last().context("a line")?)?;

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use crate::harness::{Bundle, Outcome};
+use crate::harness::{Bundle, Outcome, judged, own_uid};
 
 /// The class that podman puts an error of create and exec into, and with it 126 or 127. The first that matches.
 fn podman(text: &str) -> &'static str {
@@ -111,7 +111,8 @@ impl Row {
 }
 
 fn judge(rows: impl IntoIterator<Item = Row>) -> Result<()> {
-    rows.into_iter().try_for_each(|row| row.judge().with_context(|| format!("{}: {:#?}", row.what, row.outcome)))
+    rows.into_iter()
+        .try_for_each(|row| judged(row.judge()).with_context(|| format!("{}: {:#?}", row.what, row.outcome)))
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn no_other_absence_is_taken_for_that_of_the_program() -> Result<()> {
             bundle.share("network");
             bundle.push("/linux/namespaces", json!({"type": "network", "path": "/no/namespace"}))
         }),
-        ("device", &["/dev/no-device", "does not exist"], |bundle| {
+        ("device", &["/dev/no-device", "no such device"], |bundle| {
             bundle.config["linux"]["devices"] =
                 json!([{"path": "/dev/no-device", "type": "c", "major": 10, "minor": 250}]);
             Ok(())
@@ -245,7 +246,8 @@ fn no_other_absence_is_taken_for_that_of_the_program() -> Result<()> {
         }),
         ("filesystem", &["nofs"], |bundle| bundle.mount("/mnt", "nofs", "none", &[])),
     ];
-    for (what, phrases, change) in changes {
+    // Real root makes a device that the host has not.
+    for (what, phrases, change) in changes.into_iter().filter(|(what, ..)| own_uid() != 0 || *what != "device") {
         let mut bundle = Bundle::probing(&["sleep"])?;
         change(&mut bundle)?;
         let outcome = bundle.create()?;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde_json::json;
 
 use super::{number, python};
@@ -80,7 +80,7 @@ fn real_roots_devices_keep_their_owner_when_they_are_the_streams_of_another_user
         let run = bundle.with_bundle("run", &["c1"])?;
         let script = "exec \"$@\" </dev/null >/dev/null";
         let outcome = bundle.through(&["sh", "-c", script, "sh"], &run).output()?;
-        ensure!(outcome.stderr.is_empty() || !user.is_empty(), "{outcome:#?}");
+        assert!(outcome.stderr.is_empty() || !user.is_empty(), "{outcome:#?}");
         let after = fs::metadata("/dev/null")?;
         assert_eq!((before.uid(), before.gid(), before.mode()), (after.uid(), after.gid(), after.mode()));
     }
@@ -102,7 +102,7 @@ fn output_of_a_create_or_exec_with_a_terminal_ends_when_that_returns() -> Result
     let begin = Instant::now();
     let mut create = bundle.through(&CAPTURED, &create).spawn()?;
     assert!(create.rest()?.is_empty());
-    ensure!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(10), "it took {:?}", begin.elapsed());
     create.wait()?.succeeds()?;
     let _master = accept(&listener)?;
     // The streams of the terminal are those of init already.
@@ -120,7 +120,7 @@ fn output_of_a_create_or_exec_with_a_terminal_ends_when_that_returns() -> Result
     for words in words {
         let mut call = bundle.through(&CAPTURED, &bundle.pura(words)).spawn()?;
         let said = call.rest()?;
-        ensure!(said.is_empty() || words[0] == "state", "{said:?}");
+        assert!(said.is_empty() || words[0] == "state", "{said:?}");
         call.wait()?.succeeds()?;
     }
     Ok(())
@@ -144,7 +144,7 @@ fn create_for(bundle: &mut Bundle, path: &str) -> Result<crate::harness::Outcome
     bundle.config["process"]["terminal"] = true.into();
     let begin = Instant::now();
     let outcome = bundle.with_bundle("create", &["--console-socket", path, "c1"])?.output()?;
-    ensure!(begin.elapsed() < Duration::from_secs(30), "it took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(30), "it took {:?}", begin.elapsed());
     Ok(outcome)
 }
 
@@ -162,7 +162,7 @@ fn a_console_socket_that_nobody_serves_is_an_error_and_no_hang() -> Result<()> {
     let listener = UnixListener::bind(&socket)?;
     let closing = std::thread::spawn(move || listener.accept().map(drop));
     create_for(&mut bundle, &path)?.fails(1, 613, &["the terminal"])?;
-    ensure!(closing.join().is_ok());
+    assert!(closing.join().is_ok());
     fs::remove_file(&socket)?;
     bundle.is_clean()
 }
@@ -185,8 +185,8 @@ sys.stdout.write(done.stderr.decode())
 ";
     let outcome = python(&bundle, script, &[&socket])?;
     let text = outcome.succeeds()?;
-    ensure!(number(text, "status")? == 1.0 && number(text, "seconds")? < 30.0, "{text}");
-    ensure!(text.contains("nobody accepts the connection [PURA-613]"), "{text}");
+    assert!(number(text, "status")? == 1.0 && number(text, "seconds")? < 30.0, "{text}");
+    assert!(text.contains("nobody accepts the connection [PURA-613]"), "{text}");
     bundle.is_clean()
 }
 
@@ -202,10 +202,10 @@ fn a_console_socket_gets_one_connection_and_one_short_message() -> Result<()> {
     let (mut stream, _) = listener.accept()?;
     let mut bytes = [0; 4096];
     let (length, descriptor) = pura::sys::message::receive(std::os::fd::AsFd::as_fd(&stream), &mut bytes)?;
-    ensure!(length > 0 && length < 4096 && descriptor.is_some(), "{length}");
+    assert!(length > 0 && length < 4096 && descriptor.is_some(), "{length}");
     assert_eq!(std::io::Read::read(&mut stream, &mut bytes)?, 0);
     listener.set_nonblocking(true)?;
-    ensure!(listener.accept().is_err(), "there is a second connection");
+    assert!(listener.accept().is_err(), "there is a second connection");
     bundle.delete()
 }
 
