@@ -65,11 +65,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
-    let cgroup = match (record.cgroup.as_deref(), exec.cgroup.as_deref()) {
-        (Some(directory), None) => enter(directory, call)?,
-        (None, None) => None,
-        (own, Some(asked)) => Some(enter_below(own, asked)?),
-    };
+    let cgroup = birthplace(record.cgroup.as_deref(), exec.cgroup.as_deref(), call)?;
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     container::prepare_process(&host)?;
     launch::take_on(&plan)?;
@@ -212,6 +208,15 @@ fn host(spec: &Spec) -> Result<Host> {
         named: Named { nice: probe::nice(spec), oom_score: probe::oom_score(spec), ..probe::modules(spec) },
         ..Host::default()
     })
+}
+
+/// The cgroup to be born in: the container's own, or the one that was asked for.
+fn birthplace(own: Option<&Path>, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
+    match (own, asked) {
+        (own, Some(asked)) => enter_below(own, asked).map(Some),
+        (Some(own), None) => enter(own, call),
+        (None, None) => Ok(None),
+    }
 }
 
 /// Opens a cgroup below the container's own, which was asked for: there is no other that would do.

@@ -1,4 +1,4 @@
-//! What engines rely on, from their side of the call: podman, conmon, Buildah, CRI-O, containerd, BuildKit. Without any of
+//! What engines rely on, from their side of the call: podman, conmon, Buildah, CRI-O, containerd, Docker. Without any of
 //! them: their arguments, their surroundings, and what they look for in what comes back. docs/contract.md is the list.
 
 mod calls;
@@ -11,7 +11,7 @@ mod surroundings;
 
 use std::ffi::OsString;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::harness::{Bundle, Outcome, Pura};
 
@@ -36,10 +36,4 @@ fn python(bundle: &Bundle, script: &str, words: &[&str]) -> Result<Outcome> {
 /// `pura WORDS` with both outputs in one file, as go-runc and CRI-O read them.
 fn combined(bundle: &Bundle, words: &[&str]) -> Result<Outcome> {
     bundle.through(&["sh", "-c", "exec \"$@\" 2>&1", "sh"], &bundle.pura(words)).output()
-}
-
-/// A number in text that a script has printed as `name=NUMBER`.
-fn number(text: &str, name: &str) -> Result<f64> {
-    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    found.and_then(|value| value.parse().ok()).with_context(|| format!("{name} in {text}"))
 }

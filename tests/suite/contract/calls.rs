@@ -32,7 +32,7 @@ fn fresh_id() -> String {
 }
 
 /// Caller, what there is, the call, and its exit status. In braces: what the test puts there. `--root` is left out by
-/// podman and Buildah, which choose the directory by XDG_RUNTIME_DIR.
+/// podman and Buildah, which choose the directory by `XDG_RUNTIME_DIR`.
 const CALLS: &[(&str, Before, &str, i32)] = &[
     ("podman", Created, "start {id}", 0),
     ("podman", Running, "kill {id} 15", 0),

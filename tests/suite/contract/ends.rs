@@ -20,9 +20,15 @@ use serde_json::json;
 use super::python;
 use crate::harness::{Bundle, eventually, probe_binary, processes};
 
+/// What spoils a bundle.
+type Change = fn(&mut Bundle) -> Result<()>;
+
 /// Causes of a failing create, of every stage: the command line, the config, the machine, init, the hooks, the program.
-const CAUSES: [(&str, fn(&mut Bundle) -> Result<()>); 24] = [
-    ("no config", |bundle| Ok(bundle.config = json!([]))),
+const CAUSES: [(&str, Change); 24] = [
+    ("no object", |bundle| {
+        bundle.config = json!([]);
+        Ok(())
+    }),
     ("version", |bundle| set(bundle, "/ociVersion", json!("9.0.0"))),
     ("no such root", |bundle| set(bundle, "/root/path", json!("/no/root"))),
     ("a root that is a file", |bundle| set(bundle, "/root/path", json!("/etc/passwd"))),

@@ -59,6 +59,9 @@ fn docker(text: &str) -> i32 {
     }
 }
 
+/// What spoils a bundle.
+type Change = fn(&mut Bundle) -> Result<()>;
+
 /// A failure, and what each engine is to make of it.
 struct Row {
     what: &'static str,
@@ -214,7 +217,7 @@ fn a_directory_that_cannot_be_entered_is_no_missing_program_unless_it_is_missing
 #[test]
 fn no_other_absence_is_taken_for_that_of_the_program() -> Result<()> {
     requires!(userns);
-    let changes: [(&str, &[&str], fn(&mut Bundle) -> Result<()>); 8] = [
+    let changes: [(&str, &[&str], Change); 8] = [
         ("bind source", &["does not exist"], |bundle| bundle.mount("/mnt", "bind", "/no/source", &["rbind"])),
         ("root", &["does not exist"], |bundle| {
             bundle.config["root"]["path"] = "/no/root".into();
@@ -279,9 +282,9 @@ fn a_file_over_a_directory_is_what_docker_asks_about() -> Result<()> {
         let mut bundle = Bundle::probing(&["sleep"])?;
         let source = bundle.path("source");
         if is_file {
-            fs::write(&source, "")?
+            fs::write(&source, "")?;
         } else {
-            fs::create_dir(&source)?
+            fs::create_dir(&source)?;
         }
         bundle.mount(destination, "bind", &source.to_string_lossy(), &["rbind"])?;
         let row = Row::new(destination, bundle.create()?, &["mounts[", "not a directory"]).program("other", 127);
