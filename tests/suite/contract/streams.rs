@@ -240,3 +240,28 @@ fn the_streams_of_a_caller_may_be_sockets_and_its_own_terminal() -> Result<()> {
     assert_eq!((said.as_str(), status.code()), ("over a socket\n", Some(0)));
     Ok(())
 }
+
+#[test]
+fn a_resize_of_the_callers_terminal_reaches_the_program_of_an_exec() -> Result<()> {
+    requires!(userns, busybox, python);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    let inside = "stty size; trap 'stty size; exit 5' WINCH; echo armed; while :; do :; done";
+    // As BuildKit: the terminal is not pura's own, and the signal comes from the engine.
+    let script = "
+import fcntl, struct, termios
+master, slave = os.openpty()
+def resize(*size): fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', *size, 0, 0))
+resize(33, 77)
+pura = subprocess.Popen(pura + ['exec', '--tty', 'c1', '/bin/sh', '-c', words[0]], stdin=slave, stdout=slave)
+shown = b''
+while b'armed' not in shown: shown += os.read(master, 1000)
+assert b'33 77' in shown, shown
+resize(11, 22)
+pura.send_signal(signal.SIGWINCH)
+while b'11 22' not in shown: shown += os.read(master, 1000)
+assert pura.wait(50) == 5, shown
+";
+    python(&bundle, script, &[inside])?.succeeds_silently()?;
+    bundle.delete()
+}
