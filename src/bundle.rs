@@ -2,11 +2,11 @@
 
 mod distinct;
 mod required;
+mod resources;
 mod shape;
 mod walk;
 
 use std::{
-    collections::HashMap,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
@@ -15,7 +15,7 @@ use nix::{errno::Errno, fcntl::OFlag, sys::stat::Mode};
 use oci_spec::runtime::{Capability, Process, Spec};
 use serde::{
     Deserialize as _,
-    de::{DeserializeOwned, IntoDeserializer as _, value::StrDeserializer},
+    de::{IntoDeserializer as _, value::StrDeserializer},
 };
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ use crate::{
     sys,
 };
 
-use self::walk::Step;
+pub use resources::resources;
 
 /// A config.json beyond this size is refused: 32 MiB.
 const LARGEST: u64 = 32 << 20;
@@ -120,20 +120,24 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Parses the config.
 pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
-    let text = Text { json, file, base: &[] };
-    let (spec, warnings) = text.parse()?;
-    text.check(Some(&spec))?;
-    Ok((spec, warnings))
+    Text { json, file, before: 0 }.read()
 }
 
 /// Reads an OCI process object: `exec --process`.
 pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
     let json = read(file)
         .map_err(|error| Error::new(Code::Signal, format!("read {}", file.display()), error.why().to_owned()))?;
-    let text = Text { json: &json, file, base: &[Step::Key(b"process")] };
-    let (process, warnings) = text.parse()?;
-    text.check(None)?;
-    Ok((process, warnings))
+    let (mut spec, warnings) = part(&json, file, "\"process\":", "")?;
+    Ok((spec.process_mut().take().unwrap_or_default(), warnings))
+}
+
+/// Reads a part of a config as a config that has nothing else: another parser for it would be a fiftieth of the binary.
+fn part(json: &[u8], file: &Path, opening: &str, closing: &str) -> Result<(Spec, Vec<Warning>)> {
+    // By itself it has to be JSON, too.
+    serde_json::from_slice::<distinct::Keys>(json)
+        .map_err(|error| Text { json, file, before: 0 }.refuse_json(&error))?;
+    let json = [format!("{{\"ociVersion\":\"\",{opening}\n").as_bytes(), json, closing.as_bytes(), b"}"].concat();
+    Text { json: &json, file, before: 1 }.read()
 }
 
 /// JSON that somebody wrote, for errors that say where.
@@ -141,13 +145,19 @@ pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
 struct Text<'a> {
     json: &'a [u8],
     file: &'a Path,
-    /// The way to it in a whole config.
-    base: &'a [Step<'a>],
+    /// How many lines in front nobody wrote.
+    before: usize,
 }
 
 impl Text<'_> {
+    fn read(&self) -> Result<(Spec, Vec<Warning>)> {
+        let (spec, warnings) = self.parse()?;
+        self.check(&spec)?;
+        Ok((resources::without_empty_pids(spec, self.json), warnings))
+    }
+
     /// One pass; a second one only when oci-spec is stricter than the specification.
-    fn parse<T: DeserializeOwned>(&self) -> Result<(T, Vec<Warning>)> {
+    fn parse(&self) -> Result<(Spec, Vec<Warning>)> {
         let strict = match serde_json::from_slice(self.json) {
             Ok(found) => return Ok((found, Vec::new())),
             Err(error) => error,
@@ -157,8 +167,7 @@ impl Text<'_> {
         if !strict.is_data() {
             return Err(self.refuse_enum(&strict));
         }
-        let process = if self.base.is_empty() { value.get_mut("process") } else { Some(&mut value) };
-        let Some(process) = process else { return Err(self.refuse(&strict)) };
+        let Some(process) = value.get_mut("process") else { return Err(self.refuse(&strict)) };
         let renamed = rename_scheduler_flags(process);
         // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
         let unknown = drop_unknown_capabilities(process).unwrap_or_default();
@@ -184,22 +193,30 @@ impl Text<'_> {
 
     /// serde's error with the place, which serde does not know.
     fn refuse(&self, error: &serde_json::Error) -> Error {
-        let position = format!("line {} column {}", error.line(), error.column());
         if !error.is_data() {
-            return self.error(Code::ConfigSyntax, format!("{position}: {}", words(error)));
+            return self.refuse_json(error);
         }
         // Of an array in the place of a struct serde complains about the length.
-        if let Some((at, place)) = shape::of(self.json, self.base).misplaced.filter(|(at, _)| *at <= self.offset(error))
-        {
+        if let Some((at, place)) = shape::of(self.json, &[]).misplaced.filter(|(at, _)| *at <= self.offset(error)) {
             return self.misplaced(at, &place);
         }
-        self.error(Code::Field, format!("{position}: {}{}", self.place(error), words(error)))
+        self.error(Code::Field, format!("{}: {}{}", self.position(error), self.place(error), words(error)))
+    }
+
+    /// What is no JSON, or has a key twice.
+    fn refuse_json(&self, error: &serde_json::Error) -> Error {
+        let code = if error.is_data() { Code::Field } else { Code::ConfigSyntax };
+        self.error(code, format!("{}: {}", self.position(error), words(error)))
+    }
+
+    fn position(&self, error: &serde_json::Error) -> String {
+        format!("line {} column {}", error.line().saturating_sub(self.before), error.column())
     }
 
     /// An error of syntax in a text that is JSON: serde wanted the name of a variant, and found no string.
     fn refuse_enum(&self, error: &serde_json::Error) -> Error {
-        let place = walk::place_around(self.json, self.base, self.offset(error));
-        let position = format!("line {} column {}", error.line(), error.column());
+        let place = walk::place_around(self.json, &[], self.offset(error));
+        let position = self.position(error);
         self.error(Code::Field, format!("{position}: {place}: invalid type, expected a string"))
     }
 
@@ -209,7 +226,7 @@ impl Text<'_> {
     }
 
     fn place(&self, error: &serde_json::Error) -> String {
-        let place = walk::place_before(self.json, self.base, self.offset(error));
+        let place = walk::place_before(self.json, &[], self.offset(error));
         if place.is_empty() { place } else { format!("{place}: ") }
     }
 
@@ -220,7 +237,7 @@ impl Text<'_> {
     }
 
     fn line(&self, at: usize) -> usize {
-        self.json.get(..at).unwrap_or_default().split(|byte| *byte == b'\n').count()
+        self.json.get(..at).unwrap_or_default().split(|byte| *byte == b'\n').count().saturating_sub(self.before)
     }
 
     fn misplaced(&self, at: usize, place: &str) -> Error {
@@ -231,39 +248,22 @@ impl Text<'_> {
     /// Refuses what serde lets through: an array in the place of an object, which it fills in order, a key that a map
     /// has twice, a number that is missing and reads as 0, and a NUL, which would cut a string short for the kernel and
     /// which JSON can only write as \u0000.
-    fn check(&self, spec: Option<&Spec>) -> Result<()> {
-        let shape = shape::of(self.json, self.base);
+    fn check(&self, spec: &Spec) -> Result<()> {
+        let shape = shape::of(self.json, &[]);
         if let Some((at, place)) = shape.misplaced {
             return Err(self.misplaced(at, &place));
         }
-        if let Some(spec) = spec {
-            if map_keys(spec) != shape.map_keys {
-                serde_json::from_slice::<distinct::Keys>(self.json).map_err(|error| self.refuse(&error))?;
-            }
-            let missing = required::missing(self.json, spec);
-            if !missing.is_empty() {
-                return Err(self.error(Code::Field, shortened(&missing.join("; "))));
-            }
+        if shape::map_keys(spec) != shape.map_keys {
+            serde_json::from_slice::<distinct::Keys>(self.json).map_err(|error| self.refuse(&error))?;
+        }
+        let missing = required::missing(self.json, spec);
+        if !missing.is_empty() {
+            return Err(self.error(Code::Field, shortened(&missing.join("; "))));
         }
         let Some(at) = escaped_nul(self.json) else { return Ok(()) };
-        let place = walk::place_around(self.json, self.base, at);
+        let place = walk::place_around(self.json, &[], at);
         Err(self.error(Code::Field, format!("line {}: {place}: a string contains a NUL byte", self.line(at))))
     }
-}
-
-/// How many keys there are in all maps whose keys are the user's.
-fn map_keys(spec: &Spec) -> usize {
-    let linux = spec.linux().as_ref();
-    let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let counts = [
-        spec.annotations().as_ref().map(HashMap::len),
-        linux.and_then(|linux| linux.sysctl().as_ref()).map(HashMap::len),
-        linux.and_then(|linux| linux.time_offsets().as_ref()).map(HashMap::len),
-        linux.and_then(|linux| linux.net_devices().as_ref()).map(HashMap::len),
-        resources.and_then(|resources| resources.rdma().as_ref()).map(HashMap::len),
-        resources.and_then(|resources| resources.unified().as_ref()).map(HashMap::len),
-    ];
-    counts.into_iter().flatten().sum()
 }
 
 /// serde's message without its own position, and without what would break the line or fill the screen.
@@ -383,6 +383,15 @@ mod tests {
             (r#"{"hostname":"u0000"}"#, false),
         ] {
             assert_eq!(of(json).is_err(), refused, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_missing_limit_of_processes_is_none_and_0_is_one() {
+        for (pids, wanted) in [("{}", None), (r#"{"limit":0}"#, Some(0)), (r#"{"limit":-1}"#, Some(-1))] {
+            let (spec, _) = of(&format!(r#"{{"linux":{{"resources":{{"pids":{pids}}}}}}}"#)).unwrap();
+            let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+            assert_eq!(resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit), wanted, "{pids}");
         }
     }
 

@@ -1,32 +1,58 @@
 //! The container's cgroup, on the parent's side: where it is, and the leaf that init is born in.
 //!
 //! Version 2 only. The leaf is made before clone and entered by it: moving a process costs milliseconds, because the
-//! kernel waits for an RCU grace period.
+//! kernel waits for an RCU grace period. Limits are in it before init is.
+
+pub mod freezer;
+mod leaf;
+mod levels;
+pub mod limits;
+mod members;
+pub mod owner;
+pub mod stats;
+
+pub use leaf::{make, open, remove_made};
+pub use members::{Watch, event, kill, may_enter, processes, remove, signal_all, wait_empty};
 
 use std::{
-    fs, io,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Component, Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::OFlag,
     unistd::{AccessFlags, access},
 };
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::{
     cli::CgroupDriver,
-    error::{Code, Context as _, Error, Result, Warning},
+    error::{Code, Error, Result, Warning},
     host::Host,
+    plan::resources::{self, Absent, Now, Write},
 };
+use levels::{Enable, Obstacle, grant};
 
-/// Where the container's processes will be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Lets real root filter devices.
+const CAP_SYS_ADMIN: u8 = 21;
+
+/// Where the container's processes will be, and what holds there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leaf {
     /// The directory, below the mount point of cgroup2.
     pub directory: PathBuf,
+    /// config.json names it: what is there may be others'.
+    pub is_asked: bool,
+    /// The lines for its files.
+    pub writes: Vec<Write>,
+    /// Who gets it, when that is not the caller.
+    pub owner: Option<u32>,
+    /// Controllers that directories made for it give on.
+    controllers: Vec<String>,
+    /// Controllers that directories above it have to give on first.
+    enables: Vec<Enable>,
+    /// A cgroup that pura leaves for a child of its own, because only one without processes gives controllers on.
+    vacates: Option<PathBuf>,
 }
 
 /// Chooses the leaf, or none; nothing is made. A cgroup that is asked for and cannot be had is a warning, a limit an
@@ -38,32 +64,49 @@ pub fn choose(
     default_name: &str,
 ) -> Result<(Option<Leaf>, Vec<Warning>)> {
     let linux = spec.linux().as_ref();
-    if let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) {
-        refuse_limits(resources, host)?;
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let rules = resources.and_then(|resources| device_rules(resources, host));
+    let writes = resources.map_or(Ok(Vec::new()), |resources| resources::writes(resources, &Now::default()))?;
+    let limit = writes.iter().find(|write| write.absent == Absent::Refuse).cloned();
+    if let Some(limit) = &limit {
+        require_version_2(limit, host.cgroup.unified)?;
     }
-    let path = linux.and_then(|linux| linux.cgroups_path().as_deref()).filter(|path| !path.as_os_str().is_empty());
-    let Some(mount) = host.cgroup.mount.as_deref().filter(|_| driver != CgroupDriver::Disabled) else {
-        return Ok((None, Vec::new()));
+    let mount = host.cgroup.mount.as_deref().filter(|_| driver != CgroupDriver::Disabled);
+    let Some(mount) = mount else {
+        return match limit {
+            Some(limit) => Err(limits::cannot(&limit, Code::Controller, "--cgroup-manager disabled makes no cgroup")),
+            None => Ok((None, limits::unset(&writes).into_iter().chain(rules).collect())),
+        };
     };
     let own = mount.join(host.cgroup.own.trim_start_matches('/'));
     // systemd's form, slice:prefix:name, names no directory that is ours to make.
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref()).filter(|path| !path.as_os_str().is_empty());
     let asked = path
         .filter(|path| !path.as_os_str().as_bytes().contains(&b':'))
         .map(|path| asked(path, mount, &own))
         .transpose()?;
-    if let Some(asked) = &asked
-        && may_make(asked)
-    {
-        return Ok((Some(Leaf { directory: asked.clone() }), Vec::new()));
+    let site = Site { mount, own: &own, asked, default_name };
+    if let Some(limit) = limit {
+        return site.limited(&limit, &writes).map(|leaf| (Some(leaf), rules.into_iter().collect()));
     }
-    let fallback = own.join(default_name);
-    if may_make(&fallback) {
-        return Ok((Some(Leaf { directory: fallback }), Vec::new()));
+    // A limit of 0 takes the controller where it can be had, and is content without.
+    let wish = writes.iter().find(|write| write.absent == Absent::Warn).filter(|_| host.cgroup.unified);
+    if let Some(leaf) = wish.and_then(|wish| site.limited(wish, &writes).ok()) {
+        return Ok((Some(leaf), rules.into_iter().collect()));
     }
-    let what = "no cgroup of its own: limits and pause are not available to this container";
-    let warning =
-        asked.map(|asked| Warning::new(Code::NoCgroup, format!("{what}, because {asked:?} cannot be made by you")));
-    Ok((None, warning.into_iter().collect()))
+    let (leaf, mut warnings) = site.unlimited(writes);
+    warnings.extend(rules);
+    Ok((leaf, warnings))
+}
+
+/// Rules that forbid devices to a container of real root's, whose root may open the host's where a mount shows them. For
+/// all others they are moot: a user namespace makes no nodes, and the host's own permissions are the caller's.
+fn device_rules(resources: &LinuxResources, host: &Host) -> Option<Warning> {
+    let forbids = resources.devices().iter().flatten().any(|rule| !rule.allow());
+    let is_root = host.initial_userns && host.caller.has(CAP_SYS_ADMIN);
+    let what = "linux.resources.devices is not applied: no device nodes can be made, but those of the host that a mount \
+                brings in can be opened by who may on the host";
+    (forbids && is_root).then(|| Warning::new(Code::DeviceRules, what))
 }
 
 /// The name of the leaf when the config names none. Ids are unique only in one state directory, hence its inode.
@@ -71,16 +114,145 @@ pub fn default_name(id: &str, state_inode: u64) -> String {
     format!("pura-{id}.{state_inode:x}")
 }
 
+/// Refuses a limit where version 2 is not alone: its controllers may be the other one's.
+pub fn require_version_2(limit: &Write, is_unified: bool) -> Result<()> {
+    if is_unified {
+        return Ok(());
+    }
+    let why = "this host has cgroup v1 or a hybrid, on which pura sets no limits";
+    Err(limits::cannot(limit, Code::CgroupV1, why)
+        .fix("boot with systemd.unified_cgroup_hierarchy=1; for Podman, pids_limit=0 in containers.conf"))
+}
+
+/// Where a leaf may be.
+struct Site<'a> {
+    mount: &'a Path,
+    /// The caller's own cgroup.
+    own: &'a Path,
+    /// What config.json names.
+    asked: Option<PathBuf>,
+    default_name: &'a str,
+}
+
+impl Site<'_> {
+    /// Any place will do.
+    fn unlimited(self, writes: Vec<Write>) -> (Option<Leaf>, Vec<Warning>) {
+        let fallback = self.own.join(self.default_name);
+        let is_asked = self.asked.as_deref().is_some_and(may_make);
+        let directory = self.asked.clone().filter(|_| is_asked).or(Some(fallback).filter(|path| may_make(path)));
+        if let Some(directory) = directory {
+            return (Some(Leaf { directory, is_asked, writes, ..Leaf::default() }), Vec::new());
+        }
+        let what = "no cgroup of its own: limits and pause are not available to this container";
+        let no_leaf = self
+            .asked
+            .map(|asked| Warning::new(Code::NoCgroup, format!("{what}, because {asked:?} cannot be made by you")));
+        let unset = limits::unset(&writes);
+        (None, no_leaf.into_iter().chain(unset).collect())
+    }
+
+    /// A place that has the controllers: the one that is asked for; else below the caller's cgroup, if nobody lives
+    /// there, beside it, if that is the caller's to divide, or below it when only pura lives there and can make room.
+    fn limited(&self, limit: &Write, writes: &[Write]) -> Result<Leaf> {
+        let below = self.own.join(self.default_name);
+        let beside = self.own.parent().filter(|_| self.own != self.mount).map(|parent| parent.join(self.default_name));
+        let (first, second, is_asked) = match self.asked.clone().filter(|asked| may_make(asked)) {
+            Some(asked) => (asked, None, true),
+            None => (below, beside.filter(|beside| may_make(beside)), false),
+        };
+        let leaf = |directory: &Path, vacates| {
+            self.granted(directory, writes, &limit.absent, vacates).map(|leaf| Leaf {
+                is_asked,
+                writes: writes.to_vec(),
+                ..leaf
+            })
+        };
+        let obstacle = match leaf(&first, false) {
+            Ok(leaf) => return Ok(leaf),
+            Err(obstacle) => obstacle,
+        };
+        let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
+        if !is_asked
+            && obstacle.is_only(own_pid)
+            && let Ok(leaf) = leaf(&first, true)
+        {
+            return Ok(leaf);
+        }
+        if let Some(Ok(leaf)) = second.map(|second| leaf(&second, false)) {
+            return Ok(leaf);
+        }
+        Err(obstacle.refuse(limit, writes, &self.own.to_string_lossy()))
+    }
+
+    /// The leaf with the controllers of all lines of one kind, and of those that warn where that is possible.
+    fn granted(
+        &self,
+        directory: &Path,
+        writes: &[Write],
+        kind: &Absent,
+        vacates: bool,
+    ) -> std::result::Result<Leaf, Obstacle> {
+        let mut levels = levels::above(directory, self.mount);
+        let left = levels.last_mut().filter(|_| vacates).map(|last| {
+            last.processes.clear();
+            last.directory.clone()
+        });
+        if !may_make(directory) {
+            return Err(Obstacle::not_ours(directory));
+        }
+        let mut wanted = controllers(writes, kind);
+        let mut enables = grant(&levels, &wanted)?;
+        for controller in controllers(writes, &Absent::Warn) {
+            let more: Vec<_> = wanted.iter().cloned().chain([controller]).collect();
+            if let Ok(granted) = grant(&levels, &more) {
+                (wanted, enables) = (more, granted);
+            }
+        }
+        let directory = directory.to_owned();
+        Ok(Leaf { directory, controllers: wanted, enables, vacates: left, ..Leaf::default() })
+    }
+}
+
+/// The controllers of the lines of one kind, each once.
+fn controllers(writes: &[Write], absent: &Absent) -> Vec<String> {
+    let mut all: Vec<String> = writes
+        .iter()
+        .filter(|write| write.absent == *absent)
+        .filter_map(Write::controller)
+        .map(str::to_owned)
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Lets the cgroup of a container that runs have the controllers of these lines.
+pub fn extend(directory: &Path, mount: &Path, writes: &[Write]) -> Result<()> {
+    let has = levels::words(&directory.join("cgroup.controllers"));
+    let wanted: Vec<_> =
+        controllers(writes, &Absent::Refuse).into_iter().filter(|controller| !has.contains(controller)).collect();
+    let Some(limit) =
+        writes.iter().find(|write| write.controller().is_some_and(|name| wanted.iter().any(|w| w == name)))
+    else {
+        return Ok(());
+    };
+    let own = directory.to_string_lossy();
+    let enables =
+        grant(&levels::above(directory, mount), &wanted).map_err(|obstacle| obstacle.refuse(limit, writes, &own))?;
+    enables.iter().try_for_each(leaf::enable)
+}
+
 /// The directory that linux.cgroupsPath means: from the hierarchy's root, or from the caller's cgroup.
 fn asked(path: &Path, mount: &Path, own: &Path) -> Result<PathBuf> {
+    let refuse = |why: &str| Err(Error::new(Code::Field, "read linux.cgroupsPath", format!("{path:?} {why}")));
     if path.components().any(|part| part == Component::ParentDir) {
-        let why = format!("{path:?} contains \"..\"");
-        return Err(Error::new(Code::Field, "read linux.cgroupsPath", why));
+        return refuse("contains \"..\"");
     }
-    Ok(match path.strip_prefix("/") {
-        Ok(below) => mount.join(below),
-        Err(_relative) => own.join(path),
-    })
+    let (start, below) = path.strip_prefix("/").map_or((own, path), |below| (mount, below));
+    if below.components().all(|part| part == Component::CurDir) {
+        return refuse("names no cgroup of its own");
+    }
+    Ok(start.join(below))
 }
 
 /// Whether the caller may make the directory: the nearest ancestor that exists is theirs to write.
@@ -96,157 +268,82 @@ fn may_make(directory: &Path) -> bool {
     false
 }
 
-/// Makes the leaf and opens it. An existing one is used when nobody lives in it.
-pub fn prepare(leaf: &Leaf) -> Result<OwnedFd> {
-    let directory = &leaf.directory;
-    let what = || format!("make the cgroup {directory:?}");
-    match fs::create_dir(directory) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_populated(directory)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(directory).doing(Code::CgroupRefused, what)?;
+impl std::fmt::Display for Leaf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "cgroup: {}", self.directory.display())?;
+        if let Some(left) = &self.vacates {
+            writeln!(f, "  leave {} for a cgroup below it", left.display())?;
         }
-        Err(error) => return Err(error).doing(Code::CgroupRefused, what),
-    }
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    nix::fcntl::open(directory, flags, nix::sys::stat::Mode::empty())
-        .doing(Code::CgroupRefused, || format!("open the cgroup {directory:?}"))
-}
-
-fn refuse_populated(directory: &Path) -> Result<()> {
-    let events = fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
-    if events.lines().any(|line| line == "populated 1") {
-        let why = "the cgroup is not empty";
-        return Err(Error::new(Code::CgroupBusy, format!("use the cgroup {directory:?}"), why));
-    }
-    Ok(())
-}
-
-/// Limits are not applied by this version: each that is asked for is an error, never ignored.
-fn refuse_limits(resources: &LinuxResources, host: &Host) -> Result<()> {
-    let Some(limit) = first_limit(resources) else { return Ok(()) };
-    let what = format!("set linux.resources.{limit}");
-    if !host.cgroup.unified {
-        let why = "this host has cgroup v1 or a hybrid, on which pura sets no limits";
-        return Err(Error::new(Code::CgroupV1, what, why)
-            .fix("boot with systemd.unified_cgroup_hierarchy=1; for Podman, pids_limit=0 in containers.conf"));
-    }
-    Err(Error::new(Code::Unsupported, what, "limits are not supported by this version of pura")
-        .fix("remove it from config.json"))
-}
-
-/// The first limit that is more than absent, 0 or -1: those are no requests. Device rules are no limit, and moot: a user
-/// namespace may not make nodes.
-fn first_limit(resources: &LinuxResources) -> Option<&'static str> {
-    let asks = |value: Option<i64>| value.is_some_and(|value| value > 0);
-    let memory = resources.memory().as_ref();
-    let cpu = resources.cpu().as_ref();
-    let unsigned = |value: Option<u64>| value.is_some_and(|value| value > 0);
-    let text = |value: Option<&String>| value.is_some_and(|value| !value.is_empty());
-    let found = [
-        (memory.is_some_and(|memory| asks(memory.limit())), "memory.limit"),
-        (memory.is_some_and(|memory| asks(memory.reservation())), "memory.reservation"),
-        (memory.is_some_and(|memory| asks(memory.swap())), "memory.swap"),
-        (memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true)), "memory.disableOOMKiller"),
-        (memory.is_some_and(|memory| memory.swappiness().is_some()), "memory.swappiness"),
-        (cpu.is_some_and(|cpu| unsigned(cpu.shares())), "cpu.shares"),
-        (cpu.is_some_and(|cpu| asks(cpu.quota())), "cpu.quota"),
-        (cpu.is_some_and(|cpu| unsigned(cpu.burst())), "cpu.burst"),
-        (cpu.is_some_and(|cpu| asks(cpu.idle())), "cpu.idle"),
-        (cpu.is_some_and(|cpu| asks(cpu.realtime_runtime()) || unsigned(cpu.realtime_period())), "cpu.realtimeRuntime"),
-        (cpu.is_some_and(|cpu| text(cpu.cpus().as_ref())), "cpu.cpus"),
-        (cpu.is_some_and(|cpu| text(cpu.mems().as_ref())), "cpu.mems"),
-        (resources.pids().as_ref().is_some_and(|pids| pids.limit() > 0), "pids.limit"),
-        (resources.block_io().is_some(), "blockIO"),
-        (resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty()), "hugepageLimits"),
-        (resources.network().is_some(), "network"),
-        (resources.rdma().as_ref().is_some_and(|limits| !limits.is_empty()), "rdma"),
-        (resources.unified().as_ref().is_some_and(|files| !files.is_empty()), "unified"),
-    ];
-    found.into_iter().find_map(|(asked, name)| asked.then_some(name))
-}
-
-/// Whether a child of the caller's may be born in the cgroup: `cgroups(7)`, delegation.
-pub fn may_enter(directory: &Path) -> bool {
-    access(&directory.join("cgroup.procs"), AccessFlags::W_OK).is_ok()
-}
-
-/// Whether the cgroup is frozen: `cgroup.events`.
-pub fn is_frozen(directory: &Path) -> bool {
-    event(directory, "frozen") == Some(true)
-}
-
-/// One line of `cgroup.events`; nothing when the cgroup is gone.
-fn event(directory: &Path, name: &str) -> Option<bool> {
-    let events = fs::read_to_string(directory.join("cgroup.events")).ok()?;
-    events.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(|value| value == "1")
-}
-
-/// Ends every process of the cgroup, at once, frozen or not: `cgroup.kill` (Linux 5.14), else one by one.
-pub fn kill(directory: &Path) {
-    if fs::write(directory.join("cgroup.kill"), "1").is_ok() {
-        return;
-    }
-    signal_all(directory, libc::SIGKILL);
-}
-
-/// Sends a signal to every process of the cgroup and of those below it; how many there were.
-pub fn signal_all(directory: &Path, signal: i32) -> usize {
-    let mut count = 0;
-    for child in children(directory) {
-        count += signal_all(&child, signal);
-    }
-    let processes = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    for pid in processes.lines().filter_map(|line| line.parse().ok()) {
-        let sent = crate::sys::pidfd::find(pid)
-            .and_then(|process| crate::sys::pidfd::send(std::os::fd::AsFd::as_fd(&process), signal));
-        count += usize::from(sent.is_ok());
-    }
-    count
-}
-
-fn children(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
-}
-
-/// Waits until nobody lives in the cgroup, at most `limit` milliseconds; whether that is so.
-pub fn wait_empty(directory: &Path, limit: u16) -> bool {
-    let Ok(events) = fs::File::open(directory.join("cgroup.events")) else { return true };
-    loop {
-        if event(directory, "populated") != Some(true) {
-            return true;
+        for enable in &self.enables {
+            writeln!(f, "  give on {} from {}", enable.controllers.join(" "), enable.directory.display())?;
         }
-        // A change of cgroup.events is an exceptional condition: cgroups(7).
-        let mut wanted = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&events), nix::poll::PollFlags::POLLPRI)];
-        if crate::sys::retry(|| nix::poll::poll(&mut wanted, nix::poll::PollTimeout::from(limit))) != Ok(1) {
-            return event(directory, "populated") != Some(true);
-        }
-        // Reading re-arms the notification.
-        drop(io::Read::read_to_string(&mut &events, &mut String::new()));
-        drop(io::Seek::rewind(&mut &events));
-    }
-}
-
-/// Removes the cgroup and those below it. EBUSY passes when the last process has been reaped: tried again, not for ever.
-pub fn remove(directory: &Path) -> io::Result<()> {
-    for child in children(directory) {
-        remove(&child)?;
-    }
-    for _ in 0..REMOVE_ATTEMPTS {
-        match fs::remove_dir(directory) {
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                if !wait_empty(directory, REMOVE_STEP) {
-                    continue;
-                }
-                let _ = nix::poll::poll(&mut [], nix::poll::PollTimeout::from(1_u8));
+        for write in &self.writes {
+            write!(f, "  set {} to {}", write.file, write.value)?;
+            if let Some((file, value)) = &write.instead {
+                write!(f, ", or {file} to {value}")?;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            done => return done,
+            let why = if write.absent == Absent::Skip { ", if it is there" } else { "" };
+            writeln!(f, "{why} (linux.resources.{})", write.place)?;
         }
+        if let Some(owner) = self.owner {
+            writeln!(f, "  give it to user {owner}")?;
+        }
+        Ok(())
     }
-    fs::remove_dir(directory)
 }
 
-const REMOVE_ATTEMPTS: u8 = 50;
-const REMOVE_STEP: u16 = 100;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Cgroup;
+
+    fn chosen(resources: &str, unified: bool, driver: CgroupDriver) -> Result<(Option<Leaf>, Vec<Warning>)> {
+        let json = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{resources},"cgroupsPath":"a"}}}}"#);
+        let cgroup = Cgroup { mount: Some("/dev/null/none".into()), unified, own: "/own".to_owned() };
+        choose(&serde_json::from_str(&json).unwrap(), &Host { cgroup, ..Host::default() }, driver, "pura-c1.1")
+    }
+
+    #[test]
+    fn a_limit_needs_version_2_alone_a_driver_and_a_place() {
+        let limit = r#"{"pids":{"limit":5}}"#;
+        let code = |unified, driver| chosen(limit, unified, driver).unwrap_err().code();
+        assert_eq!(code(false, CgroupDriver::Cgroupfs), Code::CgroupV1);
+        assert_eq!(code(true, CgroupDriver::Disabled), Code::Controller);
+        assert_eq!(code(true, CgroupDriver::Cgroupfs), Code::Controller);
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_content_with_no_cgroup_and_a_limit_of_0_warns() {
+        for resources in [r#"{"memory":{"limit":-1},"cpu":{"quota":0}}"#, "{}"] {
+            for unified in [true, false] {
+                let (leaf, warnings) = chosen(resources, unified, CgroupDriver::Disabled).unwrap();
+                assert!(leaf.is_none() && warnings.is_empty(), "{resources}");
+            }
+        }
+        let (_, warnings) = chosen(r#"{"pids":{"limit":0}}"#, false, CgroupDriver::Disabled).unwrap();
+        assert_eq!(warnings.iter().map(Warning::code).collect::<Vec<_>>(), [Code::Controller]);
+    }
+
+    #[test]
+    fn a_path_is_below_the_hierarchy_or_below_the_caller() {
+        let (mount, own) = (Path::new("/m"), Path::new("/m/own"));
+        let of = |path: &str| asked(Path::new(path), mount, own).ok();
+        assert_eq!((of("/a/b"), of("a/b")), (Some("/m/a/b".into()), Some("/m/own/a/b".into())));
+        for path in ["../a", "/a/../b", "/", ".", "//", "/.", "a/.."] {
+            assert_eq!(of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn device_rules_are_moot_unless_real_root_calls() {
+        let warns = |json: &str, initial_userns: bool, effective: u64| {
+            let caller = crate::host::Caller { effective, ..Default::default() };
+            let host = Host { caller, initial_userns, ..Host::default() };
+            device_rules(&serde_json::from_str(json).unwrap(), &host).is_some()
+        };
+        let deny = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
+        assert!(warns(deny, true, 1 << CAP_SYS_ADMIN));
+        assert!(!warns(deny, false, 1 << CAP_SYS_ADMIN) && !warns(deny, true, 0));
+        assert!(!warns(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#, true, 1 << CAP_SYS_ADMIN));
+    }
+}

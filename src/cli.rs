@@ -1,12 +1,14 @@
 //! Command line: argv becomes a [`Request`], which is what was typed and nothing more. No file is touched here.
 
+mod limits;
 mod parse;
 mod request;
 mod scan;
 pub mod table;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+pub use limits::LimitFlags;
 pub use parse::{is_foreground, parse};
 
 /// One parsed invocation.
@@ -148,6 +150,22 @@ pub enum Verb {
         /// `--regex`
         regex: bool,
     },
+    /// `pause ID`
+    Pause {
+        /// The container.
+        id: OsString,
+    },
+    /// `resume ID`
+    Resume {
+        /// The container.
+        id: OsString,
+    },
+    /// `update ID`
+    Update(Update),
+    /// `events ID`
+    Events(Events),
+    /// `ps ID`
+    Ps(Ps),
     /// `list`
     List {
         /// `--format`
@@ -218,6 +236,16 @@ pub struct Run {
     pub keep: bool,
 }
 
+/// What `exec` does in a paused container.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum WhenPaused {
+    /// It fails.
+    #[default]
+    Refuse,
+    /// The process is made, and stands still until `resume`.
+    Wait,
+}
+
 /// `exec ID CMD…`, or with the process in a file.
 #[derive(Debug, Default, Clone)]
 pub struct Exec {
@@ -251,6 +279,8 @@ pub struct Exec {
     pub caps: Vec<OsString>,
     /// `--no-new-privs`
     pub no_new_privs: bool,
+    /// `--ignore-paused`
+    pub when_paused: WhenPaused,
     /// `--apparmor PROFILE`
     pub apparmor: Option<OsString>,
     /// `--process-label LABEL`
@@ -280,6 +310,39 @@ pub enum Proc {
     Bind,
 }
 
+/// `update ID`
+#[derive(Debug, Default, Clone)]
+pub struct Update {
+    /// The container.
+    pub id: OsString,
+    /// `--resources FILE`: an OCI resources object, `-` for standard input; instead of the other flags.
+    pub resources: Option<PathBuf>,
+    /// The other flags.
+    pub flags: LimitFlags,
+}
+
+/// `events ID`
+#[derive(Debug, Default, Clone)]
+pub struct Events {
+    /// The container.
+    pub id: OsString,
+    /// `--stats`: once.
+    pub stats: bool,
+    /// `--interval TIME`
+    pub interval: Duration,
+}
+
+/// `ps ID [OPTIONS]`
+#[derive(Debug, Default, Clone)]
+pub struct Ps {
+    /// The container.
+    pub id: OsString,
+    /// `--format`
+    pub format: ListFormat,
+    /// What follows the id: options of ps(1).
+    pub options: Vec<OsString>,
+}
+
 /// `run [--rootfs DIR] -- CMD…`: no bundle, safe defaults.
 #[derive(Debug, Default, Clone)]
 pub struct ZeroConfig {
@@ -307,4 +370,6 @@ pub struct ZeroConfig {
     pub proc: Proc,
     /// `--tty`: a terminal of its own.
     pub tty: bool,
+    /// Limits.
+    pub limits: LimitFlags,
 }

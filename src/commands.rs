@@ -3,15 +3,21 @@
 mod completion;
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
 mod list;
+mod living;
+mod pause;
 mod plan;
+mod ps;
+mod resume;
 mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 mod wait;
 
 #[cfg(test)]
@@ -52,6 +58,11 @@ pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8>
             kill::kill(call, id, signal.as_deref(), kill::Reach { all: *all, regex: *regex })
         }
         Verb::Delete { id, force, regex } => delete::delete(call, id, *force, *regex),
+        Verb::Pause { id } => pause::pause(call, id),
+        Verb::Resume { id } => resume::resume(call, id),
+        Verb::Update(update) => update::update(call, update),
+        Verb::Events(events) => events::events(call, events),
+        Verb::Ps(ps) => say(&ps::ps(call, ps)?),
         Verb::List { format, quiet } => say(&list::list(call, *format, *quiet)?),
         Verb::Spec { bundle, file } => spec::spec(bundle, file.as_deref()),
         Verb::Completion { shell } => say(&completion::completion(*shell)),

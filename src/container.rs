@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd as _, OwnedFd, RawFd},
+    path::PathBuf,
 };
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     cli::{Create, Globals},
     clock,
     console::Console,
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, Warning},
     hooks::{Hooks, Kind},
     host::{self, Host, probe},
     itself,
@@ -21,12 +22,14 @@ use crate::{
     plan::{
         Assembly, Plan,
         compile::{self, Order},
+        resources::Write,
     },
     receivers::PidfdReceivers,
     resctrl::{self, Wanted},
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
-    sys,
+    sys::{self, process::Home},
+    teardown,
 };
 
 /// What is to be made, and how.
@@ -95,7 +98,7 @@ impl Making<'_> {
         let host = probe::host(spec, &self.bundle.directory, caller, self.globals.userns)?;
         let (root, fallback) = Roots::find(self.globals)?.create()?;
         let name = cgroup::default_name(self.id.as_str(), root.inode);
-        let (leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
+        let (mut leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
         let annotated = Assembly::of_bundle(spec, &self.bundle.directory);
         let group = resctrl::choose(spec, &host, self.id.as_str())?;
         let order = Order {
@@ -108,6 +111,9 @@ impl Making<'_> {
             assembly: self.assembly.or(annotated.as_ref()),
         };
         let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
+        if let Some(leaf) = &mut leaf {
+            leaf.owner = cgroup::owner::owner(spec, plan.ids(), &host.caller);
+        }
         plan.warnings.extend(self.bundle.warnings.iter().cloned().chain(fallback).chain(no_leaf));
         Ok(Planned { plan, host, leaf, group, root })
     }
@@ -143,12 +149,17 @@ impl Making<'_> {
     ) -> Result<Made> {
         // From here on, each guard takes back what it made when a later step fails, in the reverse order.
         let leaf = leaf.map(Ours::make).transpose()?;
+        let stays = leaf.as_ref().is_some_and(|ours| ours.stays);
+        let mut unset = Vec::new();
         if let Some(ours) = &leaf {
-            claim.guard(&ours.leaf.directory);
+            claim.guard(&ours.directory, ours.stays);
+            unset = ours.limit()?;
+            self.log.warn(&unset, self.loud)?;
         }
+        let cgroup = leaf.as_ref().map(|ours| cgroup::open(&ours.directory)).transpose()?;
         let group = group.map(Wanted::make).transpose()?;
         let listener = if self.waits { Some(claim.listen()?) } else { None };
-        let cgroup = leaf.as_ref().map(|leaf| leaf.descriptor.as_fd());
+        let cgroup = cgroup.as_ref().map(|cgroup| Home { cgroup: cgroup.as_fd(), is_used: stays });
         let mut pid_file = None;
         let hooks = self.hooks();
         let preserved = self.preserved;
@@ -161,7 +172,8 @@ impl Making<'_> {
             claim.record_init(init)?;
             let mut record = self.record(plan, intent, host);
             record.init = init;
-            record.degradations.extend(container.warnings.iter().map(ToString::to_string));
+            record.cgroup_stays = stays;
+            record.degradations.extend(unset.iter().chain(&container.warnings).map(ToString::to_string));
             claim.commit(&record)?;
             let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
             pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
@@ -190,6 +202,7 @@ impl Making<'_> {
             creator: creator.unwrap_or_default(),
             bundle: self.bundle.directory.clone(),
             cgroup: leaf.map(|leaf| leaf.directory.clone()),
+            cgroup_stays: leaf.is_some_and(|leaf| leaf.is_asked && leaf.directory.exists()),
             resctrl: group.map(|wanted| wanted.group.clone()),
             pid_file: self.create.pid_file.as_deref().map(crate::bundle::absolute).transpose()?,
             init: None,
@@ -214,6 +227,7 @@ impl Making<'_> {
             boot_id: intent.boot_id.clone(),
             init: Identity::default(),
             cgroup: intent.cgroup.clone(),
+            cgroup_stays: intent.cgroup_stays,
             resctrl: intent.resctrl.clone(),
             user_namespace: plan.ids().user_namespace.word().to_owned(),
             uid_map: host::ids::lines(&maps.uids),
@@ -273,15 +287,30 @@ impl Made {
 /// The container's cgroup, taken back when dropped.
 #[derive(Debug)]
 struct Ours {
-    leaf: Leaf,
-    descriptor: OwnedFd,
+    directory: PathBuf,
+    /// The lines for its files.
+    writes: Vec<Write>,
+    /// Who gets it.
+    owner: Option<u32>,
+    /// The directories that were made for it, from the top.
+    made: Vec<PathBuf>,
+    /// It was there before, and config.json names it.
+    stays: bool,
     kept: bool,
 }
 
 impl Ours {
     fn make(leaf: Leaf) -> Result<Self> {
-        let descriptor = cgroup::prepare(&leaf)?;
-        Ok(Self { leaf, descriptor, kept: false })
+        let made = cgroup::make(&leaf)?;
+        let Leaf { directory, is_asked, writes, owner, .. } = leaf;
+        let stays = is_asked && !made.contains(&directory);
+        Ok(Self { directory, writes, owner, made, stays, kept: false })
+    }
+
+    /// Writes the limits, then gives it away.
+    fn limit(&self) -> Result<Vec<Warning>> {
+        let unset = cgroup::limits::apply(&self.directory, &self.writes)?;
+        self.owner.map_or(Ok(()), |owner| cgroup::owner::give(&self.directory, owner)).map(|()| unset)
     }
 
     fn keep(mut self) {
@@ -291,11 +320,22 @@ impl Ours {
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        if self.kept || std::fs::remove_dir(&self.leaf.directory).is_ok() {
+        if self.kept {
             return;
         }
-        cgroup::kill(&self.leaf.directory);
-        drop(cgroup::remove(&self.leaf.directory));
+        if self.stays {
+            if cgroup::event(&self.directory, "populated") == Some(true) {
+                cgroup::kill(&self.directory);
+                cgroup::wait_empty(&self.directory, teardown::LIMIT);
+            }
+            cgroup::freezer::leave(&self.directory);
+            return;
+        }
+        if std::fs::remove_dir(&self.directory).is_err() {
+            cgroup::kill(&self.directory);
+            drop(cgroup::remove(&self.directory));
+        }
+        cgroup::remove_made(&self.made);
     }
 }
 
@@ -317,7 +357,7 @@ pub fn prepare_process(host: &Host) -> Result<()> {
 impl std::fmt::Display for Planned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.leaf {
-            Some(leaf) => writeln!(f, "cgroup: {}", leaf.directory.display())?,
+            Some(leaf) => leaf.fmt(f)?,
             None => writeln!(f, "cgroup: the caller's")?,
         }
         if let Some(group) = &self.group {

@@ -24,7 +24,12 @@ use crate::{
         ids::{UserNamespace, Writer},
     },
     state::Status,
-    sys::{self, exec::Vectors, fd::Slots, process::Fork},
+    sys::{
+        self,
+        exec::Vectors,
+        fd::Slots,
+        process::{Fork, Home},
+    },
 };
 pub use birth::take_on;
 use link::{Heard, Report};
@@ -37,7 +42,7 @@ pub struct Launch<'a> {
     /// The facts it was compiled from, to explain a refusal.
     pub host: &'a Host,
     /// The container's cgroup, entered at birth.
-    pub cgroup: Option<BorrowedFd<'a>>,
+    pub cgroup: Option<Home<'a>>,
     /// What becomes of the program's terminal.
     pub console: Console,
     /// On which init waits for `start`.

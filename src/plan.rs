@@ -23,6 +23,7 @@ mod network;
 mod op;
 pub mod options;
 mod paths;
+pub mod resources;
 mod rootfs;
 #[cfg(test)]
 pub(crate) mod sample;

@@ -150,6 +150,7 @@ pub(crate) mod testing {
             boot_id: boot_id(),
             init,
             cgroup: None,
+            cgroup_stays: false,
             resctrl: None,
             user_namespace: "new".to_owned(),
             uid_map: "0 1000 1\n".to_owned(),

@@ -90,7 +90,7 @@ fn lost(entry: &Locked, log: &Log) -> Result<Traces> {
     Ok(Traces::default())
 }
 
-/// Ends every process of the container and removes its cgroup.
+/// Ends every process of the container and removes its cgroup, unless that was there before it.
 pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     let what = || format!("delete {:?}", id.as_str());
     let survives = |why| Error::new(Code::Survivors, what(), why);
@@ -100,7 +100,7 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     // An intent names its cgroup before anything shows that it is free: without an init, who lives there may be others,
     // unless the name is one that only pura chooses.
     let is_ours = traces.init.is_some()
-        || leaf.is_some_and(|leaf| {
+        || leaf.filter(|_| !traces.cgroup_stays).is_some_and(|leaf| {
             leaf.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("pura-{id}.")))
         });
     if let Some(leaf) = leaf.filter(|_| is_ours) {
@@ -131,6 +131,10 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     let Some(leaf) = leaf else { return Ok(()) };
     if !cgroup::wait_empty(leaf, if is_ours { LIMIT } else { UNCOMMITTED_LIMIT }) {
         return Err(survives(survivors(&living(leaf))));
+    }
+    if traces.cgroup_stays {
+        cgroup::freezer::leave(leaf);
+        return Ok(());
     }
     cgroup::remove(leaf).map_err(|error| {
         let why = error.to_string().to_lowercase();

@@ -69,7 +69,7 @@ pub fn bundle(zero: &ZeroConfig, mode: UsernsMode) -> Result<(Bundle, Option<Ass
     let mut root = Root::default();
     root.set_path(rootfs.unwrap_or_else(|| PathBuf::from("/"))).set_readonly(Some(zero.read_only));
     spec.set_version(crate::state::OCI_VERSION.to_owned()).set_root(Some(root));
-    spec.set_process(Some(process(zero, mode)?)).set_mounts(Some(mounts(zero)?)).set_linux(Some(linux(zero.net)));
+    spec.set_process(Some(process(zero, mode)?)).set_mounts(Some(mounts(zero)?)).set_linux(Some(linux(zero)?));
     let hostname = zero
         .hostname
         .clone()
@@ -84,6 +84,11 @@ pub fn at_option(zero: &ZeroConfig, error: Error) -> Error {
     error.rename_place(|place| match place {
         "process.cwd" => Some("--workdir".to_owned()),
         "root.path" => Some("--rootfs".to_owned()),
+        "linux.resources.memory.limit" => Some("--memory".to_owned()),
+        "linux.resources.cpu.quota" => Some("--cpus".to_owned()),
+        "linux.resources.cpu.cpus" => Some("--cpuset-cpus".to_owned()),
+        "linux.resources.pids.limit" => Some("--pids-limit".to_owned()),
+        "linux.resources.unified.\"io.weight\"" => Some("--io-weight".to_owned()),
         _ => {
             let index: usize = place.strip_prefix("mounts[")?.strip_suffix(']')?.parse().ok()?;
             let volume = zero.volumes.get(index.checked_sub(defaults::mounts().len() + SCRATCH.len())?)?;
@@ -232,15 +237,18 @@ fn bind(volume: &OsStr) -> Result<Mount> {
     Ok(defaults::mount(destination, "bind", &source.to_string_lossy(), &options))
 }
 
-fn linux(net: bool) -> Linux {
+fn linux(zero: &ZeroConfig) -> Result<Linux> {
     let mut linux = defaults::linux();
+    if !zero.limits.0.is_empty() {
+        linux.set_resources(Some(zero.limits.resources()?));
+    }
     linux.set_seccomp(Some(defaults::seccomp_profile()));
-    if net {
+    if zero.net {
         let kept = |namespace: &LinuxNamespace| namespace.typ() != Kind::Network;
         let namespaces = linux.namespaces().iter().flatten().filter(|namespace| kept(namespace)).cloned().collect();
         linux.set_namespaces(Some(namespaces));
     }
-    linux
+    Ok(linux)
 }
 
 /// Text of the command line that goes into a config, which is JSON and holds nothing else.

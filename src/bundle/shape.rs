@@ -1,6 +1,10 @@
 //! The shape of a config that has been parsed: serde takes an array for a struct, field by field, so `"seccomp": []`
 //! would be a seccomp that asks for nothing; and of a map it keeps the last of two equal keys.
 
+use std::collections::HashMap;
+
+use oci_spec::runtime::Spec;
+
 use super::walk::{Event, Step, walk, written};
 
 /// Where config.json has objects of known fields: the last step, and those before it. `*` is any key, `#` any position.
@@ -80,6 +84,21 @@ pub(super) fn of<'a>(json: &'a [u8], base: &[Step<'a>]) -> Shape {
         None
     });
     shape
+}
+
+/// How many keys there are in all maps whose keys are the user's, as parsed.
+pub(super) fn map_keys(spec: &Spec) -> usize {
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    let counts = [
+        spec.annotations().as_ref().map(HashMap::len),
+        linux.and_then(|linux| linux.sysctl().as_ref()).map(HashMap::len),
+        linux.and_then(|linux| linux.time_offsets().as_ref()).map(HashMap::len),
+        linux.and_then(|linux| linux.net_devices().as_ref()).map(HashMap::len),
+        resources.and_then(|resources| resources.rdma().as_ref()).map(HashMap::len),
+        resources.and_then(|resources| resources.unified().as_ref()).map(HashMap::len),
+    ];
+    counts.into_iter().flatten().sum()
 }
 
 /// Whether an object of known fields belongs here.

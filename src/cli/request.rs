@@ -1,12 +1,12 @@
 //! What clap has sorted, as a request.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::ArgMatches;
 
 use super::{
-    CgroupDriver, Create, Exec, Globals, ListFormat, LogFormat, LogLevel, LogService, Proc, Run, Shell, UsernsMode,
-    Verb, ZeroConfig,
+    CgroupDriver, Create, Events, Exec, Globals, LimitFlags, ListFormat, LogFormat, LogLevel, LogService, Proc, Ps,
+    Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
@@ -99,13 +99,16 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
             regex: matches.get_flag("regex"),
         },
         "delete" => Verb::Delete { id: id(), force: matches.get_flag("force"), regex: matches.get_flag("regex") },
-        "list" => {
-            let formats = [("table", ListFormat::Table), ("json", ListFormat::Json)];
-            Verb::List {
-                format: chosen(matches, "format", &formats)?.unwrap_or_default(),
-                quiet: matches.get_flag("quiet"),
-            }
-        }
+        "pause" => Verb::Pause { id: id() },
+        "resume" => Verb::Resume { id: id() },
+        "update" => Verb::Update(update(matches, id())?),
+        "events" => Verb::Events(Events {
+            id: id(),
+            stats: matches.get_flag("stats"),
+            interval: value(matches, "interval").map_or(Ok(INTERVAL), |typed| limits::duration("interval", &typed))?,
+        }),
+        "ps" => Verb::Ps(ps(matches, tail)?),
+        "list" => Verb::List { format: format(matches)?, quiet: matches.get_flag("quiet") },
         "spec" => {
             Verb::Spec { bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()), file: path(matches, "file") }
         }
@@ -116,6 +119,34 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
         }
         other => return Err(Error::new(Code::Bug, "read the command line", format!("no code behind {other:?}"))),
     })
+}
+
+const INTERVAL: Duration = Duration::from_secs(5);
+
+fn format(matches: &ArgMatches) -> Result<ListFormat> {
+    let formats = [("table", ListFormat::Table), ("json", ListFormat::Json)];
+    chosen(matches, "format", &formats).map(Option::unwrap_or_default)
+}
+
+/// `ps ID OPTIONS`: every word after the id is for ps(1).
+fn ps(matches: &ArgMatches, tail: &[OsString]) -> Result<Ps> {
+    let words = tail.strip_prefix(&[OsString::from("--")]).unwrap_or(tail);
+    let refused = || Error::new(Code::Usage, "read the command line", "there is no id").fix("pura ps ID");
+    let (id, options) = words.split_first().ok_or_else(refused)?;
+    Ok(Ps { id: id.clone(), format: format(matches)?, options: options.to_vec() })
+}
+
+/// `update ID`: a file, or flags.
+fn update(matches: &ArgMatches, id: OsString) -> Result<Update> {
+    let typed = |flag: &table::Flag| value(matches, flag.long).map(|value| (flag.long, value));
+    let flags = LimitFlags(table::UPDATE.iter().filter_map(typed).collect());
+    let resources = path(matches, "resources");
+    let refused = |why: String| Err(Error::new(Code::Usage, "read the command line", why));
+    match (&resources, flags.0.first()) {
+        (Some(_), Some((flag, _))) => refused(format!("there are both --resources and --{flag}")),
+        (None, None) => refused("there is nothing to change".to_owned()),
+        _ => Ok(Update { id, resources, flags }),
+    }
 }
 
 /// `exec ID CMD…`: every word after the id is the command's.
@@ -154,6 +185,7 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         cwd: path(matches, "cwd"),
         caps: all(matches, "cap"),
         no_new_privs: matches.get_flag("no-new-privs"),
+        when_paused: if matches.get_flag("ignore-paused") { WhenPaused::Wait } else { WhenPaused::Refuse },
         apparmor: value(matches, "apparmor"),
         label: value(matches, "process-label"),
         cgroup: path(matches, "cgroup"),
@@ -242,6 +274,9 @@ fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command:
         net: matches.get_flag("net"),
         proc: chosen(matches, "proc", &[("bind", Proc::Bind)])?.unwrap_or_default(),
         tty: matches.get_flag("tty"),
+        limits: LimitFlags(
+            table::LIMITS.iter().filter_map(|flag| value(matches, flag).map(|value| (*flag, value))).collect(),
+        ),
     }))
 }
 

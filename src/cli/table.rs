@@ -120,6 +120,37 @@ pub const ZERO_CONFIG: &[Flag] = &[
     flag("proc", None, Value::One("MODE"), "bind: show the caller's /proc where a new one is refused"),
     flag("tty", Some('t'), Value::None, "Give the program a terminal of its own"),
     flag("interactive", Some('i'), Value::None, "Keep standard input open, which it always is"),
+    flag("memory", Some('m'), Value::One("SIZE"), "Memory at most, such as 512m"),
+    flag("cpus", None, Value::One("N"), "Processors at most, such as 1.5"),
+    flag("pids-limit", None, Value::One("N"), "Processes and threads at most"),
+    flag("pids", None, Value::One("N"), ""),
+    flag("cpuset-cpus", None, Value::One("LIST"), "The processors to run on, such as 0-2"),
+    flag("io-weight", None, Value::One("N"), "Share of disk bandwidth, 1 to 10000; others have 100"),
+];
+
+/// Flags of `run` and `update` that are limits.
+pub const LIMITS: &[&str] = &["memory", "cpus", "pids", "pids-limit", "cpuset-cpus", "io-weight"];
+
+/// Flags of `update`, besides the file; those without help are for cgroup v1 or Intel RDT.
+pub const UPDATE: &[Flag] = &[
+    flag("memory", None, Value::One("SIZE"), "Memory at most, such as 512m; -1 for no limit"),
+    flag("memory-reservation", None, Value::One("SIZE"), "Memory that is not taken away"),
+    flag("memory-swap", None, Value::One("SIZE"), "Memory and swap together at most"),
+    flag("cpu-period", None, Value::One("MICROSECONDS"), "Length of a period"),
+    flag("cpu-quota", None, Value::One("MICROSECONDS"), "Processor time of a period"),
+    flag("cpu-burst", None, Value::One("MICROSECONDS"), "What may be saved for later periods"),
+    flag("cpu-share", None, Value::One("SHARES"), "Share of processor time; others have 1024"),
+    flag("cpu-idle", None, Value::One("0|1"), "Run only when nothing else does"),
+    flag("cpuset-cpus", None, Value::One("LIST"), "The processors to run on"),
+    flag("cpuset-mems", None, Value::One("LIST"), "The memory nodes to use"),
+    flag("pids-limit", None, Value::One("N"), "Processes and threads at most"),
+    flag("blkio-weight", None, Value::One("WEIGHT"), "Share of disk bandwidth, 10 to 1000"),
+    flag("cpu-rt-period", None, Value::One("X"), ""),
+    flag("cpu-rt-runtime", None, Value::One("X"), ""),
+    flag("kernel-memory", None, Value::One("X"), ""),
+    flag("kernel-memory-tcp", None, Value::One("X"), ""),
+    flag("l3-cache-schema", None, Value::One("X"), ""),
+    flag("mem-bw-schema", None, Value::One("X"), ""),
 ];
 
 /// Every verb, in the order of the manual.
@@ -166,6 +197,7 @@ pub const VERBS: &[Verb] = &[
             flag("cwd", None, Value::One("DIR"), "Working directory"),
             flag("cap", Some('c'), Value::Many("NAME"), "Add a capability"),
             flag("no-new-privs", None, Value::None, "Exec grants no privilege"),
+            flag("ignore-paused", None, Value::None, "In a paused container, wait for resume"),
             flag("apparmor", None, Value::One("PROFILE"), "Another AppArmor profile"),
             flag("process-label", None, Value::One("LABEL"), "Another SELinux label"),
             flag("cgroup", None, Value::One("PATH"), "A cgroup below the container's; / is that itself, or an error"),
@@ -214,6 +246,46 @@ pub const VERBS: &[Verb] = &[
             flag("regex", Some('r'), Value::None, "ID is a pattern of ids"),
         ]],
         operands: &[ID],
+    },
+    Verb {
+        name: "pause",
+        about: "Stop all processes of a container, until resume",
+        details: "By the freezer of its cgroup: the processes do not notice. Returns when all stand still.",
+        flags: &[],
+        operands: &[ID],
+    },
+    Verb { name: "resume", about: "Let a paused container go on", details: "", flags: &[], operands: &[ID] },
+    Verb {
+        name: "update",
+        about: "Change the limits of a container",
+        details: "All of them are changed, or on an error none.",
+        flags: &[
+            &[flag("resources", Some('r'), Value::One("FILE"), "An OCI resources object; - is standard input")],
+            UPDATE,
+        ],
+        operands: &[ID],
+    },
+    Verb {
+        name: "events",
+        about: "Print what a container uses, and when its memory runs out",
+        details: "One JSON object a line, until the container stops.",
+        flags: &[&[
+            flag("stats", None, Value::None, "Print what it uses now, and end"),
+            flag("interval", None, Value::One("TIME"), "How often, such as 500ms [default: 5s]"),
+        ]],
+        operands: &[ID],
+    },
+    Verb {
+        name: "ps",
+        about: "List the processes of a container",
+        details: "pura ps ID [OPTIONS of ps]     [default: -ef]",
+        flags: &[&[flag("format", Some('f'), Value::One("FORMAT"), "table or json")]],
+        operands: &[Operand {
+            name: "WORDS",
+            required: false,
+            rest: true,
+            help: "The container, and options of ps(1)",
+        }],
     },
     Verb {
         name: "list",

@@ -13,7 +13,7 @@ use super::Call;
 use crate::{
     agent::Notice,
     bundle, cgroup,
-    cli::Exec,
+    cli::{Exec, WhenPaused},
     console::{self, Console},
     container,
     error::{Code, Context as _, Error, Result, Warning},
@@ -29,14 +29,15 @@ use crate::{
     resctrl, spec,
     state::Status,
     store::{Entry, Id, PidFile, Record, Roots},
-    supervise, sys,
+    supervise,
+    sys::{self, process::Home},
 };
 
 /// Runs the program and returns its exit status; with `--detach`, as soon as it runs.
 pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let id = Id::parse(&exec.id)?;
     let entry = Roots::find(call.globals)?.open(&id, "exec in")?;
-    let (record, status, init) = running(&entry)?;
+    let (record, status, init) = running(&entry, exec.when_paused)?;
     let (config, _) = bundle::parse(&entry.config()?, Path::new("config.json"))?;
     let (spec, unknown) = with_process(config, exec)?;
     call.log.warn(&unknown, false)?;
@@ -75,7 +76,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let launch = Launch {
         plan: &plan,
         host: &host,
-        cgroup: cgroup.as_ref().map(OwnedFd::as_fd),
+        cgroup: cgroup.as_ref().map(|cgroup| Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays }),
         console,
         listener: None,
         given: Some((join::INIT, init)),
@@ -101,13 +102,14 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
 }
 
 /// The record of a container in which a process can be started, its status, and its init.
-fn running(entry: &Entry) -> Result<(Record, Status, OwnedFd)> {
+fn running(entry: &Entry, when_paused: WhenPaused) -> Result<(Record, Status, OwnedFd)> {
     let refuse = |code, why: &str| Error::new(code, format!("exec in {:?}", entry.id.as_str()), why.to_owned());
     let stopped = || refuse(Code::NotRunnable, "container not running (stopped)");
     let record = entry.record().ok_or_else(stopped)?;
     let status = entry.status_of(&record);
     match status {
         Status::Created | Status::Running => {}
+        Status::Paused if when_paused == WhenPaused::Wait => {}
         Status::Paused => {
             return Err(refuse(Code::NotRunnable, "container is paused").fix(format!("pura resume {}", entry.id)));
         }

@@ -117,14 +117,22 @@ pub enum Code {
     NoCgroup = 405,
     /// A cgroup cannot be made here.
     CgroupRefused = 406,
-    /// The target cgroup is not empty.
+    /// Processes are where controllers would have to be given on.
+    CgroupOccupied = 407,
+    /// The target cgroup is not empty, or is frozen.
     CgroupBusy = 408,
+    /// A container cannot be paused or resumed.
+    Freezer = 409,
+    /// The kernel refuses a limit.
+    LimitRefused = 410,
     /// A controller is not delegated.
     Controller = 461,
     /// Warning: exec runs outside the container's cgroup.
     ExecCgroup = 462,
     /// A limit was asked for on a cgroup v1 or hybrid host.
     CgroupV1 = 463,
+    /// Warning: device rules are not applied.
+    DeviceRules = 464,
     /// Warning: capabilities that cannot be had were dropped.
     Capabilities = 501,
     /// A seccomp profile cannot be compiled or attached.

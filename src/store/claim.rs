@@ -25,6 +25,7 @@ use super::{
     root::PRIVATE,
 };
 use crate::{
+    cgroup::event,
     error::{Code, Context as _, Error, Result},
     state::Status,
     sys,
@@ -38,9 +39,27 @@ pub struct Claim {
     /// Locked from the claim until it is committed: `flock(2)` on the directory itself, which needs no file for it.
     directory: Option<Directory>,
     intent: Option<File>,
-    /// A cgroup that the entry alone names: while it is there, the entry stays too.
-    cgroup: Option<PathBuf>,
+    /// A cgroup that the entry alone names: while that is so, the entry stays too.
+    cgroup: Option<Guarded>,
     kept: bool,
+}
+
+/// What keeps an entry.
+#[derive(Debug)]
+enum Guarded {
+    /// A cgroup of the container's own, as long as it is there.
+    Own(PathBuf),
+    /// One that was there before, as long as anybody lives in it.
+    Found(PathBuf),
+}
+
+impl Guarded {
+    fn held(&self) -> Option<&Path> {
+        match self {
+            Self::Own(cgroup) => Some(cgroup.as_path()).filter(|cgroup| cgroup.exists()),
+            Self::Found(cgroup) => Some(cgroup.as_path()).filter(|cgroup| event(cgroup, "populated") == Some(true)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -136,10 +155,11 @@ impl Claim {
         Ok(())
     }
 
-    /// Says that the intent's cgroup has been made: as long as it cannot be removed, the entry is not either, because
-    /// nothing else would lead to it.
-    pub fn guard(&mut self, cgroup: &Path) {
-        self.cgroup = Some(cgroup.to_path_buf());
+    /// Says that the intent's cgroup has been made, or is in use if it stays: as long as it cannot be removed, or emptied,
+    /// the entry is not removed either, because nothing else would lead to it.
+    pub fn guard(&mut self, cgroup: &Path, stays: bool) {
+        let cgroup = cgroup.to_path_buf();
+        self.cgroup = Some(if stays { Guarded::Found(cgroup) } else { Guarded::Own(cgroup) });
     }
 
     /// Leaves the container to those who come after.
@@ -151,7 +171,7 @@ impl Claim {
     /// whoever comes second finds nothing left, and a new container of the same id is not touched. Whether we came first.
     pub fn remove(mut self) -> Result<bool> {
         self.kept = true;
-        if let Some(cgroup) = self.cgroup.as_deref().filter(|cgroup| cgroup.exists()) {
+        if let Some(cgroup) = self.cgroup.as_ref().and_then(Guarded::held) {
             let why = format!("its cgroup {} cannot be removed", cgroup.display());
             return Err(Error::new(Code::Survivors, format!("remove {:?}", self.id.as_str()), why)
                 .fix(format!("pura delete --force {}", self.id)));
@@ -181,7 +201,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.kept || self.cgroup.as_deref().is_some_and(Path::exists) {
+        if self.kept || self.cgroup.as_ref().is_some_and(|cgroup| cgroup.held().is_some()) {
             return;
         }
         if self.directory.is_some() {
@@ -275,13 +295,19 @@ mod tests {
     fn the_entry_stays_while_the_cgroup_that_it_names_does() {
         let (store, cgroup) = (Store::new(), tempfile::tempdir().unwrap());
         let mut claim = store.claim("c1").unwrap();
-        claim.guard(cgroup.path());
+        claim.guard(cgroup.path(), false);
         assert_eq!(claim.remove().unwrap_err().code(), Code::Survivors);
         assert_eq!(store.names(), ["c1"]);
         let mut other = store.claim("c2").unwrap();
-        other.guard(&cgroup.path().join("gone"));
+        other.guard(&cgroup.path().join("gone"), false);
         assert!(other.remove().unwrap());
-        assert_eq!(store.names(), ["c1"]);
+        for (word, is_removed) in [("1", false), ("0", true)] {
+            std::fs::write(cgroup.path().join("cgroup.events"), format!("populated {word}\n")).unwrap();
+            let mut found = store.claim(&format!("c3.{word}")).unwrap();
+            found.guard(cgroup.path(), true);
+            assert_eq!(found.remove().is_ok(), is_removed);
+        }
+        assert_eq!(store.names(), ["c1", "c3.1"]);
     }
 
     #[test]

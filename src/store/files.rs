@@ -30,6 +30,8 @@ pub struct Traces {
     pub init: Option<Identity>,
     /// The cgroup's directory.
     pub cgroup: Option<PathBuf>,
+    /// The container did not make it.
+    pub cgroup_stays: bool,
     /// Its group in resctrl.
     pub resctrl: Option<Group>,
     /// The pura that made it, or makes it.
@@ -65,6 +67,9 @@ impl Files<'_> {
             return Some(Traces { pid_file, poststop, ..Traces::default() });
         }
         let creator = intent.as_ref().map(|intent| intent.creator);
+        // What was there when the cgroup was to be made is known for certain only after that.
+        let stays = record.as_ref().map(|record| record.cgroup_stays);
+        let cgroup_stays = stays.or(intent.as_ref().map(|intent| intent.cgroup_stays)).unwrap_or_default();
         let (late, early, resctrl) =
             intent.map_or((None, None, None), |intent| (intent.init, intent.cgroup, intent.resctrl));
         let (init, cgroup, group) =
@@ -72,6 +77,7 @@ impl Files<'_> {
         Some(Traces {
             init: init.or(late),
             cgroup: cgroup.or(early),
+            cgroup_stays,
             resctrl: group.or(resctrl),
             creator,
             pid_file,
@@ -92,7 +98,11 @@ impl Files<'_> {
         if self.has(SOCKET) {
             return Status::Created;
         }
-        if record.cgroup.as_deref().is_some_and(crate::cgroup::is_frozen) { Status::Paused } else { Status::Running }
+        if record.cgroup.as_deref().is_some_and(crate::cgroup::freezer::is_frozen) {
+            Status::Paused
+        } else {
+            Status::Running
+        }
     }
 
     /// Whether the record is lost, so that the status cannot be told: its file cannot be read, or there is none although

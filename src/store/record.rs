@@ -28,6 +28,9 @@ pub struct Intent {
     /// The cgroup's directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
+    /// It was there before the container, and stays.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub cgroup_stays: bool,
     /// Its group in resctrl.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<Group>,
@@ -79,6 +82,9 @@ pub struct Record {
     /// The cgroup's directory.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cgroup: Option<PathBuf>,
+    /// It was there before the container, and stays.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub cgroup_stays: bool,
     /// Its group in resctrl.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resctrl: Option<Group>,
@@ -112,6 +118,7 @@ mod tests {
             ..Intent::default()
         };
         intent.cgroup = Some("/sys/fs/cgroup/a\nb".into());
+        intent.cgroup_stays = true;
         intent.resctrl = Some(Group { directory: "/r/c1".into(), own: true, monitoring: Some("/r/m".into()) });
         let line = intent.line().unwrap();
         assert_eq!(Intent::parse(&line), Some(intent.clone()));

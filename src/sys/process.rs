@@ -29,13 +29,27 @@ pub enum Fork {
     Parent(Pid),
 }
 
+/// The cgroup that a child is born in.
+#[derive(Debug, Clone, Copy)]
+pub struct Home<'a> {
+    /// Its directory.
+    pub cgroup: BorrowedFd<'a>,
+    /// It was there before, and processes may have been ended by its `cgroup.kill`: whoever is then cloned into it ends
+    /// at once (Linux 6.14 and later compare it with the caller's cgroup), so the child is moved.
+    pub is_used: bool,
+}
+
 /// Clones into new namespaces (`flags`, `CLONE_NEW*`) and, when given, into a cgroup: `clone3(2)`.
 ///
 /// ENOSPC: a `user.max_*_namespaces` is reached. Falls back to `clone(2)` where clone3 is not there: slower with a cgroup,
 /// into which the parent has to move the child, and EOPNOTSUPP when it may not; ENOSYS for a time namespace.
 /// The child is a copy, as after `fork(2)`, but libc does not know: it must not call `raise` or anything of pthread.
-pub fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
+pub fn clone(flags: u64, home: Option<Home<'_>>) -> nix::Result<Fork> {
     debug_assert!(single_threaded(), "clone copies only the calling thread; a lock held by another would never open");
+    if let Some(home) = home.filter(|home| home.is_used) {
+        return clone_and_move(flags, home.cgroup);
+    }
+    let cgroup = home.map(|home| home.cgroup);
     // SAFETY: `clone_args` is plain integers, for which zero means "not asked for".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags | CLONE_CLEAR_SIGHAND;
@@ -68,7 +82,7 @@ fn clone_and_move(flags: u64, cgroup: BorrowedFd<'_>) -> nix::Result<Fork> {
     let opened = retry(|| openat(cgroup, c"cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()));
     let processes = opened.map_err(refused)?;
     let (gate, key) = pipe2(OFlag::O_CLOEXEC)?;
-    let child = match old_clone(flags)? {
+    let child = match clone(flags, None)? {
         Fork::Parent(child) => child,
         Fork::Child => {
             drop((key, processes));
@@ -100,7 +114,8 @@ fn old_clone(flags: u64) -> nix::Result<Fork> {
 #[cfg(debug_assertions)]
 fn single_threaded() -> bool {
     // One that has joined a container sees the container's /proc, or none: then there is nothing to tell.
-    std::fs::read_dir("/proc/self/task").map_or(true, |tasks| tasks.count() == 1)
+    // The number of links is that of a directory and one for each thread.
+    std::fs::metadata("/proc/self/task").map_or(true, |tasks| std::os::unix::fs::MetadataExt::nlink(&tasks) <= 3)
 }
 
 #[cfg(not(debug_assertions))]

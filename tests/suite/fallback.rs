@@ -354,7 +354,12 @@ fn exec_is_in_every_namespace_without_pidfd_open_or_clone3() -> Result<()> {
 fn no_process_is_signalled_without_pidfd_send_signal() -> Result<()> {
     requires!(unprivileged, userns);
     let bundle = Bundle::probing(&["sleep"])?;
-    let _running = bundle.started()?;
+    bundle.write()?;
+    // With a cgroup of its own, the kernel ends it by that.
+    let words = ["--cgroup-manager", "disabled", "create", "-b"];
+    let mut running = bundle.pura(&words).args(&[bundle.path("bundle")]).args(&["c1"]).spawn()?;
+    running.wait()?.succeeds_silently()?;
+    bundle.verb("start")?.succeeds_silently()?;
     for calls in ["pidfd_send_signal", "pidfd_open,pidfd_send_signal"] {
         for words in [&["kill", "c1", "TERM"][..], &["delete", "--force", "c1"]] {
             verb_without(&bundle, calls, words)?.fails(1, 902, &["\"c1\"", "lacks pidfd_send_signal"])?;
@@ -362,6 +367,18 @@ fn no_process_is_signalled_without_pidfd_send_signal() -> Result<()> {
     }
     assert_eq!(bundle.status()?, "running");
     bundle.delete()
+}
+
+#[test]
+fn delete_with_force_ends_all_in_a_cgroup_without_pidfd_send_signal() -> Result<()> {
+    requires!(userns, cgroup);
+    for calls in ["pidfd_send_signal", "pidfd_open,pidfd_send_signal"] {
+        let bundle = Bundle::probing(&["sleep"])?;
+        let _running = bundle.started()?;
+        verb_without(&bundle, calls, &["delete", "--force", "c1"])?.succeeds_silently()?;
+        bundle.is_clean()?;
+    }
+    Ok(())
 }
 
 #[test]

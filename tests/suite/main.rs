@@ -10,6 +10,7 @@ mod harness;
 
 mod affinity;
 mod annotations;
+mod cgroup;
 mod cli;
 mod console;
 mod contract;
@@ -32,6 +33,7 @@ mod idmap;
 mod joined_mounts;
 mod kill;
 mod lifecycle;
+mod limits;
 mod links;
 mod linux_fields;
 mod list;

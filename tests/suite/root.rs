@@ -1,6 +1,6 @@
 //! What only real root can show. The promise is the same: no capability in the initial user namespace.
 
-use std::fs;
+use std::{fs, os::unix::fs::MetadataExt as _};
 
 use anyhow::Result;
 use serde_json::json;
@@ -54,6 +54,27 @@ fn a_created_container_has_its_namespaces_for_good() -> Result<()> {
     assert_eq!(namespaces()?, before);
     assert_eq!(fs::read_to_string(format!("/proc/{pid}/cgroup"))?, cgroup);
     bundle.delete()
+}
+
+#[test]
+fn the_cgroup_becomes_the_containers_users_when_it_can_be_written_inside() -> Result<()> {
+    requires!(root);
+    for (options, wanted) in [(["nosuid", "rw"], 1000), (["nosuid", "ro"], 0)] {
+        let mut bundle = rootful(&["sleep"])?;
+        bundle.config["process"]["user"] = serde_json::json!({"uid": 1000, "gid": 1000});
+        bundle.push("/linux/namespaces", serde_json::json!({"type": "cgroup"}))?;
+        bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &options)?;
+        let _running = bundle.started()?;
+        let state = bundle.state()?;
+        let leaf = std::path::PathBuf::from(state["pura"]["cgroup"].as_str().unwrap_or_default());
+        for name in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+            assert_eq!(fs::metadata(leaf.join(name))?.uid(), wanted, "{name}");
+        }
+        assert_eq!(fs::metadata(leaf.join("cgroup.events"))?.uid(), 0);
+        bundle.delete()?;
+        assert!(!leaf.exists());
+    }
+    Ok(())
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
 };
@@ -26,6 +27,9 @@ pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
             ("strace", strace),
             ("links", links),
             ("libseccomp", libseccomp),
+            ("ps", ps),
+            ("cgroup", cgroup),
+            ("controllers", controllers),
             ("python", python),
         ];
         let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
@@ -79,6 +83,41 @@ fn links() -> Result<()> {
 
 fn strace() -> Result<()> {
     succeeds(Command::new("strace").args(["-o", "/dev/null", "true"]))
+}
+
+/// ps(1), which wants more of /proc than some kernels have.
+fn ps() -> Result<()> {
+    succeeds(Command::new("ps").arg("-ef").stdout(Stdio::null()))
+}
+
+/// A cgroup of version 2, alone on the machine, in which the caller may make others.
+fn cgroup() -> Result<()> {
+    own_cgroup().map(drop)
+}
+
+/// The controllers that limits are tested with reach a cgroup of the caller's.
+fn controllers() -> Result<()> {
+    let own = own_cgroup()?;
+    let parent = own.parent().context("the cgroup has no parent")?;
+    let given = fs::read_to_string(parent.join("cgroup.subtree_control"))?;
+    let lacking =
+        ["cpu", "io", "memory", "pids"].into_iter().find(|name| !given.split_whitespace().any(|g| g == *name));
+    if let Some(name) = lacking {
+        bail!("the controller {name} is not in {}", parent.display());
+    }
+    Ok(())
+}
+
+/// Where the caller is, when it may make cgroups there and beside.
+pub(crate) fn own_cgroup() -> Result<PathBuf> {
+    let text = fs::read_to_string("/proc/self/cgroup")?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/")).context("there is no cgroup of version 2")?;
+    let own = Path::new("/sys/fs/cgroup").join(own);
+    let is_ours = |directory: &Path| nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK).is_ok();
+    if own.join("cgroup.events").exists() && is_ours(&own) && own.parent().is_some_and(is_ours) {
+        return Ok(own);
+    }
+    bail!("{} is not delegated to this user", own.display())
 }
 
 /// libseccomp and its Python module: Debian's python3-seccomp.
