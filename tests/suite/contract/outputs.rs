@@ -36,9 +36,28 @@ fn one_buffer_for_both_outputs_decodes_even_when_something_is_weaker_than_asked_
     assert_eq!(list[0]["id"], "c1");
     let features: Value = serde_json::from_str(&said(&["features"])?)?;
     assert!(features["ociVersionMin"].is_string() && features["ociVersionMax"].is_string());
+    let pids: Vec<i64> = serde_json::from_str(&said(&["ps", "--format", "json", "c1"])?)?;
+    assert_eq!(Some(&pids[..]), state["pid"].as_i64().as_ref().map(std::slice::from_ref));
     assert_eq!(said(&["kill", "c1", "0"])?, "");
     assert_eq!(said(&["delete", "--force", "c1"])?, "");
     Ok(())
+}
+
+#[test]
+fn ps_of_a_stopped_container_is_an_empty_array_and_a_table_has_a_column_of_pids() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let running = bundle.started()?;
+    if std::path::Path::new("/bin/ps").exists() {
+        let table = combined(&bundle, &["ps", "c1"])?;
+        let lines: Vec<_> = table.succeeds()?.lines().collect();
+        assert!(lines[0].split_whitespace().any(|word| word == "PID") && lines.len() == 2, "{lines:?}");
+    }
+    bundle.pura(&["kill", "c1", "KILL"]).output()?.succeeds_silently()?;
+    running.rest()?;
+    bundle.becomes("stopped")?;
+    assert_eq!(combined(&bundle, &["ps", "--format", "json", "c1"])?.succeeds()?, "[]\n");
+    bundle.delete()
 }
 
 #[test]

@@ -121,7 +121,11 @@ fn judge(rows: impl IntoIterator<Item = Row>) -> Result<()> {
 #[test]
 fn a_container_that_is_not_there_does_not_exist() -> Result<()> {
     let bundle = Bundle::new()?;
-    let verbs: [(&[&str], i32); 7] = [
+    let verbs: [(&[&str], i32); 11] = [
+        (&["pause", "c1"], 1),
+        (&["resume", "c1"], 1),
+        (&["ps", "--format", "json", "c1"], 1),
+        (&["events", "--stats", "c1"], 1),
         (&["state", "c1"], 1),
         (&["start", "c1"], 1),
         (&["kill", "c1"], 1),
@@ -306,20 +310,60 @@ fn a_label_that_cannot_be_set_names_the_attribute_in_back_quotes() -> Result<()>
 
 #[test]
 fn a_cgroup_that_is_not_empty_is_said_to_be() -> Result<()> {
-    requires!(root);
-    let mut first = Bundle::probing(&["sleep"])?;
-    first.share_user();
-    let running = first.created()?;
-    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", first.pid()?))?;
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned();
-    if !path.contains("c1") {
-        drop(running);
-        first.delete()?;
-        return crate::harness::skip("cgroup", &format!("there is none of the container's own: {path}"));
-    }
+    requires!(userns, cgroup);
+    let first = Bundle::probing(&["sleep"])?;
+    let _running = first.created()?;
+    let leaf = first.state()?["pura"]["cgroup"].as_str().unwrap_or_default().to_owned();
     let mut second = Bundle::probing(&["sleep"])?;
-    second.share_user();
-    second.config["linux"]["cgroupsPath"] = path.into();
+    second.config["linux"]["cgroupsPath"] = leaf.trim_start_matches("/sys/fs/cgroup").into();
     judge([Row::new("cgroup", second.create()?, &["is not empty"])])?;
     first.delete()
+}
+
+#[test]
+fn a_paused_container_and_one_that_cannot_be_paused_have_the_words_of_engines() -> Result<()> {
+    requires!(userns, cgroup);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let running = bundle.started()?;
+    let exec = |flags: &[&str]| bundle.pura(&[&["exec"], flags, &["c1", "true"]].concat()).output();
+    judge([Row::new("resume of a running one", bundle.verb("resume")?, &["not paused"])])?;
+    bundle.verb("pause")?.succeeds_silently()?;
+    judge([
+        Row::new("pause twice", bundle.verb("pause")?, &["already paused"]),
+        Row::new("exec", exec(&[])?, &["paused"]).status(125),
+        Row::new("exec -d", exec(&["-d"])?, &["paused"]),
+        Row::new("delete", bundle.verb("delete")?, &["not stopped"]),
+        Row::new("start", bundle.verb("start")?, &["already running"]),
+    ])?;
+    bundle.pura(&["kill", "c1", "KILL"]).output()?.succeeds_silently()?;
+    running.rest()?;
+    bundle.becomes("stopped")?;
+    let file = bundle.path("resources");
+    fs::write(&file, "{}")?;
+    let update = bundle.pura(&["update", "--resources", &file.to_string_lossy(), "c1"]).output()?;
+    let stopped = &["container not running"];
+    judge([
+        Row::new("pause", bundle.verb("pause")?, stopped).gone(),
+        Row::new("resume", bundle.verb("resume")?, stopped).gone(),
+        Row::new("update", update, stopped).gone(),
+        Row::new("events", bundle.verb("events")?, stopped).gone(),
+    ])?;
+    bundle.delete()
+}
+
+#[test]
+fn without_a_cgroup_the_reason_is_no_missing_program() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    bundle.write()?;
+    let path = bundle.path("bundle").display().to_string();
+    let create = ["--cgroup-manager", "disabled", "create", "--bundle", &path, "c1"];
+    bundle.pura(&create).output()?.succeeds_silently()?;
+    bundle.verb("start")?.succeeds_silently()?;
+    let file = bundle.path("resources");
+    fs::write(&file, "{\"pids\": {\"limit\": 7}}")?;
+    let update = bundle.pura(&["update", "--resources", &file.to_string_lossy(), "c1"]).output()?;
+    let none = &["no cgroup of its own"];
+    judge([Row::new("pause", bundle.verb("pause")?, none), Row::new("update", update, none)])?;
+    bundle.delete()
 }
