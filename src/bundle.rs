@@ -128,7 +128,10 @@ pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
     let json = read(file)
         .map_err(|error| Error::new(Code::Signal, format!("read {}", file.display()), error.why().to_owned()))?;
     let (mut spec, warnings) = part(&json, file, "\"process\":", "")?;
-    Ok((spec.process_mut().take().unwrap_or_default(), warnings))
+    // null is absent, and there is no process without one: a default would be somebody's shell.
+    let process = spec.process_mut().take();
+    let refuse = || Error::new(Code::Field, format!("read {}", file.display()), "it is null, not an object");
+    process.map(|process| (process, warnings)).ok_or_else(refuse)
 }
 
 /// Reads a part of a config as a config that has nothing else: another parser for it would be a fiftieth of the binary.

@@ -285,6 +285,8 @@ pub struct Exec {
     pub apparmor: Option<OsString>,
     /// `--process-label LABEL`
     pub label: Option<OsString>,
+    /// `--cgroup PATH`, below the container's.
+    pub cgroup: Option<PathBuf>,
 }
 
 /// A shell whose command line is completed.

@@ -6,10 +6,15 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::OFlag,
     sys::{
-        socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, socket},
+        socket::{
+            AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, setsockopt, socket,
+            sockopt::SendTimeout,
+        },
         stat::Mode,
+        time::{TimeVal, TimeValLike as _},
     },
 };
 
@@ -17,6 +22,9 @@ use crate::{
     error::{Code, Context as _, Error, Result},
     sys,
 };
+
+/// How long whoever listens may take to accept, in seconds: engines accept at once.
+const PATIENCE: i64 = 5;
 
 /// Connects to a stream socket, `unix(7)`; `code` and `name` are for errors. By its descriptor, because `sun_path` holds 107
 /// bytes and paths are longer.
@@ -30,6 +38,10 @@ pub fn connect(path: &Path, code: Code, name: &str) -> Result<OwnedFd> {
     }
     let address = UnixAddr::new(format!("/proc/self/fd/{}", found.as_raw_fd()).as_str()).doing(code, what)?;
     let stream = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).doing(code, what)?;
-    sys::retry(|| connect_to(stream.as_raw_fd(), &address)).doing(code, what)?;
-    Ok(stream)
+    // connect(2) waits while more connections than the listener allows are not accepted, and send(2) for room: socket(7).
+    setsockopt(&stream, SendTimeout, &TimeVal::seconds(PATIENCE)).doing(code, what)?;
+    match sys::retry(|| connect_to(stream.as_raw_fd(), &address)) {
+        Err(Errno::EAGAIN) => Err(Error::new(code, what(), "nobody accepts the connection")),
+        connected => connected.doing(code, what).map(|()| stream),
+    }
 }

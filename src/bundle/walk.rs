@@ -77,17 +77,11 @@ pub(super) fn walk<'a, T>(
             }
             b' ' | b'\n' | b'\t' | b'\r' | b':' => {
                 // Most of a file that is meant for people.
-                let rest = json.get(at..).unwrap_or_default();
-                at += rest
-                    .iter()
-                    .position(|byte| !matches!(byte, b' ' | b'\n' | b'\t' | b'\r' | b':'))
-                    .unwrap_or(rest.len());
+                at += run(json, at, |other| matches!(other, b' ' | b'\n' | b'\t' | b'\r' | b':'));
                 None
             }
             _ => {
-                let rest = json.get(at..).unwrap_or_default();
-                let is_end = |other: &u8| b",]}:\" \n\t\r".contains(other);
-                at += rest.iter().position(is_end).unwrap_or(rest.len());
+                at += run(json, at, |other| !b",]}:\" \n\t\r".contains(&other));
                 visit(Event::Scalar, at, &steps)
             }
         };
@@ -96,6 +90,12 @@ pub(super) fn walk<'a, T>(
         }
     }
     None
+}
+
+/// How many bytes from `at` on are as `is` says.
+fn run(json: &[u8], at: usize, is: impl Fn(u8) -> bool) -> usize {
+    let rest = json.get(at..).unwrap_or_default();
+    rest.iter().position(|byte| !is(*byte)).unwrap_or(rest.len())
 }
 
 /// Where the string that starts at `from` has its closing quote.

@@ -188,6 +188,7 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         when_paused: if matches.get_flag("ignore-paused") { WhenPaused::Wait } else { WhenPaused::Refuse },
         apparmor: value(matches, "apparmor"),
         label: value(matches, "process-label"),
+        cgroup: path(matches, "cgroup"),
     })
 }
 

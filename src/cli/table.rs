@@ -200,6 +200,7 @@ pub const VERBS: &[Verb] = &[
             flag("ignore-paused", None, Value::None, "In a paused container, wait for resume"),
             flag("apparmor", None, Value::One("PROFILE"), "Another AppArmor profile"),
             flag("process-label", None, Value::One("LABEL"), "Another SELinux label"),
+            flag("cgroup", None, Value::One("PATH"), "A cgroup below the container's; / is that itself, or an error"),
         ]],
         operands: &[Operand { name: "WORDS", required: false, rest: true, help: "The container, and the command" }],
     },

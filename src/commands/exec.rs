@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    path::{Component, Path},
 };
 
 use nix::{fcntl::OFlag, sys::stat::Mode};
@@ -67,7 +67,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
-    let cgroup = record.cgroup.as_deref().map(|directory| enter(directory, call)).transpose()?.flatten();
+    let cgroup = birthplace(record.cgroup.as_deref(), exec.cgroup.as_deref(), call)?;
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     container::prepare_process(&host)?;
     launch::take_on(&plan)?;
@@ -213,11 +213,35 @@ fn host(spec: &Spec) -> Result<Host> {
     })
 }
 
+/// The cgroup to be born in: the container's own, or the one that was asked for.
+fn birthplace(own: Option<&Path>, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
+    match (own, asked) {
+        (own, Some(asked)) => enter_below(own, asked).map(Some),
+        (Some(own), None) => enter(own, call),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Opens a cgroup below the container's own, which was asked for: there is no other that would do.
+fn enter_below(own: Option<&Path>, asked: &Path) -> Result<OwnedFd> {
+    let what = || format!("use --cgroup {asked:?}");
+    let refuse = |why: &str| Error::new(Code::CgroupRefused, what(), why.to_owned());
+    let own = own.ok_or_else(|| refuse("the container has no cgroup of its own"))?;
+    if asked.components().any(|part| part == Component::ParentDir) {
+        return Err(refuse("it contains \"..\""));
+    }
+    let directory = own.join(asked.strip_prefix("/").unwrap_or(asked));
+    let opened = open_cgroup(&directory).doing(Code::CgroupRefused, what)?;
+    if cgroup::may_enter(&directory) { Ok(opened) } else { Err(refuse("you may not move processes there")) }
+}
+
+fn open_cgroup(directory: &Path) -> nix::Result<OwnedFd> {
+    nix::fcntl::open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
 /// Opens the container's cgroup, to be born in it. Where that is refused, the process runs outside of its limits.
 fn enter(directory: &Path, call: Call<'_>) -> Result<Option<OwnedFd>> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let opened = nix::fcntl::open(directory, flags, Mode::empty());
-    if let Ok(cgroup) = opened
+    if let Ok(cgroup) = open_cgroup(directory)
         && cgroup::may_enter(directory)
     {
         return Ok(Some(cgroup));

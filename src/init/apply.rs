@@ -75,6 +75,10 @@ impl Init<'_> {
             Op::LeaveAgent => {
                 self.slots.take(Slot::AGENT.index()).and_then(|_| self.slots.take(Slot::TARGET.index())).map(drop)
             }
+            Op::GivePipes(uid) => {
+                sys::fd::give_pipes(uid);
+                Ok(())
+            }
             Op::Umask(mask) => sys::process::set_umask(mask),
             Op::OpenConsole { master, slave, size, owner } => self.open_console(master, slave, size, owner),
             Op::PassConsole(master) => {

@@ -155,6 +155,7 @@ impl Plan {
             Op::FindProgram | Op::Execute => {
                 format!("run {}", self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word)))
             }
+            Op::GivePipes(uid) => format!("give the pipes among the standard streams to user {uid}"),
             Op::Umask(mask) => format!("set umask {mask:03o}"),
             Op::Seccomp { .. } => {
                 let summary = self.filter.as_ref().map_or("none", |filter| &filter.summary);

@@ -24,6 +24,9 @@ impl Draft<'_> {
         // Need CAP_SETGID and CAP_SETUID. Permitted capabilities have to survive the change of user.
         self.set_groups(process);
         let (uid, gid) = (process.user().uid(), process.user().gid());
+        if process.terminal() != Some(true) && self.caller_inside().is_none_or(|(caller, _)| caller != uid) {
+            self.step_for(Op::GivePipes(uid), "process.user");
+        }
         if self.current_ids() != Some((uid, gid)) {
             self.step(Op::Prctl { attribute: Attribute::KeepCapabilities, value: 1 });
             self.step_for(Op::SetIds { uid, gid }, "process.user");
@@ -58,9 +61,11 @@ impl Draft<'_> {
             .iter()
             .rev()
             .find_map(|op| if let Op::SetIds { uid, gid } = *op { Some((uid, gid)) } else { None });
-        if set.is_some() {
-            return set;
-        }
+        set.or_else(|| self.caller_inside())
+    }
+
+    /// The ids that the caller has in the container, when they are known.
+    fn caller_inside(&self) -> Option<(u32, u32)> {
         let caller = &self.host.caller;
         match &self.plan.ids.user_namespace {
             UserNamespace::Create { maps, .. } => {

@@ -403,6 +403,8 @@ pub enum Op {
     FindHome(u32),
     /// Choose the first of the plan's candidates that may be executed. EPERM: it is pura's own binary, or a script for it.
     FindProgram,
+    /// Give the pipes among the standard streams to a user. No errno is a failure.
+    GivePipes(u32),
     /// Set the file mode creation mask.
     Umask(u32),
     /// Wait for `start` on the listener; its connection becomes the link.

@@ -181,9 +181,9 @@ impl<'a> Writer<'a> {
 
     fn returns(&mut self, value: u32) -> Label {
         let known = self.returns.iter().position(|(known, _)| *known == value);
-        let label = known.and_then(|at| self.returns.get(at)).map(|(_, label)| *label);
-        if let Some(label) = label.filter(|label| self.distance(*label) <= NEAR) {
-            return label;
+        let earlier = known.and_then(|at| self.returns.get(at)).map(|(_, label)| *label);
+        if let Some(near) = earlier.filter(|label| self.distance(*label) <= NEAR) {
+            return near;
         }
         let label = self.plain(RETURN, value);
         if let Some(at) = known {

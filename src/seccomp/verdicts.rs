@@ -70,8 +70,8 @@ impl Verdicts {
 
     fn add(&mut self, abi: Abi, rules: &Rules<'_>, default: u32) {
         let (calls, base) = (abi.calls(), abi.base());
-        let named = calls.iter().rev().filter(|call| abi.is_ordinary(call.number));
-        let highest = named.filter(|call| rules.name(**call)).map(|call| call.number).next();
+        let ordinary = calls.iter().rev().filter(|call| abi.is_ordinary(call.number));
+        let highest = ordinary.filter(|call| rules.name(**call)).map(|call| call.number).next();
         let unnamed = |number: u32| {
             let is_new = abi.is_ordinary(number) && highest.is_none_or(|highest| number > highest);
             // A call that is newer than the profile: programs know to do without it when the kernel does not have it.
@@ -130,7 +130,7 @@ type Named<'a> = (usize, &'a Rule, Option<Condition>);
 /// The rules of a profile, by the calls that they name.
 #[derive(Debug)]
 pub(super) struct Rules<'a> {
-    rules: &'a [Rule],
+    listed: &'a [Rule],
     /// The first mention of each name of the machine.
     first: Vec<Option<usize>>,
     /// The position of a rule, and the next mention of the same name.
@@ -143,16 +143,16 @@ impl<'a> Rules<'a> {
     pub(super) fn new(rules: &'a [Rule], machine: Machine) -> Self {
         let table = machine.table();
         let (first, mentions) = (vec![None; table.names()], Vec::with_capacity(512));
-        let mut index = Self { rules, first, mentions, unknown: Vec::new() };
+        let mut index = Self { listed: rules, first, mentions, unknown: Vec::new() };
         // From the end, so that each mention leads to the next one.
         for (at, rule) in rules.iter().enumerate().rev() {
             for name in rule.names().iter().rev() {
-                let first = table.find(name).and_then(|known| index.first.get_mut(usize::from(known)));
-                let Some(first) = first else {
+                let known = table.find(name).and_then(|known| index.first.get_mut(usize::from(known)));
+                let Some(known) = known else {
                     index.unknown.push(name.clone());
                     continue;
                 };
-                let next = first.replace(index.mentions.len());
+                let next = known.replace(index.mentions.len());
                 index.mentions.push((at, next));
             }
         }
@@ -178,7 +178,7 @@ impl<'a> Rules<'a> {
                 next = *following;
                 // Arguments of a multiplexed call are in memory, where a filter cannot look.
                 let fits = |rule: &&Rule| selector.is_none() || rule.args().as_ref().is_none_or(Vec::is_empty);
-                named.extend(self.rules.get(*at).filter(fits).map(|rule| (*at, rule, selector)));
+                named.extend(self.listed.get(*at).filter(fits).map(|rule| (*at, rule, selector)));
             }
         }
         // Those of one name are in order already.

@@ -75,14 +75,20 @@ impl Identity {
     }
 }
 
-/// The start time in a line of `proc_pid_stat(5)`; nothing for a zombie.
+/// The process has begun to end, and will never again run code of its own: `PF_EXITING`, include/linux/sched.h.
+const EXITING: u32 = 4;
+
+/// The start time in a line of `proc_pid_stat(5)`; nothing for a zombie, nor for a process 1 that would be one, did it not
+/// have to wait until strangers have reaped what they had started in its PID namespace: that may be never.
 fn alive(stat: &[u8]) -> Option<u64> {
     // The name, in parentheses, may hold anything.
     let behind = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = str::from_utf8(stat.get(behind..)?).ok()?.split(' ').skip(1);
     let state = fields.next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(start_time)
+    let flags: u32 = fields.nth(5)?.parse().ok()?;
+    let start_time = fields.nth(12)?.parse().ok()?;
+    let is_held_up = state == "S" && flags & EXITING != 0;
+    (!matches!(state, "Z" | "X") && !is_held_up).then_some(start_time)
 }
 
 /// The boot that is running: ids of another mean nothing. Empty when the kernel does not tell.
@@ -120,10 +126,14 @@ mod tests {
 
     #[test]
     fn a_zombie_has_ended_whatever_its_name() {
-        let rest = "1 1 1 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
+        let rest = "1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
         assert_eq!(alive(format!("7 (a) Z 1) S {rest}").as_bytes()), Some(4711));
         assert_eq!(alive(format!("7 (a) S 1) Z {rest}").as_bytes()), None);
         assert_eq!(alive(b"7 (a"), None);
+        // 4: it is ending. Only one that waits for others has no end of its own to come to.
+        let ending = rest.replace("4194560", "4194564");
+        assert_eq!(alive(format!("7 (a) S {ending}").as_bytes()), None);
+        assert_eq!(alive(format!("7 (a) D {ending}").as_bytes()), Some(4711));
     }
 
     #[test]

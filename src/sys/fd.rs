@@ -110,6 +110,21 @@ pub fn close_range(first: u32, last: u32) -> nix::Result<()> {
     closed.map(drop)
 }
 
+/// Gives the pipes among 0, 1 and 2 to a user of this user namespace, who may then open `/dev/stdout` again. Only pipes: a
+/// device is everybody's (it may be the host's `/dev/null`), and a file keeps its owner for longer than the program lives.
+///
+/// Best effort: EPERM where the owner is not mapped here, EROFS, EINVAL.
+pub fn give_pipes(uid: u32) {
+    for raw in 0..=2 {
+        // SAFETY: 0, 1 and 2 are open since start-up, and nothing closes them.
+        let standard = unsafe { BorrowedFd::borrow_raw(raw) };
+        let is_pipe = |file: &libc::stat| file.st_mode & libc::S_IFMT == libc::S_IFIFO && file.st_uid != uid;
+        if nix::sys::stat::fstat(standard).is_ok_and(|file| is_pipe(&file)) {
+            let _ = nix::unistd::fchown(standard, Some(nix::unistd::Uid::from_raw(uid)), None);
+        }
+    }
+}
+
 /// A file in memory that holds `text`, but `late` in place of what is there at `at`; to be read from its start.
 ///
 /// As standard input it needs no writer and no reader: nothing blocks, and nobody gets SIGPIPE. `memfd_create(2)`

@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::text;
 
-const PAGES: [(&str, &str); 4] = [
+const PAGES: [(&str, &str); 5] = [
+    ("contract.md", include_str!("../../docs/contract.md")),
     ("spec-conformance.md", include_str!("../../docs/spec-conformance.md")),
     ("kernel-features.md", include_str!("../../docs/kernel-features.md")),
     ("lifecycle.md", include_str!("../../docs/lifecycle.md")),

@@ -13,6 +13,7 @@ mod annotations;
 mod cgroup;
 mod cli;
 mod console;
+mod contract;
 mod crash;
 mod delete;
 mod devices;

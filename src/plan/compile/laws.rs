@@ -256,6 +256,7 @@ fn capabilities_go_after_the_last_step_that_needs_one() {
     all(|steps| {
         steps.has(sets, "the config names some");
         steps.before(needs_capability, sets, "it would be refused");
+        steps.before(|op| matches!(op, Op::GivePipes(_)), sets, "it would be refused");
         steps.before(changes_user, sets, "setuid needs CAP_SETUID");
         let last_change = |op: &Op| matches!(op, Op::SetGroups);
         steps.before(drops, last_change, "CAP_SETPCAP goes with the change of user");

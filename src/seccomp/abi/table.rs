@@ -46,7 +46,7 @@ pub(in super::super) struct Table {
 }
 
 #[expect(clippy::indexing_slicing, reason = "only the compiler adds; what finds has indexes that were added")]
-#[expect(clippy::cast_possible_truncation, clippy::cast_lossless, reason = "no From in what the compiler evaluates")]
+#[expect(clippy::cast_possible_truncation, reason = "no From in what the compiler evaluates")]
 impl Table {
     pub(super) const fn new() -> Self {
         let none = Call { number: 0, name: 0, selector: 0 };
