@@ -160,7 +160,9 @@ impl Draft {
         self.no_file(cpu.realtime_runtime().is_some_and(|runtime| runtime > 0), "cpu.realtimeRuntime");
         self.no_file(cpu.realtime_period().is_some_and(|period| period > 0), "cpu.realtimePeriod");
         if let Some(shares) = cpu.shares().filter(|shares| *shares > 0) {
-            self.write("cpu.weight", weight(shares), "cpu.shares");
+            // The default, which containerd always asks for, holds without the file too.
+            let absent = if shares == 1024 { Absent::Skip } else { Absent::Refuse };
+            self.write_if(absent, "cpu.weight", weight(shares), "cpu.shares");
         }
         let period = cpu.period().filter(|period| *period > 0);
         let line = |quota: &str| period.map_or_else(|| quota.to_owned(), |period| format!("{quota} {period}"));

@@ -19,6 +19,7 @@ mod devices;
 mod docs;
 mod engine_configs;
 mod engine_runs;
+mod engines;
 mod env;
 mod errors;
 mod exec;

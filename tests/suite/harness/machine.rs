@@ -30,6 +30,10 @@ pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
             ("ps", ps),
             ("cgroup", cgroup),
             ("controllers", controllers),
+            ("podman", || installed("podman").and_then(|()| installed("conmon"))),
+            ("catatonit", || installed("catatonit").or_else(|_| installed("/usr/libexec/podman/catatonit"))),
+            ("buildah", || installed("buildah")),
+            ("containerd", || installed("containerd").and_then(|()| installed("ctr"))),
             ("python", python),
         ];
         let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
@@ -123,6 +127,11 @@ pub(crate) fn own_cgroup() -> Result<PathBuf> {
 /// libseccomp and its Python module: Debian's python3-seccomp.
 fn libseccomp() -> Result<()> {
     succeeds(Command::new("/usr/bin/python3").args(["-c", "import seccomp"]))
+}
+
+/// A program of that name is there.
+fn installed(program: &str) -> Result<()> {
+    succeeds(Command::new(program).arg("--version").env("PATH", PATH).env("HOME", "/"))
 }
 
 /// Python, which makes system calls that take unsafe code.
