@@ -275,10 +275,14 @@ fn words(error: &serde_json::Error) -> String {
 
 /// Where a NUL is written; a backslash that is itself escaped begins no escape.
 fn escaped_nul(json: &[u8]) -> Option<usize> {
-    let found = json.windows(6).enumerate().filter(|(_, window)| *window == b"\\u0000").map(|(at, _)| at);
+    // The usual config has no backslash, and this look at it is the quickest.
+    if !json.contains(&b'\\') {
+        return None;
+    }
+    let is_nul = |at: &usize| json.get(*at..).is_some_and(|rest| rest.starts_with(b"\\u0000"));
     let slashes = |at: &usize| json.iter().take(*at).rev().take_while(|byte| **byte == b'\\').count();
-    let mut found = found.filter(|at| slashes(at) % 2 == 0);
-    found.next()
+    let escapes = json.iter().enumerate().filter(|(_, byte)| **byte == b'\\').map(|(at, _)| at);
+    escapes.filter(is_nul).find(|at| slashes(at) % 2 == 0)
 }
 
 /// Gives two flags of the specification the names that oci-spec has for them; whether there were any.

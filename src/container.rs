@@ -19,6 +19,7 @@ use crate::{
     itself,
     launch::{Container, Launch},
     log::Log,
+    members::Members,
     plan::{
         Assembly, Plan,
         compile::{self, Order},
@@ -106,6 +107,7 @@ impl Making<'_> {
             state: &root.path.join(self.id.as_str()),
             waits: self.waits,
             clamps: !self.waits,
+            scattered: leaf.is_none(),
             no_pivot: self.create.no_pivot,
             new_keyring: !self.create.no_new_keyring,
             assembly: self.assembly.or(annotated.as_ref()),
@@ -172,6 +174,7 @@ impl Making<'_> {
             claim.record_init(init)?;
             let mut record = self.record(plan, intent, host);
             record.init = init;
+            record.mounts = container.mounts.as_ref().and_then(|mounts| sys::namespace::mounts_id(mounts.as_fd()).ok());
             record.cgroup_stays = stays;
             record.degradations.extend(unset.iter().chain(&container.warnings).map(ToString::to_string));
             claim.commit(&record)?;
@@ -229,6 +232,7 @@ impl Making<'_> {
             cgroup: intent.cgroup.clone(),
             cgroup_stays: intent.cgroup_stays,
             resctrl: intent.resctrl.clone(),
+            mounts: None,
             user_namespace: plan.ids().user_namespace.word().to_owned(),
             uid_map: host::ids::lines(&maps.uids),
             gid_map: host::ids::lines(&maps.gids),
@@ -261,8 +265,10 @@ impl Made {
     }
 
     /// Ends the program, and takes back all that was made.
-    fn abandon(self) {
+    fn abandon(mut self) {
         self.container.discard();
+        // The first error is the one to report.
+        drop(self.end_others());
         // The entry leads to both, so they have to go first.
         drop(self.group);
         drop(self.leaf);
@@ -271,9 +277,13 @@ impl Made {
 
     /// Removes what is left when the program has ended; whether it was still there. The pid-file stays, as with every
     /// runtime.
-    pub fn remove(self) -> Result<bool> {
-        if let Some(pid_file) = self.pid_file {
+    pub fn remove(mut self) -> Result<bool> {
+        if let Some(pid_file) = self.pid_file.take() {
             pid_file.keep();
+        }
+        if let Err(error) = self.end_others() {
+            self.claim.keep();
+            return Err(error);
         }
         // Whatever outlived process 1, in a PID namespace that is not its own, ends here.
         drop(self.leaf);
@@ -281,6 +291,12 @@ impl Made {
             group.ended();
         }
         self.claim.remove()
+    }
+
+    /// Ends whoever has outlived process 1, where neither a cgroup nor a PID namespace does.
+    fn end_others(&mut self) -> Result<()> {
+        let members = self.container.mounts.take().and_then(Members::within);
+        members.map_or(Ok(()), |members| teardown::end_others(self.claim.id(), &members))
     }
 }
 

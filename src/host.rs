@@ -104,6 +104,7 @@ pub struct Cgroup {
 
 /// What the paths of config.json turned out to be; positions are those of config.json.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Named {
     /// What is at `root.path`.
     pub root: Option<Kind>,
@@ -136,6 +137,8 @@ pub struct Named {
     pub host_namespaces: Vec<u64>,
     /// The caller's network, when the config moves devices out of it.
     pub network: Option<network::Network>,
+    /// The kernel shows its memory as `/proc/kcore`.
+    pub has_core: bool,
     /// Where resctrl is mounted, when the config asks for a group of it.
     pub resctrl: Option<PathBuf>,
 }

@@ -7,6 +7,7 @@ mod inputs;
 pub mod link;
 mod network;
 mod outside;
+mod shown;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
@@ -72,6 +73,8 @@ pub struct Container {
     is_reborn: bool,
     /// The caller's network, until its devices have been moved.
     network: Option<OwnedFd>,
+    /// Its mount namespace, where only that tells its processes.
+    pub mounts: Option<OwnedFd>,
     /// The signal mask of before, for what comes after.
     mask: SigSet,
 }
@@ -86,7 +89,7 @@ impl Launch<'_> {
         if plan.has_rebirth() {
             link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
         }
-        let slots = self.slots(theirs)?;
+        let mut slots = self.slots(theirs)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
         // Before the parent joins what init is to be born in.
         let network = network::open(plan)?;
@@ -94,7 +97,7 @@ impl Launch<'_> {
         let notice = plan.notice().map(Notice::text).unwrap_or_default();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
-        let mut container = match self.bear(&slots) {
+        let mut container = match self.bear(&mut slots) {
             Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, notice, slots).main(),
             Ok(Fork::Parent(init)) => Container {
                 init,
@@ -103,6 +106,7 @@ impl Launch<'_> {
                 warnings: Vec::new(),
                 is_reborn: false,
                 network,
+                mounts: None,
                 mask,
             },
             Err(error) => {
@@ -155,6 +159,7 @@ impl Container {
             let descriptor = self.reach(launch, link, meeting)?;
             match meeting {
                 Meeting::MapIds => idmap::map(plan, launch.host, self.init, mappers.take())?,
+                Meeting::Mounts => self.mounts = descriptor,
                 Meeting::Console => self.take_console(descriptor)?,
                 Meeting::RuntimeHooks => {
                     self.move_devices(plan)?;

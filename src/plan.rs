@@ -33,9 +33,9 @@ mod terminal;
 
 pub use assembly::{Assembly, Layer};
 pub use attributes::Module;
-pub use explain::{explain_id_map, explain_program, explain_sysctl};
+pub use explain::{explain_id_map, explain_program, explain_showing, explain_sysctl};
 pub use hooks::Hook;
-pub use input::{Input, MappedTree, NewNode, Parameter};
+pub use input::{Input, MappedTree, NewNode, Parameter, Showing};
 pub use limits::number as limit_number;
 pub use network::MovedDevice;
 pub use op::{Op, Target};
@@ -67,6 +67,8 @@ pub enum Meeting {
     RuntimeHooks = 3,
     /// The parent tells init its number: [`Op::LearnPid`].
     Pid = 5,
+    /// The parent takes init's mount namespace.
+    Mounts = 6,
 }
 
 /// A place of init for a descriptor that is known late.
@@ -132,6 +134,8 @@ pub struct Plan {
     pub(crate) clone_flags: u64,
     /// Joined by the parent before clone, because only the caller's user namespace owns them: slot and kind.
     pub(crate) joined_first: Vec<(Slot, i32)>,
+    /// Mounted, detached, by the parent once it has joined those.
+    pub(crate) shown: Vec<(Slot, Showing)>,
     /// Taken by the parent before clone, and inherited: [`Op::Label`], and [`Op::WriteProc`] for the OOM score.
     pub(crate) inherited: Vec<Op>,
     /// Opened before clone.
@@ -199,12 +203,13 @@ impl Plan {
     }
 
     /// Where init and its parent meet, in order: the protocol.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "three kinds of step meet, and no others")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "four kinds of step meet, and no others")]
     pub fn meetings(&self) -> impl Iterator<Item = Meeting> {
         self.ops.iter().filter_map(|op| match op {
             Op::Meet(meeting) => Some(*meeting),
             Op::PassConsole(_) => Some(Meeting::Console),
             Op::LearnPid => Some(Meeting::Pid),
+            Op::PassMounts => Some(Meeting::Mounts),
             _ => None,
         })
     }

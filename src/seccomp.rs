@@ -21,7 +21,7 @@ use oci_spec::runtime::{
 };
 
 use crate::error::{Code, Error, Result};
-use verdicts::Verdicts;
+use verdicts::{Rules, Verdicts};
 
 /// The most instructions that the kernel takes: `BPF_MAXINSNS`.
 const LONGEST: usize = 4096;
@@ -94,19 +94,17 @@ pub fn compile(profile: &LinuxSeccomp, machine: Machine) -> Result<Filter> {
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let listed = profile.architectures().as_deref().unwrap_or_default();
     let default = returned(profile.default_action(), profile.default_errno_ret());
-    let mut writer = bpf::Writer::default();
-    let (mut native, mut names) = (None, String::new());
+    let index = Rules::new(rules, machine);
+    let (mut families, mut names) = (Vec::new(), String::new());
     for family in machine.families() {
         // The machine's own architecture needs no naming, or the program could not start.
         let abis = family.iter().filter(|abi| abi.is_native() || listed.contains(&abi.oci()));
         let abis: Vec<_> = abis.copied().collect();
         let Some(first) = abis.first() else { continue };
         names.extend(abis.iter().flat_map(|abi| [" ", abi.name()]));
-        let verdicts = Verdicts::new(&abis, rules, default);
-        writer.family(first.audit(), &verdicts);
-        native = native.or(Some(verdicts));
+        families.push((first.audit(), Verdicts::new(&abis, &index, default)));
     }
-    let program = writer.finish(KILL_PROCESS);
+    let program = bpf::program(&families, KILL_PROCESS);
     if program.len() > LONGEST {
         let why = format!("it takes {} instructions, and the kernel accepts {LONGEST}", program.len());
         return Err(Error::new(Code::Seccomp, "compile the seccomp profile", why)
@@ -115,8 +113,8 @@ pub fn compile(profile: &LinuxSeccomp, machine: Machine) -> Result<Filter> {
     }
     let summary = format!("{}; for{names}; {} instructions", summary(profile, rules), program.len());
     let flags = flags(profile, program.iter().any(|instruction| instruction.notifies()));
-    let native = Some((machine, native.unwrap_or_default()));
-    Ok(Filter { program, flags, summary, unknown: unknown(rules, machine), place: "linux.seccomp", native })
+    let native = families.into_iter().next().map(|(_, verdicts)| (machine, verdicts));
+    Ok(Filter { program, flags, summary, unknown: index.unknown, place: "linux.seccomp", native })
 }
 
 /// What the kernel is told to return: action in the upper half, errno or trace message in the lower.
@@ -137,14 +135,6 @@ fn flags(profile: &LinuxSeccomp, notifies: bool) -> u32 {
             Flag::SeccompFilterFlagWaitKillableRecv => 0,
         }
     })
-}
-
-fn unknown(rules: &[Rule], machine: Machine) -> Vec<String> {
-    let abis = || machine.families().iter().copied().flatten();
-    let names = rules.iter().flat_map(Rule::names);
-    let is_known =
-        |name: &str| abis().any(|abi| abi.number(name).or(abi.multiplexed(name).map(|(_, at)| at)).is_some());
-    names.filter(|name| !is_known(name)).cloned().collect()
 }
 
 /// Each rule with its action, and the calls, or how many there are.

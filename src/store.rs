@@ -152,6 +152,7 @@ pub(crate) mod testing {
             cgroup: None,
             cgroup_stays: false,
             resctrl: None,
+            mounts: None,
             user_namespace: "new".to_owned(),
             uid_map: "0 1000 1\n".to_owned(),
             gid_map: "0 1000 1\n".to_owned(),

@@ -55,9 +55,21 @@ pub fn destroy(entry: Locked, log: &Log) -> Result<()> {
 
 /// Those that neither a cgroup nor a PID namespace ends together with init.
 fn members(entry: &Locked, traces: &Traces) -> Option<Members> {
-    let init = traces.init.filter(|_| traces.cgroup.is_none())?;
-    let (spec, _) = crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?;
-    Members::outliving(init, &spec)
+    if traces.cgroup.is_some() {
+        return None;
+    }
+    Members::outliving(traces, || Some(crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?.0))
+}
+
+/// Ends those who have outlived init, when a foreground `run` has seen its end.
+pub fn end_others(id: &Id, members: &Members) -> Result<()> {
+    finish(members.kill()).map_err(|why| Error::new(Code::Survivors, format!("run {:?}", id.as_str()), why))
+}
+
+/// Waits for killed processes; who survives.
+fn finish(killed: Vec<Identity>) -> std::result::Result<(), String> {
+    let left: Vec<_> = killed.into_iter().filter(|process| !ends(*process)).map(|process| process.pid).collect();
+    if left.is_empty() { Ok(()) } else { Err(survivors(&left)) }
 }
 
 /// The config as it was at `create`, and the bundle. A damaged one has no hooks that could be run.
@@ -118,10 +130,7 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
             return Err(survives(survivors(&[traces.init.unwrap_or_default().pid])));
         }
     }
-    let others: Vec<_> = others.into_iter().filter(|other| !ends(*other)).map(|other| other.pid).collect();
-    if !others.is_empty() {
-        return Err(survives(survivors(&others)));
-    }
+    finish(others).map_err(survives)?;
     if let Some(group) = &traces.resctrl {
         group.remove().map_err(|error| {
             let why = error.to_string().to_lowercase();

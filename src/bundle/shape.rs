@@ -104,7 +104,13 @@ pub(super) fn map_keys(spec: &Spec) -> usize {
 /// Whether an object of known fields belongs here.
 fn is_object(steps: &[Step<'_>]) -> bool {
     let Some((last, before)) = steps.split_last() else { return true };
-    OBJECTS.iter().any(|(name, path)| is(*last, name) && are(before, path))
+    // The lengths first: this is asked of every array, and few names have the length of its key.
+    let length = match last {
+        Step::Key(key) => key.len(),
+        Step::Index(_) => 1,
+    };
+    let mut alike = OBJECTS.iter().filter(|(name, _)| name.len() == length || name.len() == 1);
+    alike.any(|(name, path)| is(*last, name) && are(before, path))
 }
 
 /// Whether the last step is a key of a map.

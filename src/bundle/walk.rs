@@ -76,7 +76,12 @@ pub(super) fn walk<'a, T>(
                 None
             }
             b' ' | b'\n' | b'\t' | b'\r' | b':' => {
-                at += 1;
+                // Most of a file that is meant for people.
+                let rest = json.get(at..).unwrap_or_default();
+                at += rest
+                    .iter()
+                    .position(|byte| !matches!(byte, b' ' | b'\n' | b'\t' | b'\r' | b':'))
+                    .unwrap_or(rest.len());
                 None
             }
             _ => {
@@ -96,14 +101,15 @@ pub(super) fn walk<'a, T>(
 /// Where the string that starts at `from` has its closing quote.
 fn string_end(json: &[u8], from: usize) -> usize {
     let mut at = from;
-    while let Some(byte) = json.get(at) {
-        match byte {
-            b'"' => return at,
-            b'\\' => at += 2,
-            _ => at += 1,
+    loop {
+        let rest = json.get(at..).unwrap_or_default();
+        let Some(found) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) else { return json.len() };
+        at += found;
+        if json.get(at) == Some(&b'"') {
+            return at;
         }
+        at += 2;
     }
-    json.len()
 }
 
 /// The value that was being read when `offset` bytes had been; empty for the outermost.

@@ -48,6 +48,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         state: &entry.root.path.join(id.as_str()),
         waits: false,
         clamps: false,
+        scattered: false,
         no_pivot: false,
         new_keyring: true,
         assembly: None,

@@ -83,11 +83,8 @@ fn send(entry: &Entry, number: i32, all: bool) -> Result<()> {
         send_to_all(cgroup, number);
         return Ok(());
     }
-    let members = traces.init.filter(|_| all).and_then(|init| {
-        let (spec, _) = crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?;
-        Members::of(init, &spec)
-    });
-    if let Some(members) = members {
+    let config = || Some(crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?.0);
+    if let Some(members) = all.then(|| Members::find(&traces, config)).flatten() {
         if number == libc::SIGKILL {
             members.kill();
         } else {

@@ -49,6 +49,7 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
         selinux,
         namespaces: namespaces.collect(),
         owns_pid,
+        has_core: Path::new("/proc/kcore").exists(),
         devices: devices.collect(),
         host_namespaces,
         network: super::network::network(spec, own_userns),

@@ -35,6 +35,7 @@ impl Init<'_> {
             Op::SetNs { from, kind } => sys::process::set_namespace(self.slots.get(from.index())?, kind),
             Op::Unshare(kinds) => sys::process::unshare(kinds),
             Op::Rebirth => self.rebirth(),
+            Op::PassMounts => self.pass_mounts(),
             Op::NewSession => setsid().map(drop),
             Op::SetIds { uid, gid } => sys::process::set_ids(uid, gid),
             Op::SetGroups => sys::process::set_groups(self.plan.groups()),
@@ -173,7 +174,7 @@ impl Init<'_> {
             Op::Mask(path) => self.mask(path),
             Op::ReadOnly(path) => self.read_only(path),
             Op::MakeCwd(path) => {
-                path::find(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), Target::Directory).map(drop)
+                path::reach(self.slots.get(Slot::ROOT.index())?, self.plan.text(path), Target::Directory).map(drop)
             }
             Op::EnterCwd(path) => self.enter_cwd(path),
         }
@@ -198,6 +199,14 @@ impl Init<'_> {
             sys::process::exit_now(0)
         }
         link::report(self.slots.get(Slot::LINK.index())?, Report::Reborn)
+    }
+
+    fn pass_mounts(&self) -> nix::Result<()> {
+        let link = self.slots.get(Slot::LINK.index())?;
+        match sys::path::open_host(c"/proc/self/ns/mnt", OFlag::O_RDONLY) {
+            Ok(mounts) => link::pass(link, Meeting::Mounts, mounts.as_fd()),
+            Err(_) => link::meet(link, Meeting::Mounts),
+        }
     }
 
     /// Closed with the next sweep.

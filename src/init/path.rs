@@ -8,6 +8,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{OFlag, ResolveFlag},
+    sys::statfs::{PROC_SUPER_MAGIC, fstatfs},
 };
 
 use crate::{
@@ -18,31 +19,54 @@ use crate::{
 /// `PATH_MAX`, with its NUL.
 const LONGEST: usize = 4096;
 
+/// Below the root, and by no link.
+const STRAIGHT: ResolveFlag = IN_ROOT.union(ResolveFlag::RESOLVE_NO_SYMLINKS);
+
+/// Finds a mount point as [`reach`] does. EXDEV: links have led to something in procfs, where a mount would redirect what the
+/// runtime and the program read (CVE-2019-16884); what the config may mount there, it names without a link.
+pub(super) fn find(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<OwnedFd> {
+    let Reached { opened, by_link } = walk(root, path, target)?;
+    if by_link && fstatfs(&opened)?.filesystem_type() == PROC_SUPER_MAGIC { Err(Errno::EXDEV) } else { Ok(opened) }
+}
+
 /// Opens `path` below `root`, and makes it when it is missing: parents as directories, the last part as `target` says.
 ///
 /// Never `O_CREAT` and never a whole path: each part is made by name in a directory that was opened before, so that a
 /// container that shares the root and swaps links cannot lead us out (CVE-2021-30465, CVE-2024-45310).
-pub(super) fn find(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<OwnedFd> {
+pub(super) fn reach(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<OwnedFd> {
+    walk(root, path, target).map(|reached| reached.opened)
+}
+
+/// What a path leads to.
+struct Reached {
+    opened: OwnedFd,
+    /// A link of the image was on the way.
+    by_link: bool,
+}
+
+fn walk(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<Reached> {
     let last = match target {
         Target::File | Target::Present => REFERENCE,
-        Target::Itself => return open(root, path, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT),
+        Target::Itself => REFERENCE | OFlag::O_NOFOLLOW,
         Target::Directory | Target::RealDirectory => REFERENCE | OFlag::O_DIRECTORY,
     };
-    let resolve = match target {
-        Target::Directory | Target::File | Target::Itself | Target::Present => IN_ROOT,
-        Target::RealDirectory => IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS,
-    };
-    match open(root, path, last, resolve) {
-        Err(Errno::ENOENT) if target != Target::Present => {}
-        done => return done,
+    // Without links, as nearly always: the one call says so.
+    let (mut found, mut by_link) = (open(root, path, last, STRAIGHT), false);
+    if matches!(found, Err(Errno::ELOOP)) && target != Target::RealDirectory {
+        (found, by_link) = (open(root, path, last, IN_ROOT), true);
+    }
+    match found {
+        Err(Errno::ENOENT) if !matches!(target, Target::Present | Target::Itself) => {}
+        found => return found.map(|opened| Reached { opened, by_link }),
     }
     let mut buffer = [0_u8; LONGEST];
     let mut path = terminated(&mut buffer, path.to_bytes())?;
     let mut other = [0_u8; LONGEST];
     for _ in 0..MOST_LINKS {
-        match make(root, path, target)? {
-            Made::Whole(opened) => return Ok(opened),
+        match make(root, path, target, by_link)? {
+            Made::Whole(opened) => return Ok(Reached { opened, by_link }),
             Made::Link { link, start, end } if target != Target::RealDirectory => {
+                by_link = true;
                 let length = follow(link.as_fd(), path, (start, end), &mut other)?;
                 buffer = [0; LONGEST];
                 path = terminated(&mut buffer, other.get(..length).unwrap_or_default())?;
@@ -64,10 +88,11 @@ enum Made {
     Link { link: OwnedFd, start: usize, end: usize },
 }
 
-/// Makes what is missing of `path`, part by part.
-fn make(root: BorrowedFd<'_>, path: &CStr, target: Target) -> nix::Result<Made> {
+/// Makes what is missing of `path`, part by part. Unless links are on the way already, one that is there now is an error.
+fn make(root: BorrowedFd<'_>, path: &CStr, target: Target, by_link: bool) -> nix::Result<Made> {
     let bytes = path.to_bytes();
-    let (mut above, mut from) = existing(root, bytes)?;
+    let resolve = if by_link { IN_ROOT } else { STRAIGHT };
+    let (mut above, mut from) = existing(root, bytes, resolve)?;
     while let Some((start, end)) = part(bytes, from) {
         let mut name = [0_u8; LONGEST];
         let name = terminated(&mut name, bytes.get(start..end).unwrap_or_default())?;
@@ -119,7 +144,7 @@ fn follow(link: BorrowedFd<'_>, path: &CStr, part: (usize, usize), into: &mut [u
 }
 
 /// The longest prefix of `path` that is there, open, and where it ends; mostly only the last part is missing.
-fn existing(root: BorrowedFd<'_>, path: &[u8]) -> nix::Result<(Option<OwnedFd>, usize)> {
+fn existing(root: BorrowedFd<'_>, path: &[u8], resolve: ResolveFlag) -> nix::Result<(Option<OwnedFd>, usize)> {
     let mut end = path.len();
     while let Some(start) = last_part(path, end) {
         let mut prefix = [0_u8; LONGEST];
@@ -127,7 +152,7 @@ fn existing(root: BorrowedFd<'_>, path: &[u8]) -> nix::Result<(Option<OwnedFd>, 
         if prefix.to_bytes().iter().all(|byte| *byte == b'/') {
             break;
         }
-        match open(root, prefix, REFERENCE | OFlag::O_DIRECTORY, IN_ROOT) {
+        match open(root, prefix, REFERENCE | OFlag::O_DIRECTORY, resolve) {
             Err(Errno::ENOENT) => end = start,
             opened => return opened.map(|opened| (Some(opened), start)),
         }
@@ -192,6 +217,32 @@ mod tests {
         assert_eq!(last_part(b"/a//bc/", 4), Some(1));
         assert_eq!(last_part(b"a", 1), Some(0));
         assert_eq!(last_part(b"///", 3), None);
+    }
+
+    #[test]
+    fn no_link_leads_into_procfs() {
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/proc", root.path().join("to-proc")).unwrap();
+        std::os::unix::fs::symlink("real", root.path().join("link")).unwrap();
+        std::fs::create_dir(root.path().join("real")).unwrap();
+        let directory = std::fs::File::open("/").unwrap();
+        let found = |path: &str, target| {
+            let path = format!("{}/{path}", root.path().display());
+            find(directory.as_fd(), &std::ffi::CString::new(path).unwrap(), target)
+        };
+        for path in ["to-proc", "to-proc/1", "to-proc/self/attr", "link/../to-proc/1/attr/"] {
+            for target in [Target::Directory, Target::Present] {
+                assert_eq!(found(path, target).unwrap_err(), Errno::EXDEV, "{path} {target:?}");
+            }
+        }
+        assert_eq!(found("to-proc/meminfo", Target::File).unwrap_err(), Errno::EXDEV);
+        assert_eq!(found("to-proc/meminfo", Target::Itself).unwrap_err(), Errno::EXDEV);
+        found("to-proc", Target::Itself).unwrap();
+        found("link", Target::Directory).unwrap();
+        found("link/made", Target::Directory).unwrap();
+        assert!(root.path().join("real/made").is_dir());
+        find(directory.as_fd(), c"/proc/meminfo", Target::File).unwrap();
+        reach(directory.as_fd(), c"/proc/self", Target::Directory).unwrap();
     }
 
     #[test]

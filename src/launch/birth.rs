@@ -7,7 +7,7 @@ use nix::{errno::Errno, unistd::Pid};
 use super::{
     Launch, inputs,
     link::{self, Heard, Report},
-    outside,
+    outside, shown,
 };
 use crate::{
     error::{Code, Context as _, Error, Result},
@@ -25,13 +25,16 @@ const CLONE: u32 = u32::MAX;
 /// And from here on the parameters of joined namespaces.
 const PARAMETERS: u32 = 1 << 16;
 
+/// And from here on what shows them.
+const SHOWN: u32 = 1 << 17;
+
 /// Index of a join, or one of the constants above, and the cause.
 type Stumble = (u32, Errno);
 
 impl Launch<'_> {
     /// Clones init. The parent joins first what init is to be born in; but a parent that has hooks to run, which have to
     /// see the caller's namespaces, may not be able to come back, and lets another process do both.
-    pub(super) fn bear(&self, slots: &Slots) -> Result<Fork> {
+    pub(super) fn bear(&self, slots: &mut Slots) -> Result<Fork> {
         if !self.plan.joined_first.is_empty() && self.hooks.any_outside() {
             return self.bear_by_proxy(slots);
         }
@@ -48,7 +51,7 @@ impl Launch<'_> {
     }
 
     /// A copy of us joins, and clones init as our child, not its own; then it ends.
-    fn bear_by_proxy(&self, slots: &Slots) -> Result<Fork> {
+    fn bear_by_proxy(&self, slots: &mut Slots) -> Result<Fork> {
         let (ours, theirs) = link::pair().doing(Code::Exhausted, || "make a link".to_owned())?;
         let copied = process::copy().map_err(|errno| self.explain((CLONE, errno)))?;
         let Fork::Parent(proxy) = copied else {
@@ -81,8 +84,8 @@ impl Launch<'_> {
         }
     }
 
-    /// Joins, one after the other, sets what belongs to the joined, and clones.
-    fn bear_with(&self, slots: &Slots, flags: u64) -> std::result::Result<Fork, Stumble> {
+    /// Joins, one after the other, sets and mounts what belongs to the joined, and clones.
+    fn bear_with(&self, slots: &mut Slots, flags: u64) -> std::result::Result<Fork, Stumble> {
         // Before a join: whose procfs is at `/proc` after that is for others to say.
         let proc = (!self.plan.parameters.is_empty()).then(crate::sys::procfs::outer).transpose();
         let proc = proc.map_err(|errno| (PARAMETERS, errno))?;
@@ -91,12 +94,16 @@ impl Launch<'_> {
             joined.map_err(|errno| (index, errno))?;
         }
         inputs::write_parameters(self.plan, proc).map_err(|(index, errno)| (PARAMETERS + index, errno))?;
+        shown::mount(self.plan, slots).map_err(|(index, errno)| (SHOWN + index, errno))?;
         process::clone(flags, self.cgroup).map_err(|errno| (CLONE, errno))
     }
 
     fn explain(&self, (step, errno): Stumble) -> Error {
         if step == CLONE {
             return refusal::explain(self.plan.clone_flags, self.host, errno);
+        }
+        if let Some(index) = step.checked_sub(SHOWN) {
+            return shown::explain(self.plan, index, errno);
         }
         if let Some(index) = step.checked_sub(PARAMETERS) {
             return inputs::explain_parameter(self.plan, index, errno);

@@ -73,6 +73,7 @@ fn meet(waits: bool, reborn: bool, reports: &[Report]) -> (usize, Result<()>) {
             warnings: Vec::new(),
             is_reborn: false,
             network: None,
+            mounts: None,
             mask: SigSet::empty(),
         };
         let mut recorded = 0;

@@ -25,6 +25,8 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.labels()?;
     // Before anything that needs a capability: those come with the user namespace.
     draft.namespaces()?;
+    // Once it is the last process that will be in there first, and while the host's /proc is there.
+    draft.pass_mounts();
     draft.step(Op::NewSession);
     // Before the first mount: nothing that we mount may appear outside.
     draft.isolate_mounts()?;

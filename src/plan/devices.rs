@@ -19,13 +19,17 @@ const CAP_MKNOD: u8 = 27;
 const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Where the links lead, and their names.
-const LINKS: [(&str, &str); 5] = [
+const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "ptmx"),
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
     ("/proc/self/fd/1", "stdout"),
     ("/proc/self/fd/2", "stderr"),
+    CORE,
 ];
+
+/// The kernel can be built without it.
+const CORE: (&str, &str) = ("/proc/kcore", "core");
 
 impl<'a> Draft<'a> {
     /// Binds and makes the devices of the config, which go before the default ones.
@@ -119,8 +123,9 @@ impl<'a> Draft<'a> {
             let (source, name) = (self.text(format!("/dev/{node}"))?, self.text(node)?);
             self.step(Op::Device { source, name });
         }
-        let has_proc = self.has_mount_on("/proc");
-        for (target, name) in LINKS.into_iter().filter(|(target, _)| has_proc || !target.starts_with("/proc/")) {
+        let (has_proc, has_core) = (self.has_mount_on("/proc"), self.host.named.has_core);
+        let leads = |link: &(&str, &str)| (has_proc || !link.0.starts_with("/proc/")) && (has_core || *link != CORE);
+        for (target, name) in LINKS.into_iter().filter(leads) {
             let (target, name) = (self.text(target)?, self.text(name)?);
             self.step(Op::Link { target, name });
         }
@@ -141,6 +146,20 @@ mod tests {
 
     use crate::{cli::UsernsMode, plan::sample};
     use serde_json::json;
+
+    #[test]
+    fn the_link_to_the_core_is_made_where_the_kernel_has_one_and_the_container_a_proc() {
+        for (has_core, has_proc) in [(true, true), (true, false), (false, true)] {
+            let mounts = if has_proc { json!([{"destination": "/proc", "type": "proc"}]) } else { json!([]) };
+            let spec = json!({"ociVersion": "1.3.0", "root": {"path": "r"}, "mounts": mounts});
+            let spec = serde_json::from_value(spec).unwrap();
+            let mut host = sample::user();
+            host.named.has_core = has_core;
+            let plan = sample::compile(&spec, host, UsernsMode::Single, false, 0).unwrap();
+            let is_core = |op: &&Op| matches!(op, Op::Link { name, .. } if plan.text(*name) == c"core");
+            assert_eq!(plan.ops().iter().filter(is_core).count(), usize::from(has_core && has_proc), "{plan}");
+        }
+    }
 
     #[test]
     fn what_the_config_mounts_in_dev_wins_however_it_is_written() {

@@ -24,6 +24,8 @@ pub struct Order<'a> {
     pub state: &'a Path,
     /// `create`: wait for `start`.
     pub waits: bool,
+    /// No cgroup of its own holds the container's processes.
+    pub scattered: bool,
     /// Enter the root by moving it over `/`.
     pub no_pivot: bool,
     /// Leave the caller's session keyring.
@@ -61,6 +63,7 @@ impl<'a> Draft<'a> {
             ignored: host.caller.ignored,
             clone_flags: 0,
             joined_first: Vec::new(),
+            shown: Vec::new(),
             inherited: Vec::new(),
             inputs: Vec::new(),
             slots: usize::from(Slot::FIRST_FREE),

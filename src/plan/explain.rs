@@ -14,7 +14,7 @@ use crate::{
     sys::schedule::Scheduling,
 };
 
-pub use codes::{explain_id_map, explain_sysctl};
+pub use codes::{explain_id_map, explain_showing, explain_sysctl};
 
 impl Plan {
     /// Says what `op` does, to complete "cannot ...".
@@ -51,6 +51,9 @@ impl Plan {
             Op::SetNs { kind, .. } => format!("join the {} namespace", namespaces::name(kind)),
             Op::Unshare(kinds) => format!("make a new {} namespace", namespaces::names(kinds).join(", ")),
             Op::Rebirth => "go on as another process, inside the namespaces that only children enter".to_owned(),
+            Op::Meet(Meeting::Mounts) | Op::PassMounts => {
+                "show the parent the mount namespace, which tells the container's processes".to_owned()
+            }
             Op::NewSession => "lead a new session".to_owned(),
             Op::SetIds { uid, gid } => format!("become user {uid}, group {gid}"),
             Op::SetGroups if self.groups.is_empty() => "drop the supplementary groups".to_owned(),
@@ -288,9 +291,7 @@ impl Plan {
                     data => format!("the kernel refuses option {data:?}"),
                 }
             }
-            Op::Mount { kind, .. } if errno == Errno::EPERM && self.text(kind) == c"proc" => {
-                "an outer container masks /proc, which may not be uncovered".to_owned()
-            }
+            Op::Mount { kind, .. } if errno == Errno::EPERM && self.text(kind) == c"proc" => codes::MASKED.to_owned(),
             Op::Mount { kind, .. } if errno == Errno::ENODEV => {
                 format!("the kernel knows no filesystem {:?}", lossy(self.text(kind)))
             }
@@ -318,6 +319,9 @@ impl Plan {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most steps have nothing of their own to say")]
     fn why_object(&self, op: Op, errno: Errno) -> String {
         match op {
+            Op::FindTarget { .. } | Op::AttachNode { .. } if errno == Errno::EXDEV => {
+                "links in the image lead into /proc".to_owned()
+            }
             Op::MapIds { kind, .. } => codes::id_map(&lossy(self.text(kind)), errno),
             Op::AttachNode { .. } | Op::Fifo { .. } | Op::CopyLink { .. } if errno == Errno::EEXIST => {
                 "something else is there".to_owned()
@@ -395,6 +399,9 @@ impl fmt::Display for Plan {
         )?;
         for (_, kind) in &self.joined_first {
             writeln!(f, "joined before clone: {}", namespaces::name(*kind))?;
+        }
+        for (_, shown) in &self.shown {
+            writeln!(f, "mounted before clone: {}, of the joined namespace  ({})", shown.kind, shown.place)?;
         }
         for (_, input) in &self.inputs {
             match input {

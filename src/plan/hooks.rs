@@ -121,8 +121,16 @@ mod tests {
         let named = Named { root: Some(Kind::Directory), ..Named::default() };
         let host = Host { caller, initial_userns: true, named, ..Host::default() };
         let (bundle, state) = (Path::new("/b"), Path::new("/s/c1"));
-        let order =
-            Order { bundle, state, waits: true, clamps: false, no_pivot: false, new_keyring: false, assembly: None };
+        let order = Order {
+            bundle,
+            state,
+            waits: true,
+            clamps: false,
+            scattered: false,
+            no_pivot: false,
+            new_keyring: false,
+            assembly: None,
+        };
         compile::container(&spec, &host, UsernsMode::Single, &order).unwrap()
     }
 

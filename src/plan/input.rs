@@ -49,6 +49,19 @@ pub struct NewNode {
     pub place: String,
 }
 
+/// A filesystem that shows what is in a joined namespace, and that only the owner of the namespace may mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Showing {
+    /// Its type: `proc` or `mqueue`.
+    pub kind: &'static str,
+    /// Options for the filesystem: a word, or `key=value`.
+    pub options: Vec<String>,
+    /// Where the container sees it, for errors.
+    pub destination: PathBuf,
+    /// The place in config.json.
+    pub place: String,
+}
+
 /// A kernel parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {

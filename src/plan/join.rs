@@ -138,6 +138,7 @@ mod tests {
             state: Path::new("/s"),
             waits: false,
             clamps: false,
+            scattered: false,
             no_pivot: false,
             new_keyring: true,
             assembly: None,

@@ -2,6 +2,7 @@
 
 mod bind;
 mod idmap;
+mod joined;
 
 use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
@@ -138,6 +139,8 @@ impl<'a> Draft<'a> {
                 self.bind_host("/proc", 0, entry, &options)
             }
             "cgroup" | "cgroup2" => self.cgroup(entry, &options),
+            "proc" if self.is_only_the_callers(Kind::Pid) => self.joined_filesystem("proc", entry, &options),
+            "mqueue" if self.is_only_the_callers(Kind::Ipc) => self.joined_filesystem("mqueue", entry, &options),
             _ => self.filesystem(entry, &options),
         }
     }

@@ -210,6 +210,13 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// Where neither a cgroup nor a PID namespace ends all with process 1, the mount namespace tells who is left.
+    pub(super) fn pass_mounts(&mut self) {
+        if self.order.scattered && !self.is_new(Kind::Pid) && self.joined_mounts.is_none() {
+            self.step(Op::PassMounts);
+        }
+    }
+
     fn shift_clocks(&mut self, offsets: &str) -> Result<()> {
         let offsets = self.text(offsets)?;
         let joined =
@@ -259,6 +266,28 @@ fn flags(kinds: i32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mount_namespace_is_passed_where_nothing_else_tells_the_processes() {
+        let kinds = |kinds: &[&str]| {
+            let namespaces: Vec<_> = kinds.iter().map(|kind| serde_json::json!({"type": kind})).collect();
+            serde_json::json!({
+                "ociVersion": "1.3.0", "root": {"path": "r"}, "linux": {"namespaces": namespaces}
+            })
+        };
+        for (config, scattered, passes) in [
+            (kinds(&["mount"]), true, true),
+            (kinds(&[]), true, true),
+            (kinds(&["mount"]), false, false),
+            (kinds(&["mount", "pid"]), true, false),
+        ] {
+            let spec = serde_json::from_value(config).unwrap();
+            let order = crate::plan::compile::Order { scattered, ..crate::plan::sample::order(false) };
+            let mode = crate::cli::UsernsMode::Unset;
+            let plan = crate::plan::sample::compile_for(&spec, crate::plan::sample::user(), mode, &order, 0).unwrap();
+            assert_eq!(plan.ops().contains(&Op::PassMounts), passes, "{plan}");
+        }
+    }
 
     #[test]
     fn an_empty_name_is_never_set() {

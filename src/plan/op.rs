@@ -64,6 +64,8 @@ pub enum Op {
     /// Go on as a new sibling process, which is inside the PID and time namespaces that only children enter; this one
     /// ends, and the kernel tells the parent who the new one is.
     Rebirth,
+    /// Give the parent the mount namespace, and wait. On any errno the parent goes without.
+    PassMounts,
     /// Lead a new session, so that the caller's terminal cannot be typed into (CVE-2016-10124).
     NewSession,
     /// Become a user and a group for good, supplementary groups apart.
@@ -223,7 +225,8 @@ pub enum Op {
         /// Where its root goes.
         into: Slot,
     },
-    /// Find a mount point below the root, make it when it is missing, and open it. Links never lead out.
+    /// Find a mount point below the root, make it when it is missing, and open it. Links never lead out, nor into
+    /// a procfs: EXDEV.
     FindTarget {
         /// The path, as the container sees it.
         path: Text,

@@ -52,7 +52,18 @@ pub(crate) fn nested() -> Host {
 
 /// Compiles the plan; the host has all that the config names: files below `/etc` and `/run`, directories elsewhere, and
 /// namespaces that the user namespace `owner` owns.
-pub(crate) fn compile(spec: &Spec, mut host: Host, mode: UsernsMode, waits: bool, owner: u64) -> Result<Plan> {
+pub(crate) fn compile(spec: &Spec, host: Host, mode: UsernsMode, waits: bool, owner: u64) -> Result<Plan> {
+    compile_for(spec, host, mode, &order(waits), owner)
+}
+
+/// The same, for another order.
+pub(crate) fn compile_for(
+    spec: &Spec,
+    mut host: Host,
+    mode: UsernsMode,
+    order: &Order<'_>,
+    owner: u64,
+) -> Result<Plan> {
     let sources = spec.mounts().iter().flatten().map(|mount| {
         let words = mount.options().as_deref().unwrap_or_default();
         let is_bind = words.iter().any(|word| word == "bind" || word == "rbind");
@@ -78,10 +89,11 @@ pub(crate) fn compile(spec: &Spec, mut host: Host, mode: UsernsMode, waits: bool
         oom_score: process.and_then(Process::oom_score_adj).map(|_| OomScore::default()),
         namespaces: namespaces.collect(),
         has_time: true,
+        has_core: host.named.has_core,
         selinux: true,
         ..Named::default()
     };
-    super::compile::container(spec, &host, mode, &order(waits))
+    super::compile::container(spec, &host, mode, order)
 }
 
 /// Of `create` or `run`, for a bundle that is not there.
@@ -90,6 +102,7 @@ pub(crate) fn order(waits: bool) -> Order<'static> {
         bundle: Path::new("/bundle"),
         state: Path::new("/state/c1"),
         waits,
+        scattered: false,
         no_pivot: false,
         new_keyring: true,
         clamps: false,

@@ -61,12 +61,6 @@ impl Draft<'_> {
             return Err(error.at("linux.seccomp.syscalls").fix(format!("drop the annotation {STRICT}, or the names")));
         }
         if !filter.unknown.is_empty() {
-            if self.annotation("run.oci.seccomp_fail_unknown_syscall").is_some_and(|value| value != "0") {
-                let unknown = filter.unknown.join(" ");
-                let why =
-                    format!("there are no calls {unknown}, and run.oci.seccomp_fail_unknown_syscall forbids that");
-                return Err(Error::new(Code::Seccomp, "compile the seccomp profile", why).at("linux.seccomp"));
-            }
             self.note(format!("linux.seccomp: calls that are unknown here are skipped: {}", filter.unknown.join(" ")));
         }
         if let Some(path) = profile.and_then(|profile| profile.listener_path().as_ref()).filter(|_| filter.notifies()) {

@@ -1,6 +1,10 @@
 //! The architectures of a machine: what the kernel calls them, and their system calls by name.
 
+mod table;
+
 use oci_spec::runtime::Arch;
+
+pub(super) use table::{Call, Table};
 
 /// A kind of machine, of which a program for it may be built anywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +40,11 @@ impl Machine {
             Self::X86 => Abi::X86_64,
             Self::Arm => Abi::Aarch64,
         }
+    }
+
+    /// All its calls.
+    pub(super) fn table(self) -> &'static Table {
+        self.native().table()
     }
 }
 
@@ -101,18 +110,28 @@ impl Abi {
         if self == Self::X32 { X32_BIT } else { 0 }
     }
 
+    fn table(self) -> &'static Table {
+        match self {
+            Self::X86_64 | Self::X32 | Self::X86 => &X86,
+            Self::Aarch64 | Self::Arm => &ARM,
+        }
+    }
+
+    /// Its calls, in the order of their numbers.
+    pub(super) fn calls(self) -> &'static [Call] {
+        match self {
+            Self::X86_64 => X86.calls(0),
+            Self::X32 => X86.calls(1),
+            Self::X86 => X86.calls(2),
+            Self::Aarch64 => ARM.calls(0),
+            Self::Arm => ARM.calls(1),
+        }
+    }
+
     /// The number of a call; nothing when this architecture has none of that name.
     pub(super) fn number(self, name: &str) -> Option<u32> {
-        match self {
-            Self::X86_64 => find(&X86_64, name),
-            Self::X86 => find(&X86, name),
-            // The table has glibc's name for the one call.
-            Self::Aarch64 if name == "newfstatat" => find(&AARCH64, "fstatat"),
-            Self::Aarch64 => find(&AARCH64, name).filter(|number| !TIME64.contains(number)),
-            Self::Arm => find(&ARM, name).or_else(|| find(&ARM_PRIVATE_CALLS, name).map(|low| ARM_PRIVATE | low)),
-            Self::X32 if X32_LACKS.binary_search(&name).is_ok() => None,
-            Self::X32 => find(&X32_CALLS, name).or_else(|| find(&X86_64, name)).map(|number| X32_BIT | number),
-        }
+        let name = self.table().find(name)?;
+        self.calls().iter().find(|call| call.name == name && call.selector().is_none()).map(|call| call.number)
     }
 
     /// A number by its age: calls are numbered in the order in which they were added, but for these.
@@ -122,131 +141,95 @@ impl Abi {
             Self::X86_64 | Self::X86 | Self::Aarch64 | Self::Arm => number < ARM_PRIVATE,
         }
     }
-
-    /// The call through which x86 also makes this one, and its first argument there: `socketcall(2)`, `ipc(2)`.
-    pub(super) fn multiplexed(self, name: &str) -> Option<(&'static str, u32)> {
-        if self != Self::X86 {
-            return None;
-        }
-        let socket = find(&SOCKET_CALLS, name).map(|selector| ("socketcall", selector));
-        socket.or_else(|| find(&IPC_CALLS, name).map(|selector| ("ipc", selector)))
-    }
 }
 
-/// A call's name and number.
-type Row = (&'static str, u32);
-
-/// Calls sorted by name. The first bytes of the names stand apart: they decide nearly every comparison, and to look at them
-/// takes no detour through the memory of the name.
-struct Table<const N: usize> {
-    rows: [Row; N],
-    prefixes: [u64; N],
-}
-
-impl<const N: usize> Table<N> {
-    #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, where a wrong index is an error")]
-    const fn new(rows: [Row; N]) -> Self {
-        let (rows, mut prefixes, mut at) = (sort(rows), [0; N], 0);
-        while at < N {
-            prefixes[at] = prefix(rows[at].0);
+/// Shows `$add` all calls of a table of the syscalls crate: number and name.
+macro_rules! each {
+    ($calls:ty, |$number:ident, $name:ident| $add:block) => {{
+        let (mut at, mut seen) = (0, 0);
+        while at < <$calls>::table_size() {
+            if let Some(call) = <$calls>::new(at) {
+                let ($number, $name) = (call.id().unsigned_abs(), call.name());
+                $add
+                seen += 1;
+            }
             at += 1;
         }
-        Self { rows, prefixes }
-    }
-}
-
-fn find<const N: usize>(table: &Table<N>, name: &str) -> Option<u32> {
-    search(&table.rows, &table.prefixes, name)
-}
-
-fn search(rows: &[Row], prefixes: &[u64], name: &str) -> Option<u32> {
-    let wanted = prefix(name);
-    let start = prefixes.partition_point(|prefix| *prefix < wanted);
-    let alike = prefixes.get(start..)?.iter().take_while(|prefix| **prefix == wanted);
-    let mut rows = alike.zip(rows.get(start..)?).map(|(_, row)| row);
-    rows.find(|(known, _)| *known == name).map(|(_, number)| *number)
-}
-
-/// The first eight bytes, which compare as the names do; fewer are followed by zeros.
-#[expect(clippy::indexing_slicing, reason = "the index is below the length")]
-const fn prefix(name: &str) -> u64 {
-    let bytes = name.as_bytes();
-    let (mut prefix, mut at) = (0, 0);
-    while at < 8 {
-        prefix = prefix << 8 | if at < bytes.len() { bytes[at] as u64 } else { 0 };
-        at += 1;
-    }
-    prefix
-}
-
-/// All calls of a table of the syscalls crate, sorted by name by the compiler.
-macro_rules! sorted {
-    ($calls:ty) => {{
-        let mut rows = [("", 0_u32); <$calls>::count()];
-        let (mut number, mut at) = (0, 0);
-        while number < <$calls>::table_size() {
-            if let Some(call) = <$calls>::new(number) {
-                rows[at] = (call.name(), call.id().unsigned_abs());
-                at += 1;
-            }
-            number += 1;
-        }
-        assert!(at == rows.len(), "a call is outside of the table");
-        Table::new(rows)
+        assert!(seen == <$calls>::count(), "a call is outside of the table");
     }};
 }
 
-#[expect(clippy::indexing_slicing, reason = "as above")]
-static X86_64: Table<{ syscalls::x86_64::Sysno::count() }> = const { sorted!(syscalls::x86_64::Sysno) };
-#[expect(clippy::indexing_slicing, reason = "as above")]
-static X86: Table<{ syscalls::x86::Sysno::count() }> = const { sorted!(syscalls::x86::Sysno) };
-#[expect(clippy::indexing_slicing, reason = "as above")]
-static AARCH64: Table<{ syscalls::aarch64::Sysno::count() }> = const { sorted!(syscalls::aarch64::Sysno) };
-#[expect(clippy::indexing_slicing, reason = "as above")]
-static ARM: Table<{ syscalls::arm::Sysno::count() }> = const { sorted!(syscalls::arm::Sysno) };
-
-/// Heap sort: short, and quick enough for the compiler's evaluator.
-#[expect(clippy::indexing_slicing, reason = "as above")]
-const fn sort<const N: usize>(mut rows: [(&'static str, u32); N]) -> [(&'static str, u32); N] {
-    let (mut start, mut end) = (N / 2, N);
-    while end > 1 {
-        if start > 0 {
-            start -= 1;
-        } else {
-            end -= 1;
-            (rows[0], rows[end]) = (rows[end], rows[0]);
+/// The same for rows of our own.
+macro_rules! each_row {
+    ($rows:expr, |$number:ident, $name:ident| $add:block) => {{
+        let mut at = 0;
+        while at < $rows.len() {
+            let ($name, $number) = $rows[at];
+            $add
+            at += 1;
         }
-        let mut root = start;
-        while 2 * root + 1 < end {
-            let mut child = 2 * root + 1;
-            if child + 1 < end && precedes(rows[child].0, rows[child + 1].0) {
-                child += 1;
-            }
-            if !precedes(rows[root].0, rows[child].0) {
-                break;
-            }
-            (rows[root], rows[child]) = (rows[child], rows[root]);
-            root = child;
-        }
-    }
-    rows
+    }};
 }
 
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, where a wrong index is an error")]
+static X86: Table = const {
+    let mut table = Table::new();
+    each!(syscalls::x86_64::Sysno, |number, name| { table.add(0, name, number, 0) });
+    each!(syscalls::x86_64::Sysno, |number, name| {
+        if !is_x32_own(name) {
+            table.add(1, name, X32_BIT | number, 0);
+        }
+    });
+    each_row!(X32_CALLS, |number, name| { table.add(1, name, X32_BIT | number, 0) });
+    each!(syscalls::x86::Sysno, |number, name| {
+        table.add(2, name, number, 0);
+        // Through these, x86 also makes other calls: `socketcall(2)`, `ipc(2)`.
+        if table::equal(name, "socketcall") {
+            each_row!(SOCKET_CALLS, |selector, through| { table.add(2, through, number, selector) });
+        } else if table::equal(name, "ipc") {
+            each_row!(IPC_CALLS, |selector, through| { table.add(2, through, number, selector) });
+        }
+    });
+    table
+};
+
 #[expect(clippy::indexing_slicing, reason = "as above")]
-const fn precedes(one: &str, other: &str) -> bool {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
+static ARM: Table = const {
+    let mut table = Table::new();
+    each!(syscalls::aarch64::Sysno, |number, name| {
+        if number < TIME64.start || number >= TIME64.end {
+            table.add(0, name, number, 0);
+        }
+        // The crate has glibc's name for the one call.
+        if table::equal(name, "fstatat") {
+            table.add(0, "newfstatat", number, 0);
+        }
+    });
+    each!(syscalls::arm::Sysno, |number, name| { table.add(1, name, number, 0) });
+    each_row!(ARM_PRIVATE_CALLS, |low, name| { table.add(1, name, ARM_PRIVATE | low, 0) });
+    table
+};
+
+/// Whether x32 lacks a call of `x86_64`, or has its own number for it.
+#[expect(clippy::indexing_slicing, reason = "as above")]
+const fn is_x32_own(name: &str) -> bool {
     let mut at = 0;
-    while at < one.len() && at < other.len() {
-        if one[at] != other[at] {
-            return one[at] < other[at];
+    while at < X32_LACKS.len() {
+        if table::equal(X32_LACKS[at], name) {
+            return true;
         }
         at += 1;
     }
-    one.len() < other.len()
+    each_row!(X32_CALLS, |_number, own| {
+        if table::equal(own, name) {
+            return true;
+        }
+    });
+    false
 }
 
 /// Calls that x32 numbers in its own way: `arch/x86/entry/syscalls/syscall_64.tbl`.
-static X32_CALLS: Table<36> = Table::new([
+const X32_CALLS: [(&str, u32); 36] = [
     ("rt_sigaction", 512),
     ("rt_sigreturn", 513),
     ("ioctl", 514),
@@ -283,7 +266,7 @@ static X32_CALLS: Table<36> = Table::new([
     ("execveat", 545),
     ("preadv2", 546),
     ("pwritev2", 547),
-]);
+];
 
 /// Calls of `x86_64` alone: the same table.
 const X32_LACKS: [&str; 12] = [
@@ -302,11 +285,11 @@ const X32_LACKS: [&str; 12] = [
 ];
 
 /// Calls of arm above `__ARM_NR_BASE`: arch/arm/include/uapi/asm/unistd.h.
-static ARM_PRIVATE_CALLS: Table<6> =
-    Table::new([("breakpoint", 1), ("cacheflush", 2), ("usr26", 3), ("usr32", 4), ("set_tls", 5), ("get_tls", 6)]);
+const ARM_PRIVATE_CALLS: [(&str, u32); 6] =
+    [("breakpoint", 1), ("cacheflush", 2), ("usr26", 3), ("usr32", 4), ("set_tls", 5), ("get_tls", 6)];
 
 /// First argument of `socketcall(2)`: include/uapi/linux/net.h.
-static SOCKET_CALLS: Table<20> = Table::new([
+const SOCKET_CALLS: [(&str, u32); 20] = [
     ("socket", 1),
     ("bind", 2),
     ("connect", 3),
@@ -327,10 +310,10 @@ static SOCKET_CALLS: Table<20> = Table::new([
     ("accept4", 18),
     ("recvmmsg", 19),
     ("sendmmsg", 20),
-]);
+];
 
 /// First argument of `ipc(2)`: include/uapi/linux/ipc.h.
-static IPC_CALLS: Table<12> = Table::new([
+const IPC_CALLS: [(&str, u32); 12] = [
     ("semop", 1),
     ("semget", 2),
     ("semctl", 3),
@@ -343,27 +326,25 @@ static IPC_CALLS: Table<12> = Table::new([
     ("shmdt", 22),
     ("shmget", 23),
     ("shmctl", 24),
-]);
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_sorted_so_that_every_name_is_found() {
-        fn check<const N: usize>(table: &Table<N>) {
-            assert!(table.rows.is_sorted_by(|one, next| one.0 < next.0), "{:?}", table.rows);
-            assert!(table.rows.iter().all(|(name, number)| find(table, name) == Some(*number)), "{:?}", table.rows);
+    fn tables_are_sorted_and_every_name_is_found() {
+        for machine in [Machine::X86, Machine::Arm] {
+            for abi in machine.families().iter().copied().flatten() {
+                assert!(abi.calls().is_sorted_by_key(|call| call.number), "{abi:?}");
+            }
         }
-        check(&X86_64);
-        check(&X86);
-        check(&AARCH64);
-        check(&ARM);
-        check(&X32_CALLS);
-        check(&ARM_PRIVATE_CALLS);
-        check(&SOCKET_CALLS);
-        check(&IPC_CALLS);
-        assert!(X32_LACKS.is_sorted());
+        for (abi, name, number) in X32_CALLS.map(|(name, number)| (Abi::X32, name, X32_BIT | number)) {
+            assert_eq!(abi.number(name), Some(number), "{name}");
+        }
+        let of_x86 = |name: &str| X86.find(name).is_some();
+        assert!(SOCKET_CALLS.iter().chain(&IPC_CALLS).all(|(name, _)| of_x86(name)));
+        assert!(!of_x86("") && !of_x86("rea") && !of_x86("reads"));
     }
 
     #[test]

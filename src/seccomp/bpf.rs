@@ -73,165 +73,162 @@ impl Condition {
     }
 }
 
-/// Where a comparison goes on.
-#[derive(Clone, Copy, PartialEq)]
-enum Goal {
-    Next,
-    Pass,
-    Fail,
+/// The furthest that a comparison jumps, less one for a jump that may still come in between.
+const REACH: u32 = 254;
+
+/// How far away an instruction that returns is used again instead of being written again.
+const NEAR: u32 = 192;
+
+/// A place in the program to go on at: instructions from there to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Label(usize);
+
+/// Writes the program for families of architectures, each with the name that the kernel has for it; all others get
+/// `otherwise`.
+pub(super) fn program(families: &[(u32, Verdicts)], otherwise: u32) -> Vec<Instruction> {
+    let mut writer = Writer::default();
+    let mut next = writer.returns(otherwise);
+    let mut heads = Vec::with_capacity(families.len());
+    for (audit, verdicts) in families.iter().rev() {
+        let search = writer.search(verdicts.ranges());
+        writer.fall(search);
+        heads.push((audit, writer.plain(LOAD, NUMBER)));
+    }
+    for (audit, head) in heads {
+        next = writer.compare(EQUAL, *audit, head, next);
+    }
+    writer.fall(next);
+    writer.plain(LOAD, ARCHITECTURE);
+    writer.reversed.reverse();
+    writer.reversed
 }
 
-/// A program that is being written.
+/// A program that is being written, from its end: jumps only lead forward, so that whatever one leads to is there before
+/// it, and how far away is known.
 #[derive(Default)]
-pub(super) struct Writer(Vec<Instruction>);
+struct Writer<'a> {
+    reversed: Vec<Instruction>,
+    /// Where a value is returned, the nearest place for each.
+    returns: Vec<(u32, Label)>,
+    /// Verdicts with cases that have been written; x32 has those of `x86_64` again.
+    cases: Vec<(&'a Verdict, Label)>,
+}
 
-impl Writer {
-    /// Adds what is done for the architectures that the kernel calls `audit`.
-    pub(super) fn family(&mut self, audit: u32, verdicts: &Verdicts) {
-        if self.0.is_empty() {
-            self.plain(LOAD, ARCHITECTURE);
+impl<'a> Writer<'a> {
+    fn plain(&mut self, code: u16, constant: u32) -> Label {
+        self.push(Instruction { code, when_true: 0, when_false: 0, constant })
+    }
+
+    fn push(&mut self, instruction: Instruction) -> Label {
+        self.reversed.push(instruction);
+        Label(self.reversed.len())
+    }
+
+    /// Instructions between a place and the one that is written next.
+    fn distance(&self, to: Label) -> u32 {
+        u32::try_from(self.reversed.len() - to.0).unwrap_or(u32::MAX)
+    }
+
+    /// Lets what is written next go on there.
+    fn fall(&mut self, to: Label) {
+        if self.distance(to) > 0 {
+            self.plain(JUMP, self.distance(to));
         }
-        self.0.push(Instruction { code: EQUAL, when_true: 1, when_false: 0, constant: audit });
-        let jump = self.0.len();
-        self.plain(JUMP, 0);
-        self.plain(LOAD, NUMBER);
-        self.search(verdicts.ranges());
-        let distance = self.distance(jump);
-        if let Some(jump) = self.0.get_mut(jump) {
-            jump.constant = distance;
-        }
     }
 
-    /// Ends with what all other architectures get.
-    pub(super) fn finish(mut self, value: u32) -> Vec<Instruction> {
-        self.plain(RETURN, value);
-        self.0
+    /// A place within reach from where it goes on there.
+    fn near(&mut self, to: Label) -> Label {
+        let distance = self.distance(to);
+        if distance > REACH { self.plain(JUMP, distance) } else { to }
     }
 
-    fn plain(&mut self, code: u16, constant: u32) {
-        self.0.push(Instruction { code, when_true: 0, when_false: 0, constant });
-    }
-
-    /// Instructions behind the one at `at`.
-    fn distance(&self, at: usize) -> u32 {
-        u32::try_from(self.0.len() - at - 1).unwrap_or(u32::MAX)
+    fn compare(&mut self, code: u16, constant: u32, when_true: Label, when_false: Label) -> Label {
+        let (when_true, when_false) = (self.near(when_true), self.near(when_false));
+        let [when_true, when_false] =
+            [when_true, when_false].map(|label| u8::try_from(self.distance(label)).unwrap_or(u8::MAX));
+        self.push(Instruction { code, when_true, when_false, constant })
     }
 
     /// Finds the range of the number by halving. Depth: the logarithm of their count.
-    fn search(&mut self, ranges: &[(u32, Verdict)]) {
+    fn search(&mut self, ranges: &'a [(u32, Verdict)]) -> Label {
         let (lower, upper) = ranges.split_at(ranges.len() / 2);
         match (lower, upper) {
             ([], [(_, verdict), ..]) => self.verdict(verdict),
             (_, [(start, _), ..]) => {
-                let at = self.0.len();
-                self.plain(GREATER_EQUAL, *start);
-                self.search(lower);
-                self.jump_behind(at);
-                self.search(upper);
+                let (upper, lower) = (self.search(upper), self.search(lower));
+                self.compare(GREATER_EQUAL, *start, upper, lower)
             }
-            (_, []) => {}
+            (_, []) => Label(self.reversed.len()),
         }
     }
 
-    /// Lets the comparison at `at` go on at the end, when it holds.
-    fn jump_behind(&mut self, at: usize) {
-        let distance = self.distance(at);
-        let near = u8::try_from(distance).ok();
-        if let Some(comparison) = self.0.get_mut(at) {
-            (comparison.when_true, comparison.when_false) = near.map_or((0, 1), |near| (near, 0));
+    fn verdict(&mut self, verdict: &'a Verdict) -> Label {
+        let (cases, otherwise) = match verdict {
+            Verdict::Return(value) => return self.returns(*value),
+            Verdict::Cases { cases, otherwise } => (cases, otherwise),
+        };
+        if let Some((_, label)) = self.cases.iter().find(|(known, _)| *known == verdict) {
+            return *label;
         }
-        if near.is_none() {
-            // Too far for a comparison. What moves has no jump across here: both ends of each are on the same side.
-            let jump = Instruction { code: JUMP, when_true: 0, when_false: 0, constant: distance };
-            self.0.insert(at + 1, jump);
+        let mut next = self.returns(*otherwise);
+        for (conditions, value) in cases.iter().rev() {
+            let (holds, fails) = (self.returns(*value), next);
+            next = conditions.iter().rev().fold(holds, |passes, condition| self.condition(condition, passes, fails));
         }
+        self.cases.push((verdict, next));
+        next
     }
 
-    fn verdict(&mut self, verdict: &Verdict) {
-        match verdict {
-            Verdict::Return(value) => self.plain(RETURN, *value),
-            Verdict::Cases { cases, otherwise } => {
-                for (conditions, value) in cases {
-                    self.case(conditions, *value);
-                }
-                self.plain(RETURN, *otherwise);
-            }
+    fn returns(&mut self, value: u32) -> Label {
+        let known = self.returns.iter().position(|(known, _)| *known == value);
+        let label = known.and_then(|at| self.returns.get(at)).map(|(_, label)| *label);
+        if let Some(label) = label.filter(|label| self.distance(*label) <= NEAR) {
+            return label;
         }
+        let label = self.plain(RETURN, value);
+        if let Some(at) = known {
+            self.returns.swap_remove(at);
+        }
+        self.returns.push((value, label));
+        label
     }
 
-    /// Returns `value` when all conditions hold, and goes on behind otherwise. Six conditions of seven instructions are
-    /// within the reach of a comparison; the specification has no more arguments.
-    fn case(&mut self, conditions: &[Condition], value: u32) {
-        let mut fails = Vec::with_capacity(2 * conditions.len());
-        for condition in conditions {
-            self.condition(condition, &mut fails);
-        }
-        self.plain(RETURN, value);
-        for (at, on_true) in fails {
-            self.aim(at, on_true);
-        }
-    }
-
-    /// Tests one argument: goes on behind when it holds, and notes the jumps to be taken when it does not.
-    fn condition(&mut self, condition: &Condition, fails: &mut Vec<(usize, bool)>) {
-        use Goal::{Fail, Next, Pass};
-        let mut passes = Vec::new();
+    /// Tests one argument, and where to go on when it holds and when it does not.
+    fn condition(&mut self, condition: &Condition, passes: Label, fails: Label) -> Label {
         let (high, low) = (half(condition.value >> 32), half(condition.value));
         let masks = (half(condition.mask >> 32), half(condition.mask));
         let at = ARGUMENTS + 8 * condition.argument;
-        let mut test = |writer: &mut Self, code, constant, (when_true, when_false)| {
-            let here = writer.0.len();
-            writer.plain(code, constant);
-            for (goal, on_true) in [(when_true, true), (when_false, false)] {
-                match goal {
-                    Next => {}
-                    Pass => passes.push((here, on_true)),
-                    Fail => fails.push((here, on_true)),
-                }
-            }
+        // What the comparison that classic BPF has for it says: yes or no.
+        let (code, yes, no) = match condition.operator {
+            Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq => (EQUAL, passes, fails),
+            Operator::ScmpCmpNe => (EQUAL, fails, passes),
+            Operator::ScmpCmpGt => (GREATER, passes, fails),
+            Operator::ScmpCmpGe => (GREATER_EQUAL, passes, fails),
+            Operator::ScmpCmpLt => (GREATER_EQUAL, fails, passes),
+            Operator::ScmpCmpLe => (GREATER, fails, passes),
         };
-        // The upper half decides unless it is equal.
-        let (code, decided, by_low) = match condition.operator {
-            Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq => (EQUAL, None, (Next, Fail)),
-            Operator::ScmpCmpNe => (EQUAL, None, (Fail, Next)),
-            Operator::ScmpCmpGt => (GREATER, Some((Pass, Fail)), (Next, Fail)),
-            Operator::ScmpCmpGe => (GREATER_EQUAL, Some((Pass, Fail)), (Next, Fail)),
-            Operator::ScmpCmpLt => (GREATER_EQUAL, Some((Fail, Pass)), (Fail, Next)),
-            Operator::ScmpCmpLe => (GREATER, Some((Fail, Pass)), (Fail, Next)),
-        };
-        if masks.0 != 0 {
-            self.half(at + 4, masks.0);
-            match decided {
-                Some((greater, less)) => {
-                    test(self, GREATER, high, (greater, Next));
-                    test(self, EQUAL, high, (Next, less));
-                }
-                None => test(self, EQUAL, high, (Next, if by_low.0 == Fail { Pass } else { Fail })),
-            }
-        }
+        let mut label = yes;
         if masks.1 != 0 {
-            self.half(at, masks.1);
-            test(self, code, low, by_low);
+            self.compare(code, low, yes, no);
+            label = self.half(at, masks.1);
         }
-        for (here, on_true) in passes {
-            self.aim(here, on_true);
+        // The upper half decides unless it is equal.
+        if masks.0 != 0 {
+            let equal = self.compare(EQUAL, high, label, no);
+            if code != EQUAL {
+                self.compare(GREATER, high, yes, equal);
+            }
+            label = self.half(at + 4, masks.0);
         }
+        label
     }
 
     /// Loads half an argument: both machines store the lower half first.
-    fn half(&mut self, at: u32, mask: u32) {
-        self.plain(LOAD, at);
+    fn half(&mut self, at: u32, mask: u32) -> Label {
         if mask != u32::MAX {
             self.plain(AND, mask);
         }
-    }
-
-    /// Lets one way of the comparison at `at` lead to the end.
-    fn aim(&mut self, at: usize, on_true: bool) {
-        let distance = u8::try_from(self.distance(at)).unwrap_or(u8::MAX);
-        if let Some(comparison) = self.0.get_mut(at) {
-            *(if on_true { &mut comparison.when_true } else { &mut comparison.when_false }) = distance;
-        }
+        self.plain(LOAD, at)
     }
 }
 

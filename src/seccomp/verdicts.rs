@@ -4,7 +4,7 @@ use oci_spec::runtime::{LinuxSeccompArg as Test, LinuxSyscall as Rule};
 
 use super::{
     ACTION, ALLOW, ERRNO, KILL_PROCESS, LOG, NOTIFY,
-    abi::{Abi, X32_BIT, X32_ONLY},
+    abi::{Abi, Call, Machine, X32_BIT, X32_ONLY},
     bpf::Condition,
     returned,
 };
@@ -55,7 +55,7 @@ pub(super) struct Verdicts(Vec<(u32, Verdict)>);
 
 impl Verdicts {
     /// The verdicts of architectures whose numbers share a space, in the order of their numbers.
-    pub(super) fn new(abis: &[Abi], rules: &[Rule], default: u32) -> Self {
+    pub(super) fn new(abis: &[Abi], rules: &Rules<'_>, default: u32) -> Self {
         let mut verdicts = Self::default();
         for abi in abis {
             verdicts.add(*abi, rules, default);
@@ -68,31 +68,39 @@ impl Verdicts {
         verdicts
     }
 
-    fn add(&mut self, abi: Abi, rules: &[Rule], default: u32) {
-        let named = named(abi, rules);
-        let highest = named.iter().map(|(number, _, _)| *number).filter(|number| abi.is_ordinary(*number)).max();
-        let base = abi.base();
+    fn add(&mut self, abi: Abi, rules: &Rules<'_>, default: u32) {
+        let (calls, base) = (abi.calls(), abi.base());
+        let named = calls.iter().rev().filter(|call| abi.is_ordinary(call.number));
+        let highest = named.filter(|call| rules.name(**call)).map(|call| call.number).next();
         let unnamed = |number: u32| {
             let is_new = abi.is_ordinary(number) && highest.is_none_or(|highest| number > highest);
             // A call that is newer than the profile: programs know to do without it when the kernel does not have it.
             if default & ACTION == ERRNO && (is_new || number == base + CLONE3) { enosys() } else { default }
         };
-        // Where a verdict may begin.
-        let mut starts = vec![base, base + CLONE3, base + CLONE3 + 1];
-        starts.extend(highest.map(|highest| highest + 1));
-        starts.extend(named.iter().flat_map(|(number, _, _)| [*number, *number + 1]));
-        if abi == Abi::X32 {
-            starts.extend([base + X32_ONLY.start, base + X32_ONLY.end]);
+        // Where what an unnamed call gets may change.
+        let x32 = if abi == Abi::X32 { [base + X32_ONLY.start, base + X32_ONLY.end] } else { [base; 2] };
+        let mut turns = [base + CLONE3, base + CLONE3 + 1, highest.map_or(base, |highest| highest + 1), x32[0], x32[1]];
+        turns.sort_unstable();
+        let mut start = base;
+        let mut gap = |verdicts: &mut Self, end: u32| {
+            if start < end {
+                let turns = turns.iter().filter(|turn| (start + 1..end).contains(turn));
+                for at in std::iter::once(&start).chain(turns) {
+                    verdicts.push(*at, Verdict::Return(unnamed(*at)));
+                }
+            }
+            start = end.saturating_add(1);
+        };
+        let mut named = Vec::new();
+        for same in calls.chunk_by(|one, next| one.number == next.number) {
+            named.clear();
+            rules.of(same, &mut named);
+            if let (Some(call), false) = (same.first(), named.is_empty()) {
+                gap(self, call.number);
+                self.push(call.number, decide(&named, default));
+            }
         }
-        starts.sort_unstable();
-        starts.dedup();
-        let mut rest = named.as_slice();
-        for start in starts {
-            let (of_start, others) = rest.split_at(rest.iter().take_while(|(number, _, _)| *number == start).count());
-            rest = others;
-            let verdict = if of_start.is_empty() { Verdict::Return(unnamed(start)) } else { decide(of_start, default) };
-            self.push(start, verdict);
-        }
+        gap(self, NONE);
     }
 
     fn push(&mut self, start: u32, verdict: Verdict) {
@@ -116,24 +124,68 @@ fn enosys() -> u32 {
     ERRNO | libc::ENOSYS.unsigned_abs()
 }
 
-/// A number, the rule that names it, and for a multiplexed call its selector.
-type Named<'a> = (u32, &'a Rule, Option<Condition>);
+/// The position of a rule that names a number, the rule, and for a multiplexed call its selector.
+type Named<'a> = (usize, &'a Rule, Option<Condition>);
 
-/// All numbers that rules name, sorted, and of one number in the order of the rules.
-fn named(abi: Abi, rules: &[Rule]) -> Vec<Named<'_>> {
-    let mut named = Vec::with_capacity(512);
-    for rule in rules {
-        // Arguments of a multiplexed call are in memory, where a filter cannot look.
-        let is_plain = rule.args().as_ref().is_none_or(Vec::is_empty);
-        for name in rule.names() {
-            named.extend(abi.number(name).map(|number| (number, rule, None)));
-            if let Some((through, selector)) = abi.multiplexed(name).filter(|_| is_plain) {
-                named.extend(abi.number(through).map(|number| (number, rule, Some(Condition::low(0, selector)))));
+/// The rules of a profile, by the calls that they name.
+#[derive(Debug)]
+pub(super) struct Rules<'a> {
+    rules: &'a [Rule],
+    /// The first mention of each name of the machine.
+    first: Vec<Option<usize>>,
+    /// The position of a rule, and the next mention of the same name.
+    mentions: Vec<(usize, Option<usize>)>,
+    /// Names that the machine does not know, in the order of the profile.
+    pub(super) unknown: Vec<String>,
+}
+
+impl<'a> Rules<'a> {
+    pub(super) fn new(rules: &'a [Rule], machine: Machine) -> Self {
+        let table = machine.table();
+        let (first, mentions) = (vec![None; table.names()], Vec::with_capacity(512));
+        let mut index = Self { rules, first, mentions, unknown: Vec::new() };
+        // From the end, so that each mention leads to the next one.
+        for (at, rule) in rules.iter().enumerate().rev() {
+            for name in rule.names().iter().rev() {
+                let first = table.find(name).and_then(|known| index.first.get_mut(usize::from(known)));
+                let Some(first) = first else {
+                    index.unknown.push(name.clone());
+                    continue;
+                };
+                let next = first.replace(index.mentions.len());
+                index.mentions.push((at, next));
             }
         }
+        index.unknown.reverse();
+        index
     }
-    named.sort_by_key(|(number, _, _)| *number);
-    named
+
+    fn first(&self, call: Call) -> Option<usize> {
+        self.first.get(usize::from(call.name)).copied().flatten()
+    }
+
+    /// Whether any rule names a call.
+    fn name(&self, call: Call) -> bool {
+        self.first(call).is_some()
+    }
+
+    /// Adds the rules that name calls of one number, in the order of the profile.
+    fn of(&self, calls: &[Call], named: &mut Vec<Named<'a>>) {
+        for call in calls {
+            let selector = call.selector().map(|selector| Condition::low(0, selector));
+            let mut next = self.first(*call);
+            while let Some((at, following)) = next.and_then(|next| self.mentions.get(next)) {
+                next = *following;
+                // Arguments of a multiplexed call are in memory, where a filter cannot look.
+                let fits = |rule: &&Rule| selector.is_none() || rule.args().as_ref().is_none_or(Vec::is_empty);
+                named.extend(self.rules.get(*at).filter(fits).map(|rule| (*at, rule, selector)));
+            }
+        }
+        // Those of one name are in order already.
+        if calls.len() > 1 {
+            named.sort_by_key(|(at, _, _)| *at);
+        }
+    }
 }
 
 /// The verdict of one number: the first rule that matches, in the order of the profile.

@@ -119,6 +119,11 @@ impl Claim {
         file.map(File::from).map_err(|errno| refused(errno, &self.id))
     }
 
+    /// The container's id.
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
     /// The directory's path.
     pub fn path(&self) -> PathBuf {
         self.root.as_ref().map(|root| root.path.join(self.id.as_str())).unwrap_or_default()

@@ -32,6 +32,8 @@ pub struct Traces {
     pub cgroup: Option<PathBuf>,
     /// The container did not make it.
     pub cgroup_stays: bool,
+    /// The id of its mount namespace, where only that tells its processes.
+    pub mounts: Option<u64>,
     /// Its group in resctrl.
     pub resctrl: Option<Group>,
     /// The pura that made it, or makes it.
@@ -72,11 +74,13 @@ impl Files<'_> {
         let cgroup_stays = stays.or(intent.as_ref().map(|intent| intent.cgroup_stays)).unwrap_or_default();
         let (late, early, resctrl) =
             intent.map_or((None, None, None), |intent| (intent.init, intent.cgroup, intent.resctrl));
+        let mounts = record.as_ref().and_then(|record| record.mounts);
         let (init, cgroup, group) =
             record.map_or((None, None, None), |record| (Some(record.init), record.cgroup, record.resctrl));
         Some(Traces {
             init: init.or(late),
             cgroup: cgroup.or(early),
+            mounts,
             cgroup_stays,
             resctrl: group.or(resctrl),
             creator,

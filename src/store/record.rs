@@ -88,6 +88,9 @@ pub struct Record {
     /// Its group in resctrl.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resctrl: Option<Group>,
+    /// The id of its mount namespace, where neither a cgroup nor a PID namespace holds its processes: Linux 6.11.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub mounts: Option<u64>,
     /// How the user namespace came about: new, joined, reused, inherited.
     pub user_namespace: String,
     /// Its uid map, as the kernel takes it.

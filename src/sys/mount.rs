@@ -23,6 +23,8 @@ const OPEN_TREE_CLONE: u32 = 1;
 const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC.unsigned_abs();
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;
+const FSCONFIG_SET_FLAG: u32 = 0;
+const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 const AT_RECURSIVE: u32 = 0x8000;
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.unsigned_abs();
@@ -123,9 +125,20 @@ fn change(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursive: bool)
 
 /// A new filesystem that is mounted nowhere: `fsopen(2)`, `fsmount(2)` (Linux 5.2).
 pub fn detached(kind: &CStr) -> nix::Result<OwnedFd> {
+    detached_with(kind, &[])
+}
+
+/// The same, with options, as `fsconfig(2)` takes them: a key, and a value or none. EINVAL: one is refused.
+pub fn detached_with(kind: &CStr, options: &[(&CStr, Option<&CStr>)]) -> nix::Result<OwnedFd> {
     // SAFETY: the name is a C string.
     let context = check(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) }).map(adopt)?;
     let raw = context.as_raw_fd();
+    for (key, value) in options {
+        let command = if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG };
+        let value = value.map_or(std::ptr::null(), CStr::as_ptr);
+        // SAFETY: the descriptor is owned here, the key a C string; so is the value, or null for a flag, which takes none.
+        check(unsafe { libc::syscall(libc::SYS_fsconfig, raw, command, key.as_ptr(), value, 0) })?;
+    }
     // SAFETY: the descriptor is owned here; the command takes neither key nor value.
     check(unsafe { libc::syscall(libc::SYS_fsconfig, raw, FSCONFIG_CMD_CREATE, 0_usize, 0_usize, 0) })?;
     // SAFETY: the descriptor is owned here; the rest are plain numbers.

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, symlink},
+    path::Path,
 };
 
 use anyhow::Result;
@@ -37,17 +38,20 @@ fn default_devices_open_for_writing() -> Result<()> {
 #[test]
 fn the_links_are_there_exactly_when_proc_is() -> Result<()> {
     requires!(userns, busybox);
-    let script = "cd /dev && for name in fd stdin stdout stderr ptmx; do echo $name=$(readlink $name); done";
+    let script = "cd /dev && for name in fd stdin stdout stderr core ptmx; do echo $name=$(readlink $name); done";
     let mut bundle = Bundle::with_args(&["/bin/sh", "-c", &script.replace("readlink", "busybox readlink")])?;
     let facts = bundle.facts()?;
     let links = [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")];
     for (name, target) in links {
         assert_eq!(facts.get(name)?, format!("/proc/self/{target}"), "{name}");
     }
+    // A kernel may be built without it.
+    let core = if Path::new("/proc/kcore").exists() { "/proc/kcore" } else { "" };
+    assert_eq!(facts.get("core")?, core);
     assert!(["pts/ptmx", "/dev/pts/ptmx"].contains(&facts.get("ptmx")?), "{facts:?}");
     bundle.unmount("/proc");
     let facts = bundle.facts()?;
-    for (name, _) in links {
+    for name in links.map(|(name, _)| name).iter().chain(&["core"]) {
         assert_eq!(facts.get(name)?, "", "{name}");
     }
     Ok(())

@@ -16,7 +16,7 @@ pub(crate) const ALL: &str =
     "clone3,openat2,open_tree,move_mount,mount_setattr,close_range,pidfd_open,pidfd_send_signal,fsopen";
 
 /// The call, with the named system calls hidden.
-fn hidden(bundle: &Bundle, errno: &str, calls: &str, pura: &Pura) -> Pura {
+pub(crate) fn hidden(bundle: &Bundle, errno: &str, calls: &str, pura: &Pura) -> Pura {
     let words = [probe_binary().into(), OsString::from("without"), errno.into(), calls.into()];
     bundle.through(&words, pura)
 }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::symlink};
 
 use anyhow::Result;
 
-use crate::harness::Bundle;
+use crate::{fallback::hidden, harness::Bundle};
 
 /// A link `source/link` to `file`, which says "from outside".
 fn bundle() -> Result<Bundle> {
@@ -79,4 +79,37 @@ fn words_that_contradict_each_other_are_refused() -> Result<()> {
     let mut bundle = bundle()?;
     bundle.mount("/l", "tmpfs", "tmpfs", &["src-nofollow"])?;
     bundle.is_refused(308, &["/l", "src-nofollow"])
+}
+
+#[test]
+fn no_destination_leads_into_proc_by_a_link_of_the_image() -> Result<()> {
+    requires!(userns);
+    for (says, name, below) in
+        [("/proc", "to-proc", "/self/attr"), ("../proc/1", "deep", "/attr"), ("/proc", "all", "")]
+    {
+        let mut bundle = bundle()?;
+        symlink(says, bundle.rootfs(name))?;
+        let good = bundle.config.clone();
+        let destination = format!("/{name}{below}");
+        for (kind, options) in [("tmpfs", &[][..]), ("bind", &["bind"])] {
+            bundle.config.clone_from(&good);
+            bundle.mount(&destination, kind, "source", options)?;
+            bundle.is_refused(307, &[&destination, "links in the image lead into /proc"])?;
+            let run = bundle.with_bundle("run", &["c1"])?;
+            let outcome = hidden(&bundle, "38", "openat2", &run).output()?;
+            assert!(outcome.stderr.contains("links in the image lead into /proc"), "{outcome:#?}");
+        }
+        bundle.is_clean()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_destination_by_a_link_that_does_not_lead_into_proc_is_good() -> Result<()> {
+    requires!(userns);
+    let mut bundle = bundle()?;
+    symlink("/real", bundle.rootfs("link"))?;
+    bundle.mount("/link/made", "tmpfs", "tmpfs", &[])?;
+    assert_eq!(bundle.facts()?.mount("/real/made")?.kind, "tmpfs");
+    Ok(())
 }

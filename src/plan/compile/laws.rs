@@ -118,8 +118,9 @@ impl Steps {
 fn all(check: impl Fn(&Steps)) {
     for (name, config, host, mode, owner) in cases() {
         let spec = serde_json::from_value(config).unwrap();
-        for waits in [false, true] {
-            let plan = sample::compile(&spec, host.clone(), mode, waits, owner);
+        for (waits, scattered) in [(false, false), (true, true)] {
+            let order = Order { scattered, ..sample::order(waits) };
+            let plan = sample::compile_for(&spec, host.clone(), mode, &order, owner);
             let plan = plan.unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(plan.ops.len(), plan.places.len());
             check(&Steps { name, plan });
@@ -128,6 +129,15 @@ fn all(check: impl Fn(&Steps)) {
 }
 
 // Kinds of steps.
+
+#[test]
+fn the_mount_namespace_is_passed_once_it_is_the_container_s_own_and_before_the_hosts_proc_is_gone() {
+    all(|steps| {
+        steps.before(enters_namespaces, passes_mounts, "it tells processes apart only if it is no other's");
+        steps.before(passes_mounts, isolates, "/proc/self is the host's");
+        assert!(steps.at(passes_mounts).count() <= 1, "{}: the parent takes it once", steps.name);
+    });
+}
 
 #[test]
 fn init_dies_with_its_parent_from_the_first_step_on_until_it_is_created() {

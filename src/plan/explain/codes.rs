@@ -4,11 +4,18 @@ use nix::errno::Errno;
 
 use crate::{
     error::{Code, Error, plain},
-    plan::{Op, Plan},
+    plan::{Op, Plan, Showing},
 };
 
 /// How to own one's files inside without an idmapped mount.
 const ID_MAP_FIX: &str = "--userns=keep-id, which makes your files yours inside";
+
+/// Why the kernel mounts no procfs.
+pub(super) const MASKED: &str = "an outer container masks /proc, which may not be uncovered";
+
+/// And what helps.
+const MASKED_FIX: &str = "give the outer container --security-opt systempaths=unconfined (docker), unmask=ALL (podman) or \
+    procMount: Unmasked (kubernetes), or set the annotation org.pura.proc=bind, or run --proc=bind";
 
 /// What a system call that is not there may be hidden by.
 pub(super) const LACKS: &str = "the kernel or a seccomp filter lacks a system call for it (docs/kernel-features.md)";
@@ -72,10 +79,7 @@ pub(super) fn code(plan: &Plan, op: Op, errno: Errno) -> Code {
 pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
     match op {
         _ if errno == Errno::ENOSYS => Some(LACKS_FIX),
-        Op::Mount { kind, .. } if errno == Errno::EPERM && plan.text(kind) == c"proc" => Some(
-            "give the outer container --security-opt systempaths=unconfined (docker), unmask=ALL (podman) or procMount: \
-             Unmasked (kubernetes), or set the annotation org.pura.proc=bind, or run --proc=bind",
-        ),
+        Op::Mount { kind, .. } if errno == Errno::EPERM && plan.text(kind) == c"proc" => Some(MASKED_FIX),
         Op::CopyUp { .. } if errno == Errno::ENOSPC => Some("a larger size= for the tmpfs"),
         Op::MapIds { .. } if errno == Errno::EPERM => Some(ID_MAP_FIX),
         Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
@@ -126,6 +130,26 @@ pub(super) fn id_map(kind: &str, errno: Errno) -> String {
 pub fn explain_id_map(what: &str, kind: &str, errno: Errno) -> Error {
     let error = Error::new(Code::IdMap, what.to_owned(), id_map(kind, errno));
     if errno == Errno::EPERM { error.fix(ID_MAP_FIX) } else { error }
+}
+
+/// A filesystem that cannot be mounted for a joined namespace.
+#[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
+pub fn explain_showing(shown: &Showing, errno: Errno) -> Error {
+    let kind = shown.kind;
+    let (code, why, fix) = match errno {
+        Errno::ENOSYS => (Code::Kernel, LACKS.to_owned(), Some(LACKS_FIX)),
+        Errno::EPERM if kind == "proc" => (Code::ProcMasked, MASKED.to_owned(), Some(MASKED_FIX)),
+        Errno::EPERM | Errno::ENODEV => (Code::FilesystemType, plain(errno), None),
+        Errno::EINVAL if !shown.options.is_empty() => {
+            (Code::MountOption, format!("the kernel refuses one of the options {:?}", shown.options.join(",")), None)
+        }
+        Errno::ENOMEM if kind == "proc" => {
+            (Code::Join, "nobody enters its PID namespace any more, for process 1 in there is dead".to_owned(), None)
+        }
+        errno => (Code::Mount, plain(errno), None),
+    };
+    let error = Error::new(code, format!("mount {kind} on {:?}", shown.destination), why).at(shown.place.clone());
+    if let Some(fix) = fix { error.fix(fix) } else { error }
 }
 
 /// A kernel parameter that cannot be set.

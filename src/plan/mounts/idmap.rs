@@ -140,7 +140,7 @@ struct Lines {
 }
 
 /// Whether the mount is to be idmapped: Podman leaves the word away when it sends mappings.
-fn asks(entry: Entry<'_>, options: &Options) -> bool {
+pub(super) fn asks(entry: Entry<'_>, options: &Options) -> bool {
     options.id_map.is_some() || [entry.mount.uid_mappings(), entry.mount.gid_mappings()].iter().any(|map| map.is_some())
 }
 

@@ -29,6 +29,15 @@ pub(super) fn created(op: &Op) -> bool {
     matches!(op, Op::Meet(Meeting::Created))
 }
 
+pub(super) fn passes_mounts(op: &Op) -> bool {
+    matches!(op, Op::PassMounts)
+}
+
+/// Makes or joins namespaces, but the mount namespace that is joined in the end.
+pub(super) fn enters_namespaces(op: &Op) -> bool {
+    matches!(op, Op::Unshare(_) | Op::SetNs { .. } | Op::Rebirth) && !joins_mounts(op)
+}
+
 pub(super) fn isolates(op: &Op) -> bool {
     matches!(op, Op::Propagate { .. })
 }
