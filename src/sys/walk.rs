@@ -245,7 +245,9 @@ mod tests {
 
     fn both(root: BorrowedFd<'_>, path: &str, flags: OFlag, resolve: ResolveFlag) {
         let path = CString::new(path).unwrap();
-        let kernel = seen(super::super::path::open(root, &path, flags, resolve));
+        let kernel = || seen(super::super::path::open(root, &path, flags, resolve));
+        // A walk that the kernel starts anew, because something changed meanwhile, counts links on from where it was.
+        let kernel = (0..9).map(|_| kernel()).find(|found| *found != Err(Errno::ELOOP)).unwrap_or(Err(Errno::ELOOP));
         let ours = seen(open(root, &path, flags, resolve));
         assert_eq!(ours, kernel, "{path:?} {flags:?} {resolve:?}");
     }
