@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::text;
 
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 6] = [
     ("contract.md", include_str!("../../docs/contract.md")),
     ("spec-conformance.md", include_str!("../../docs/spec-conformance.md")),
+    ("engines.md", include_str!("../../docs/engines.md")),
     ("kernel-features.md", include_str!("../../docs/kernel-features.md")),
     ("lifecycle.md", include_str!("../../docs/lifecycle.md")),
     ("testing.md", include_str!("../../docs/testing.md")),
