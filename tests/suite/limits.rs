@@ -103,9 +103,11 @@ fn weights_of_disks_are_scaled_for_the_file_that_is_there() -> Result<()> {
 #[test]
 fn shares_are_weights_and_no_processes_are_one() -> Result<()> {
     requires!(userns, controllers);
-    for (shares, weight) in [(2, "1"), (1024, "100"), (262_144, "10000")] {
+    for (shares, weight) in [(2, "1"), (262_144, "10000")] {
         has(json!({"cpu": {"shares": shares}}), &[("cpu.weight", weight)])?;
     }
+    // The default alone needs no file.
+    has(json!({"cpu": {"shares": 1024, "quota": 50_000}}), &[("cpu.weight", "100")])?;
     has(json!({"cpu": {"shares": 1024}, "pids": {"limit": 0}}), &[("pids.max", "1")])?;
     has(json!({"pids": {"limit": 5}, "cpu": {"quota": -1}}), &[("pids.max", "5")])?;
     // Without another limit too: 0 is a value here, and the controller is there.
