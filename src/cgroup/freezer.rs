@@ -54,6 +54,17 @@ pub fn leave(directory: &Path) {
     }
 }
 
+/// Waits until the cgroup is frozen no more, or gone, however long that takes; a signal ends it as it ends this process.
+pub fn wait_for_thaw(directory: &Path) {
+    while is_frozen(directory) {
+        let Ok(mut watch) = Watch::of(&directory.join("cgroup.events")) else { return };
+        // Thawed between the look and the watch.
+        if is_frozen(directory) {
+            let _ = watch.wait(LIMIT);
+        }
+    }
+}
+
 fn becomes(directory: &Path, frozen: bool) -> bool {
     let Ok(mut watch) = Watch::of(&directory.join("cgroup.events")) else { return false };
     let end = Instant::now() + LIMIT;

@@ -12,7 +12,8 @@ use oci_spec::runtime::{Process, Spec};
 use super::Call;
 use crate::{
     agent::Notice,
-    bundle, cgroup,
+    bundle,
+    cgroup::{self, freezer},
     cli::{Exec, WhenPaused},
     console::{self, Console},
     container,
@@ -110,7 +111,11 @@ fn running(entry: &Entry, when_paused: WhenPaused) -> Result<(Record, Status, Ow
     let status = entry.status_of(&record);
     match status {
         Status::Created | Status::Running => {}
-        Status::Paused if when_paused == WhenPaused::Wait => {}
+        Status::Paused if when_paused == WhenPaused::Wait => {
+            // Before anything is made, and with the caller's signals: who is tired of it interrupts it.
+            freezer::wait_for_thaw(record.cgroup.as_deref().unwrap_or(Path::new("")));
+            return running(entry, when_paused);
+        }
         Status::Paused => {
             return Err(refuse(Code::NotRunnable, "container is paused").fix(format!("pura resume {}", entry.id)));
         }

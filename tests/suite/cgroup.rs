@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{Bundle, eventually, own_cgroup};
@@ -136,6 +137,11 @@ fn a_paused_container_stands_still_and_goes_on() -> Result<()> {
     assert_eq!(serde_json::from_str::<Value>(listed.succeeds()?)?[0]["status"], "paused");
     bundle.verb("pause")?.fails(1, 707, &["already paused"])?;
     bundle.pura(&["exec", "c1", "/bin/pura-probe", "true"]).output()?.fails(125, 612, &["paused", "pura resume c1"])?;
+    let mut tired = bundle.pura(&["exec", "--ignore-paused", "c1", "/bin/pura-probe", "true"]).spawn()?;
+    let place = format!("/proc/{}/wchan", tired.pid);
+    eventually("it waits", || Ok(fs::read_to_string(&place)?.contains("poll")))?;
+    tired.signal(Signal::SIGTERM)?;
+    assert_eq!(tired.wait()?.code(), 143);
     let mut waiting = bundle.pura(&["exec", "--ignore-paused", "c1", "/bin/pura-probe", "true"]).spawn()?;
     bundle.verb("resume")?.succeeds_silently()?;
     waiting.wait()?.succeeds()?;
