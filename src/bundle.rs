@@ -126,7 +126,7 @@ pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
 /// Reads an OCI process object: `exec --process`.
 pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
     let json = read(file)
-        .map_err(|error| Error::new(Code::Signal, format!("read {}", file.display()), error.why().to_owned()))?;
+        .map_err(|error| Error::new(Code::FileRefused, format!("read {}", file.display()), error.why().to_owned()))?;
     let (mut spec, warnings) = part(&json, file, "\"process\":", "")?;
     // null is absent, and there is no process without one: a default would be somebody's shell.
     let process = spec.process_mut().take();

@@ -211,7 +211,7 @@ pub enum Code {
     StateLost = 713,
     /// Warning: the recorded pid belongs to another process.
     PidReused = 714,
-    /// A pid-file or log file cannot be written.
+    /// A pid-file or log file cannot be written, or a file of an option cannot be read.
     FileRefused = 716,
     /// A stopped or damaged container with this id remains.
     IdLeftOver = 730,

@@ -160,7 +160,7 @@ fn a_bad_process_file_is_named() -> Result<()> {
     with(&bad.to_string())?.fails(125, 803, &["process.json"])?;
     with(r#"{"cwd":"x","user":{},"args":["true"]}"#)?.fails(125, 803, &["process.cwd"])?;
     fs::remove_file(&file)?;
-    bundle.pura(&["exec", "--process"]).args(&[&file]).args(&["c1"]).output()?.fails(125, 807, &["does not exist"])?;
+    bundle.pura(&["exec", "--process"]).args(&[&file]).args(&["c1"]).output()?.fails(125, 716, &["does not exist"])?;
     bundle.delete()
 }
 
