@@ -138,8 +138,13 @@ fn a_paused_container_stands_still_and_goes_on() -> Result<()> {
     bundle.verb("pause")?.fails(1, 707, &["already paused"])?;
     bundle.pura(&["exec", "c1", "/bin/pura-probe", "true"]).output()?.fails(125, 612, &["paused", "pura resume c1"])?;
     let mut tired = bundle.pura(&["exec", "--ignore-paused", "c1", "/bin/pura-probe", "true"]).spawn()?;
-    let place = format!("/proc/{}/wchan", tired.pid);
-    eventually("it waits", || Ok(fs::read_to_string(&place)?.contains("poll")))?;
+    let place = PathBuf::from(format!("/proc/{}", tired.pid));
+    // Not by wchan, which a kernel without kallsyms (User-Mode Linux) does not tell.
+    eventually("it sleeps on the cgroup's events", || {
+        let mut targets = fs::read_dir(place.join("fd"))?.flatten().flat_map(|entry| fs::read_link(entry.path()));
+        let watches = targets.any(|target| target.ends_with("cgroup.events"));
+        Ok(watches && fs::read_to_string(place.join("stat"))?.contains(") S "))
+    })?;
     tired.signal(Signal::SIGTERM)?;
     assert_eq!(tired.wait()?.code(), 143);
     let mut waiting = bundle.pura(&["exec", "--ignore-paused", "c1", "/bin/pura-probe", "true"]).spawn()?;
