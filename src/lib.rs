@@ -15,6 +15,7 @@ pub mod seccomp;
 
 pub mod cgroup;
 pub mod store;
+pub mod systemd;
 
 pub mod container;
 

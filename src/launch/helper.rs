@@ -4,7 +4,7 @@ use std::{
     ffi::{CStr, CString, OsStr},
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
+        unix::{ffi::OsStrExt as _, net::UnixStream},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -67,16 +67,45 @@ pub fn spawn(program: &Path, words: &[String]) -> nix::Result<Started> {
 /// `posix_spawn(3)` rather than the standard library, which passes on our mask of signals, all of them blocked around
 /// clone, and needs three system calls more.
 fn start<'a>(program: &'a Path, words: impl Iterator<Item = &'a [u8]>, piped: Piped) -> nix::Result<Started> {
+    let (pipe, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let standard = match piped {
+        Piped::Output => [None, Some(theirs.as_fd()), None],
+        Piped::Errors => [None, None, Some(theirs.as_fd())],
+    };
+    let child = child(program, words, standard)?;
+    Ok(Started { child: Some(child), pipe: Some(pipe) })
+}
+
+fn child<'a>(
+    program: &'a Path,
+    words: impl Iterator<Item = &'a [u8]>,
+    standard: sys::spawn::Standard<'_>,
+) -> nix::Result<Pid> {
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_nul| Errno::EINVAL);
     let program = program.as_os_str().as_bytes();
     let argv = std::iter::once(program).chain(words).map(text).collect::<nix::Result<Vec<_>>>()?;
-    let (pipe, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let (output, errors) = match piped {
-        Piped::Output => (Some(theirs.as_fd()), None),
-        Piped::Errors => (None, Some(theirs.as_fd())),
-    };
-    let child = sys::spawn::spawn(&text(program)?, &argv, &ENVIRONMENT, output, errors)?;
-    Ok(Started { child: Some(child), pipe: Some(pipe) })
+    sys::spawn::spawn(&text(program)?, &argv, &ENVIRONMENT, standard)
+}
+
+/// Starts a program that is spoken to, by its standard input and output.
+pub fn converse(program: &Path, words: &[String]) -> nix::Result<(Started, UnixStream)> {
+    let (ours, theirs) =
+        UnixStream::pair().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
+    let standard = [Some(theirs.as_fd()), Some(theirs.as_fd()), None];
+    let child = child(program, words.iter().map(String::as_bytes), standard)?;
+    Ok((Started { child: Some(child), pipe: None }, ours))
+}
+
+/// A program of pura's own: in `$PURA_LIBEXEC`, beside pura, in `libexec/pura` of the same prefix, or in PATH.
+pub fn own(name: &str) -> Option<PathBuf> {
+    let asked = std::env::var_os("PURA_LIBEXEC").map(PathBuf::from).filter(|path| path.is_absolute());
+    let itself = std::env::current_exe().ok();
+    // A copy in memory does not know where it comes from, but was called by the same words.
+    let called = std::env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute());
+    let near = itself.iter().chain(&called).filter_map(|program| program.parent());
+    let near = near.flat_map(|beside| [beside.to_owned(), beside.join("../libexec/pura")]);
+    let directories = asked.into_iter().chain(near);
+    directories.map(|directory| directory.join(name)).find(|program| program.is_file()).or_else(|| find(name).next())
 }
 
 impl Started {

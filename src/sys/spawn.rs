@@ -11,14 +11,8 @@ use nix::{errno::Errno, unistd::Pid};
 
 /// Starts `program` with exactly this environment: no signal blocked, SIGPIPE at its default, and no descriptor but the
 /// standard ones, which are `/dev/null` where none is given. ENOENT also when a script's interpreter is missing.
-pub fn spawn(
-    program: &CStr,
-    argv: &[CString],
-    env: &[&CStr],
-    output: Option<BorrowedFd<'_>>,
-    errors: Option<BorrowedFd<'_>>,
-) -> nix::Result<Pid> {
-    let actions = Actions::new(output, errors)?;
+pub fn spawn(program: &CStr, argv: &[CString], env: &[&CStr], standard: Standard<'_>) -> nix::Result<Pid> {
+    let actions = Actions::new(standard)?;
     let attributes = Attributes::new()?;
     let argv: Vec<_> = argv.iter().map(|word| word.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect();
     let env: Vec<_> = env.iter().map(|variable| variable.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect();
@@ -38,6 +32,9 @@ pub fn spawn(
     check(error).map(|()| Pid::from_raw(pid))
 }
 
+/// Standard input, output and error.
+pub type Standard<'a> = [Option<BorrowedFd<'a>>; 3];
+
 /// The functions of this family return the error instead of setting errno.
 fn check(error: libc::c_int) -> nix::Result<()> {
     if error == 0 { Ok(()) } else { Err(Errno::from_raw(error)) }
@@ -47,19 +44,19 @@ fn check(error: libc::c_int) -> nix::Result<()> {
 struct Actions(libc::posix_spawn_file_actions_t);
 
 impl Actions {
-    fn new(output: Option<BorrowedFd<'_>>, errors: Option<BorrowedFd<'_>>) -> nix::Result<Self> {
+    fn new(standard: Standard<'_>) -> nix::Result<Self> {
         // SAFETY: plain integers and pointers, for which zero is a value; the next call initialises them.
         let mut actions = Self(unsafe { std::mem::zeroed() });
         // SAFETY: the place is ours to initialise, and `drop` undoes it once.
         check(unsafe { libc::posix_spawn_file_actions_init(&raw mut actions.0) })?;
         // The pipes first: they may have one of the three numbers.
-        for (target, source) in [(1, output), (2, errors)] {
+        for (target, source) in (0..).zip(standard) {
             if let Some(source) = source {
                 actions.duplicate(source, target)?;
             }
         }
-        for (target, is_given) in [(0, false), (1, output.is_some()), (2, errors.is_some())] {
-            if !is_given {
+        for (target, source) in (0..).zip(standard) {
+            if source.is_none() {
                 actions.open_null(target)?;
             }
         }

@@ -1,0 +1,172 @@
+//! `pura-systemd bus|address PLACE UID...`: speaks to systemd over D-Bus for pura, which has no room for that.
+//!
+//! `bus` is the path of a message bus's socket, `address` a D-Bus address. Each uid is one that the other
+//! side may know us by: in a user namespace that is not the one that the kernel shows us. What is asked for comes in on
+//! standard input and is answered on standard output (`pura::systemd::message`). It decides nothing, and ends with pura.
+
+use std::{
+    io::{self, BufRead as _, Write as _},
+    os::unix::net::UnixStream,
+    pin::Pin,
+    process::ExitCode,
+    time::Duration,
+};
+
+use pura::systemd::message::{Property, Reply, Request, Value};
+use zbus::{Connection, OwnedObjectPath, Variant, connection::Builder, export::futures_core::Stream as _};
+
+/// How long one call may take: systemd's own default for starting a unit is 90 s. pura itself is less patient.
+const LIMIT: Duration = Duration::from_secs(60);
+
+type Settings<'a> = Vec<(&'a str, Variant<'a>)>;
+
+#[zbus::proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Manager {
+    fn subscribe(&self) -> zbus::Result<()>;
+    fn start_transient_unit(
+        &self,
+        name: &str,
+        mode: &str,
+        properties: &Settings<'_>,
+        auxiliary: &[(&str, Settings<'_>)],
+    ) -> zbus::Result<OwnedObjectPath>;
+    fn set_unit_properties(&self, name: &str, runtime: bool, properties: &Settings<'_>) -> zbus::Result<()>;
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
+    #[zbus(signal)]
+    fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn version(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn control_group(&self) -> zbus::Result<String>;
+}
+
+fn main() -> ExitCode {
+    // Whatever the bus does, nothing of this outlives pura.
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    match say(&Reply::Started).and_then(|()| zbus::block_on(serve())) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Nobody listens any more.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn say(reply: &Reply) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{}", serde_json::to_string(reply)?)?;
+    stdout.flush()
+}
+
+async fn serve() -> io::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (manager, mut jobs) = match reach(&words).await {
+        Ok((ready, manager, jobs)) => {
+            say(&ready)?;
+            (manager, jobs)
+        }
+        Err(error) => return say(&Reply::Failed(explain(&error))),
+    };
+    for line in io::stdin().lock().lines() {
+        let request = serde_json::from_str(&line?)?;
+        let done = answer(&manager, &mut jobs, &request).await;
+        say(&done.map_or_else(Reply::Failed, |()| Reply::Done))?;
+    }
+    Ok(())
+}
+
+/// Connects, as the first of the uids that is taken, and asks for what pura has to know before it decides.
+async fn reach(words: &[String]) -> zbus::Result<(Reply, ManagerProxy<'static>, JobRemovedStream)> {
+    let [kind, place, uids @ ..] = words else {
+        return Err(zbus::Error::Failure("pura-systemd is for pura".to_owned()));
+    };
+    let mut connected = Err(zbus::Error::Unsupported);
+    for uid in uids.iter().filter_map(|uid| uid.parse().ok()) {
+        connected = connect(kind, place, uid).await;
+        if !matches!(connected, Err(zbus::Error::Handshake(_))) {
+            break;
+        }
+    }
+    let manager = ManagerProxy::new(&connected?).await?;
+    // Before the first job: its end must not be missed.
+    let jobs = manager.receive_job_removed().await?;
+    manager.subscribe().await?;
+    let version = manager.version().await?;
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    let cgroup = manager.control_group().await?;
+    let ready = Reply::Ready { version: digits.parse().unwrap_or(0), cgroup: cgroup.trim_end_matches('/').to_owned() };
+    Ok((ready, manager, jobs))
+}
+
+async fn connect(kind: &str, place: &str, uid: u32) -> zbus::Result<Connection> {
+    let builder =
+        if kind == "address" { Builder::address(place) } else { Builder::unix_stream(UnixStream::connect(place)?) };
+    builder.user_id(uid).method_timeout(LIMIT).build().await
+}
+
+async fn answer(manager: &ManagerProxy<'_>, jobs: &mut JobRemovedStream, request: &Request) -> Result<(), String> {
+    let say = |error: zbus::Error| explain(&error);
+    match request {
+        Request::Start { unit, properties } => {
+            let job = manager.start_transient_unit(unit, "fail", &settings(properties), &[]).await.map_err(say)?;
+            match end(jobs, &job).await.map_err(say)?.as_str() {
+                "done" => Ok(()),
+                result => Err(format!("its job has ended with {result:?}")),
+            }
+        }
+        Request::Set { unit, properties } => {
+            manager.set_unit_properties(unit, true, &settings(properties)).await.map_err(say)
+        }
+        Request::Stop { unit } => {
+            match manager.stop_unit(unit, "replace").await {
+                Ok(job) => end(jobs, &job).await.map(drop).map_err(say)?,
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(explain(&error)),
+            }
+            match manager.reset_failed_unit(unit).await {
+                Err(error) if !is_absent(&error) => Err(explain(&error)),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// Waits for the end of a job; its result.
+async fn end(jobs: &mut JobRemovedStream, job: &OwnedObjectPath) -> zbus::Result<String> {
+    while let Some(signal) = std::future::poll_fn(|task| Pin::new(&mut *jobs).poll_next(task)).await {
+        let ended = signal.args()?;
+        if ended.job() == job {
+            return Ok(ended.result().clone());
+        }
+    }
+    Err(zbus::Error::Failure("the bus has closed the connection".to_owned()))
+}
+
+fn settings(properties: &[Property]) -> Settings<'_> {
+    let variant = |value: &Value| match value {
+        Value::Number(number) => Variant::from(*number),
+        Value::Integer(number) => Variant::from(*number),
+        Value::Switch(is_on) => Variant::from(*is_on),
+        Value::Text(text) => Variant::from(text.clone()),
+        Value::Texts(texts) => Variant::from(texts.clone()),
+        Value::Mask(bytes) => Variant::from(bytes.clone()),
+        Value::Processes(ids) => Variant::from(ids.clone()),
+    };
+    properties.iter().map(|property| (property.name.as_str(), variant(&property.value))).collect()
+}
+
+fn is_absent(error: &zbus::Error) -> bool {
+    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
+}
+
+/// What systemd says, without the name of the error where it says something.
+fn explain(error: &zbus::Error) -> String {
+    let text = match error {
+        zbus::Error::MethodError(_, Some(text), _) => text.clone(),
+        error => error.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
+}
