@@ -9,6 +9,7 @@ mod levels;
 pub mod limits;
 mod members;
 pub mod owner;
+pub mod scope;
 pub mod stats;
 
 pub use leaf::{make, open, remove_made};
@@ -268,6 +269,19 @@ fn may_make(directory: &Path) -> bool {
     false
 }
 
+/// The lines for the files, for a plan.
+fn describe(writes: &[Write], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    for write in writes {
+        write!(f, "  set {} to {}", write.file, write.value)?;
+        if let Some((file, value)) = &write.instead {
+            write!(f, ", or {file} to {value}")?;
+        }
+        let why = if write.absent == Absent::Skip { ", if it is there" } else { "" };
+        writeln!(f, "{why} (linux.resources.{})", write.place)?;
+    }
+    Ok(())
+}
+
 impl std::fmt::Display for Leaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "cgroup: {}", self.directory.display())?;
@@ -277,14 +291,7 @@ impl std::fmt::Display for Leaf {
         for enable in &self.enables {
             writeln!(f, "  give on {} from {}", enable.controllers.join(" "), enable.directory.display())?;
         }
-        for write in &self.writes {
-            write!(f, "  set {} to {}", write.file, write.value)?;
-            if let Some((file, value)) = &write.instead {
-                write!(f, ", or {file} to {value}")?;
-            }
-            let why = if write.absent == Absent::Skip { ", if it is there" } else { "" };
-            writeln!(f, "{why} (linux.resources.{})", write.place)?;
-        }
+        describe(&self.writes, f)?;
         if let Some(owner) = self.owner {
             writeln!(f, "  give it to user {owner}")?;
         }

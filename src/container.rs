@@ -9,8 +9,11 @@ use std::{
 use crate::{
     agent::Notice,
     bundle::Bundle,
-    cgroup::{self, Leaf},
-    cli::{Create, Globals},
+    cgroup::{
+        self, Leaf,
+        scope::{self, Scope},
+    },
+    cli::{CgroupDriver, Create, Globals},
     clock,
     console::Console,
     error::{Code, Error, Result, Warning},
@@ -30,7 +33,7 @@ use crate::{
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
     sys::{self, process::Home},
-    teardown,
+    systemd, teardown,
 };
 
 /// What is to be made, and how.
@@ -65,6 +68,7 @@ pub struct Made {
     pub container: Container,
     claim: Claim,
     leaf: Option<Ours>,
+    scope: Option<Scope>,
     group: Option<resctrl::Ours>,
     pid_file: Option<PidFile>,
 }
@@ -75,15 +79,22 @@ pub struct Planned {
     /// What init will do.
     pub plan: Plan,
     host: Host,
-    leaf: Option<Leaf>,
+    home: Cgroup,
     group: Option<Wanted>,
     root: Root,
+}
+
+/// Where the container's processes will be.
+#[derive(Debug, Default)]
+struct Cgroup {
+    leaf: Option<Leaf>,
+    scope: Option<Scope>,
 }
 
 /// All that is held when the first effect is due.
 struct Prepared {
     claim: Claim,
-    leaf: Option<Leaf>,
+    home: Cgroup,
     group: Option<Wanted>,
     console: Console,
     receivers: PidfdReceivers,
@@ -99,7 +110,7 @@ impl Making<'_> {
         let host = probe::host(spec, &self.bundle.directory, caller, self.globals.userns)?;
         let (root, fallback) = Roots::find(self.globals)?.create()?;
         let name = cgroup::default_name(self.id.as_str(), root.inode);
-        let (mut leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
+        let (mut home, no_leaf) = self.cgroup(&host, &name)?;
         let annotated = Assembly::of_bundle(spec, &self.bundle.directory);
         let group = resctrl::choose(spec, &host, self.id.as_str())?;
         let order = Order {
@@ -107,22 +118,43 @@ impl Making<'_> {
             state: &root.path.join(self.id.as_str()),
             waits: self.waits,
             clamps: !self.waits,
-            scattered: leaf.is_none(),
+            scattered: home.leaf.is_none() && home.scope.is_none(),
+            scope: home.scope.is_some(),
             no_pivot: self.create.no_pivot,
             new_keyring: !self.create.no_new_keyring,
             assembly: self.assembly.or(annotated.as_ref()),
         };
         let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
-        if let Some(leaf) = &mut leaf {
-            leaf.owner = cgroup::owner::owner(spec, plan.ids(), &host.caller);
+        let owner = cgroup::owner::owner(spec, plan.ids(), &host.caller);
+        if let Some(leaf) = &mut home.leaf {
+            leaf.owner = owner;
+        }
+        if let Some(scope) = &mut home.scope {
+            scope.owner = owner;
         }
         plan.warnings.extend(self.bundle.warnings.iter().cloned().chain(fallback).chain(no_leaf));
-        Ok(Planned { plan, host, leaf, group, root })
+        Ok(Planned { plan, host, home, group, root })
+    }
+
+    /// The leaf, or the scope that systemd makes, where it can be reached.
+    fn cgroup(&self, host: &Host, name: &str) -> Result<(Cgroup, Vec<Warning>)> {
+        let (spec, driver) = (&self.bundle.spec, self.globals.cgroup_driver);
+        let of_leaf = |(leaf, warnings)| (Cgroup { leaf, scope: None }, warnings);
+        if driver != CgroupDriver::Systemd {
+            return cgroup::choose(spec, host, driver, name).map(of_leaf);
+        }
+        let is_unified =
+            host.cgroup.unified.then_some(()).ok_or_else(|| "this host has cgroup v1 or a hybrid".to_owned());
+        match is_unified.and_then(|()| systemd::reach()) {
+            Ok(manager) => scope::choose(spec, host, manager, self.id.as_str(), name)
+                .map(|(scope, warnings)| (Cgroup { leaf: None, scope: Some(scope) }, warnings)),
+            Err(why) => scope::without(&why, spec, host, name).map(of_leaf),
+        }
     }
 
     /// Makes the container: intent before effect, and an error leaves nothing behind.
     pub fn make(&self) -> Result<Made> {
-        let Planned { plan, host, leaf, group, root } = self.plan()?;
+        let Planned { plan, host, home, group, root } = self.plan()?;
         // Before the first effect: what has been done so far is done again by the copy.
         itself::protect(&host, plan.ids())?;
         let terminal = self.bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
@@ -135,21 +167,22 @@ impl Making<'_> {
         let agent = plan.notice().map(Notice::connect).transpose()?;
         self.log.warn(plan.warnings(), self.loud)?;
         prepare_process(&host)?;
-        let intent = self.intent(leaf.as_ref(), group.as_ref())?;
+        let intent = self.intent(&home, group.as_ref())?;
         let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
         // From here on there is a container, whose end its hooks are told of, however early it comes.
-        let made = self.fill(Prepared { claim, leaf, group, console, receivers, agent }, &intent, (&plan, &host));
+        let made = self.fill(Prepared { claim, home, group, console, receivers, agent }, &intent, (&plan, &host));
         made.inspect_err(|_| self.hooks().stopped(self.log))
     }
 
     /// Makes what was claimed. On an error all is gone when this returns.
     fn fill(
         &self,
-        Prepared { mut claim, leaf, group, console, receivers, agent }: Prepared,
+        Prepared { mut claim, home, group, console, receivers, agent }: Prepared,
         intent: &Intent,
         (plan, host): (&Plan, &Host),
     ) -> Result<Made> {
         // From here on, each guard takes back what it made when a later step fails, in the reverse order.
+        let Cgroup { leaf, scope } = home;
         let leaf = leaf.map(Ours::make).transpose()?;
         let stays = leaf.as_ref().is_some_and(|ours| ours.stays);
         let mut unset = Vec::new();
@@ -165,7 +198,9 @@ impl Making<'_> {
         let mut pid_file = None;
         let hooks = self.hooks();
         let preserved = self.preserved;
-        let launch = Launch { plan, host, cgroup, console, listener, given: None, agent, preserved, hooks };
+        let scope_of = scope.as_ref();
+        let launch =
+            Launch { plan, host, cgroup, scope: scope_of, console, listener, given: None, agent, preserved, hooks };
         let container = launch.run(|container| {
             self.log.warn(&container.warnings, self.loud)?;
             let init = Identity::of(container.init.as_raw());
@@ -176,13 +211,17 @@ impl Making<'_> {
             record.init = init;
             record.mounts = container.mounts.as_ref().and_then(|mounts| sys::namespace::mounts_id(mounts.as_fd()).ok());
             record.cgroup_stays = stays;
+            if let Some(inside) = &container.cgroup {
+                claim.guard(inside, false);
+                record.cgroup = Some(inside.clone());
+            }
             record.degradations.extend(unset.iter().chain(&container.warnings).map(ToString::to_string));
             claim.commit(&record)?;
             let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
             pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
             receivers.send(container.init)
         })?;
-        let made = Made { container, claim, leaf, group, pid_file };
+        let made = Made { container, claim, leaf, scope, group, pid_file };
         if !self.waits
             && let Err(error) = hooks.run(Kind::Poststart, Status::Running, made.container.init.as_raw())
         {
@@ -197,15 +236,16 @@ impl Making<'_> {
         Hooks { spec: &self.bundle.spec, id: self.id.as_str(), bundle: &self.bundle.directory }
     }
 
-    fn intent(&self, leaf: Option<&Leaf>, group: Option<&Wanted>) -> Result<Intent> {
+    fn intent(&self, Cgroup { leaf, scope }: &Cgroup, group: Option<&Wanted>) -> Result<Intent> {
         let creator = Identity::own();
         Ok(Intent {
             version: crate::store::VERSION,
             boot_id: boot_id(),
             creator: creator.unwrap_or_default(),
             bundle: self.bundle.directory.clone(),
-            cgroup: leaf.map(|leaf| leaf.directory.clone()),
-            cgroup_stays: leaf.is_some_and(|leaf| leaf.is_asked && leaf.directory.exists()),
+            cgroup: scope.as_ref().map(Scope::expected).or(leaf.as_ref().map(|leaf| leaf.directory.clone())),
+            unit: scope.as_ref().map(|scope| scope.unit.name.clone()),
+            cgroup_stays: leaf.as_ref().is_some_and(|leaf| leaf.is_asked && leaf.directory.exists()),
             resctrl: group.map(|wanted| wanted.group.clone()),
             pid_file: self.create.pid_file.as_deref().map(crate::bundle::absolute).transpose()?,
             init: None,
@@ -231,6 +271,7 @@ impl Making<'_> {
             init: Identity::default(),
             cgroup: intent.cgroup.clone(),
             cgroup_stays: intent.cgroup_stays,
+            unit: intent.unit.clone(),
             resctrl: intent.resctrl.clone(),
             mounts: None,
             user_namespace: plan.ids().user_namespace.word().to_owned(),
@@ -258,6 +299,9 @@ impl Made {
         if let Some(leaf) = self.leaf {
             leaf.keep();
         }
+        if let Some(scope) = self.scope {
+            scope.keep();
+        }
         if let Some(group) = self.group {
             group.keep();
         }
@@ -272,6 +316,7 @@ impl Made {
         // The entry leads to both, so they have to go first.
         drop(self.group);
         drop(self.leaf);
+        drop(self.scope);
         drop(self.claim);
     }
 
@@ -287,6 +332,7 @@ impl Made {
         }
         // Whatever outlived process 1, in a PID namespace that is not its own, ends here.
         drop(self.leaf);
+        drop(self.scope);
         if let Some(group) = self.group {
             group.ended();
         }
@@ -372,9 +418,10 @@ pub fn prepare_process(host: &Host) -> Result<()> {
 
 impl std::fmt::Display for Planned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.leaf {
-            Some(leaf) => leaf.fmt(f)?,
-            None => writeln!(f, "cgroup: the caller's")?,
+        match (&self.home.leaf, &self.home.scope) {
+            (Some(leaf), _) => leaf.fmt(f)?,
+            (None, Some(scope)) => scope.fmt(f)?,
+            (None, None) => writeln!(f, "cgroup: the caller's")?,
         }
         if let Some(group) = &self.group {
             writeln!(f, "resctrl: {group}")?;

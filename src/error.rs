@@ -52,6 +52,12 @@ impl Error {
         Warning { code: self.code, what: format!("could not {}{place}: {}", self.what, self.why).into(), fix: self.fix }
     }
 
+    /// The same failure, for a further cause.
+    #[must_use]
+    pub fn become_other(self, code: Code, why: String) -> Self {
+        Self { code, why: fitted(why.into(), LONGEST_WHY), ..self }
+    }
+
     /// Gives another name to the place, where there is one.
     #[must_use]
     pub fn rename_place(mut self, name: impl FnOnce(&str) -> Option<String>) -> Self {

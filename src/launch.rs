@@ -9,12 +9,16 @@ mod network;
 mod outside;
 mod shown;
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::{
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd},
+    path::PathBuf,
+};
 
 use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
 
 use crate::{
     agent::Notice,
+    cgroup::scope::Scope,
     console::Console,
     error::{Code, Context as _, Error, Result, Warning, plain},
     hooks::{Hooks, Kind},
@@ -44,6 +48,8 @@ pub struct Launch<'a> {
     pub host: &'a Host,
     /// The container's cgroup, entered at birth.
     pub cgroup: Option<Home<'a>>,
+    /// Or the scope that systemd puts it into.
+    pub scope: Option<&'a Scope>,
     /// What becomes of the program's terminal.
     pub console: Console,
     /// On which init waits for `start`.
@@ -67,6 +73,8 @@ pub struct Container {
     pub master: Option<OwnedFd>,
     /// What is to become of the master.
     console: Console,
+    /// Its cgroup, where that is known only after its birth.
+    pub cgroup: Option<PathBuf>,
     /// What init had to do without.
     pub warnings: Vec<Warning>,
     /// Init is the second process of its plan.
@@ -103,6 +111,7 @@ impl Launch<'_> {
                 init,
                 master: None,
                 console: std::mem::replace(&mut self.console, Console::None),
+                cgroup: None,
                 warnings: Vec::new(),
                 is_reborn: false,
                 network,
@@ -159,6 +168,7 @@ impl Container {
             let descriptor = self.reach(launch, link, meeting)?;
             match meeting {
                 Meeting::MapIds => idmap::map(plan, launch.host, self.init, mappers.take())?,
+                Meeting::Scope => self.enter_scope(launch)?,
                 Meeting::Mounts => self.mounts = descriptor,
                 Meeting::Console => self.take_console(descriptor)?,
                 Meeting::RuntimeHooks => {
@@ -180,6 +190,14 @@ impl Container {
             link::release(link).doing(Code::Bug, || format!("release init ({meeting:?})"))?;
         }
         if plan.waits_for_start() { Ok(()) } else { hear_exec(launch, link) }
+    }
+
+    fn enter_scope(&mut self, launch: &Launch<'_>) -> Result<()> {
+        let scope = launch.scope.ok_or_else(|| Error::new(Code::Bug, "start the container", "it has no scope"))?;
+        let (cgroup, unset) = scope.take_in(self.init)?;
+        self.cgroup = Some(cgroup);
+        self.warnings.extend(unset);
+        Ok(())
     }
 
     /// Hears init out until it has reached the meeting; what it has brought along.

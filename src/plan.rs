@@ -30,6 +30,7 @@ pub(crate) mod sample;
 mod seccomp;
 mod sysctl;
 mod terminal;
+pub mod unit;
 
 pub use assembly::{Assembly, Layer};
 pub use attributes::Module;
@@ -69,6 +70,8 @@ pub enum Meeting {
     Pid = 5,
     /// The parent takes init's mount namespace.
     Mounts = 6,
+    /// The parent has init put into the scope that systemd makes for it.
+    Scope = 7,
 }
 
 /// A place of init for a descriptor that is known late.

@@ -141,6 +141,9 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     if !cgroup::wait_empty(leaf, if is_ours { LIMIT } else { UNCOMMITTED_LIMIT }) {
         return Err(survives(survivors(&living(leaf))));
     }
+    if let Some(unit) = traces.unit.as_deref().filter(|_| is_ours) {
+        cgroup::scope::put_away(unit);
+    }
     if traces.cgroup_stays {
         cgroup::freezer::leave(leaf);
         return Ok(());

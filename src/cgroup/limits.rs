@@ -36,6 +36,22 @@ pub fn apply(directory: &Path, writes: &[Write]) -> Result<Vec<Warning>> {
     write_all(&lines, &mut Vec::new()).map(|()| warnings)
 }
 
+/// The same files with what they have now.
+pub fn now(directory: &Path, writes: &[Write]) -> Vec<Write> {
+    let value = |write: &Write| fs::read_to_string(directory.join(&write.file)).ok();
+    writes
+        .iter()
+        .filter_map(|write| Some(Write { value: value(write)?.trim().to_owned(), instead: None, ..write.clone() }))
+        .collect()
+}
+
+/// Writes back what [`now`] has found.
+pub fn put_back(directory: &Path, before: &[Write]) {
+    for write in before.iter().rev() {
+        restore(&directory.join(&write.file), &write.value);
+    }
+}
+
 /// Writes all lines to the cgroup of a container that runs, or none: on an error what was there before is back.
 pub fn change(directory: &Path, writes: &[Write]) -> Result<Vec<Warning>> {
     let (lines, warnings) = present(directory, writes)?;

@@ -50,6 +50,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         waits: false,
         clamps: false,
         scattered: false,
+        scope: false,
         no_pivot: false,
         new_keyring: true,
         assembly: None,
@@ -78,6 +79,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let launch = Launch {
         plan: &plan,
         host: &host,
+        scope: None,
         cgroup: cgroup.as_ref().map(|cgroup| Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays }),
         console,
         listener: None,

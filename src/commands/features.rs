@@ -22,7 +22,7 @@ pub(super) fn features() -> Result<String> {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
-            "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": seccomp(),
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },

@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxMemory, LinuxResources};
 use super::{Call, living};
 use crate::{
     bundle,
-    cgroup::{self, limits},
+    cgroup::{self, limits, scope},
     cli::Update,
     error::{Code, Error, Result},
     host::probe,
@@ -22,16 +22,32 @@ pub(super) fn update(call: Call<'_>, update: &Update) -> Result<u8> {
     };
     let living = living::lock(call, &update.id, "update")?;
     let directory = living.cgroup("update", Code::NoCgroup)?;
+    // The limits of a scope are above what the container may divide.
+    let unit = living.record.unit.as_deref();
+    let directory = unit.map(|unit| scope::of_leaf(&directory, unit)).unwrap_or(directory);
     let writes = resources::writes(&resources, &now(&directory))?;
     if let Some(limit) = writes.iter().find(|write| write.absent == Absent::Refuse) {
         let host = probe::cgroup();
         cgroup::require_version_2(limit, host.unified)?;
         check_usage(&resources, &directory)?;
-        if let Some(mount) = &host.mount {
+        if let Some(mount) = host.mount.as_ref().filter(|_| unit.is_none()) {
             cgroup::extend(&directory, mount, &writes)?;
         }
     }
-    call.log.warn(&limits::change(&directory, &writes)?, false)?;
+    let Some(unit) = unit else {
+        call.log.warn(&limits::change(&directory, &writes)?, false)?;
+        return Ok(0);
+    };
+    // systemd first, which writes some of the files too, and less exactly.
+    let before = limits::now(&directory, &writes);
+    let told = scope::tell(unit, &writes);
+    let changed = limits::change(&directory, &writes);
+    if changed.is_err() && told.is_ok() {
+        drop(scope::tell(unit, &before));
+        limits::put_back(&directory, &before);
+    }
+    let untold = told.err().map(Error::into_warning);
+    call.log.warn(&changed?.into_iter().chain(untold).collect::<Vec<_>>(), false)?;
     Ok(0)
 }
 

@@ -125,6 +125,8 @@ pub enum Code {
     Freezer = 409,
     /// The kernel refuses a limit.
     LimitRefused = 410,
+    /// systemd cannot be reached, or refuses a unit.
+    Systemd = 460,
     /// A controller is not delegated.
     Controller = 461,
     /// Warning: exec runs outside the container's cgroup.

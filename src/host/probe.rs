@@ -99,7 +99,7 @@ fn terminal(spec: &Spec) -> Option<(u16, u16)> {
 }
 
 /// Both maps of a process, as the reader sees them.
-fn maps(process: &Path) -> Result<Maps> {
+pub fn maps(process: &Path) -> Result<Maps> {
     let read =
         |name: &str| read(&process.join(name)).doing(Code::Proc, || format!("read {}", process.join(name).display()));
     Ok(Maps { uids: ids::parse(&read("uid_map")?), gids: ids::parse(&read("gid_map")?) })

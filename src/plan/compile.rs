@@ -23,6 +23,10 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // namespace; and while /proc/self is the host's.
     draft.early_limits()?;
     draft.labels()?;
+    // Before there is anything of the container, a cgroup namespace, and with the caller's ids, by which systemd judges.
+    if order.scope {
+        draft.step(Op::Meet(Meeting::Scope));
+    }
     // Before anything that needs a capability: those come with the user namespace.
     draft.namespaces()?;
     // Once it is the last process that will be in there first, and while the host's /proc is there.

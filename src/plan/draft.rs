@@ -26,6 +26,8 @@ pub struct Order<'a> {
     pub waits: bool,
     /// No cgroup of its own holds the container's processes.
     pub scattered: bool,
+    /// systemd puts init into its cgroup, once it is there.
+    pub scope: bool,
     /// Enter the root by moving it over `/`.
     pub no_pivot: bool,
     /// Leave the caller's session keyring.

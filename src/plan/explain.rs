@@ -45,6 +45,7 @@ impl Plan {
                 "make the terminal the controlling one, and standard input, output and error".to_owned()
             }
             Op::Meet(Meeting::Created) => "be recorded as created".to_owned(),
+            Op::Meet(Meeting::Scope) => "wait until systemd has put it into the container's scope".to_owned(),
             Op::Meet(Meeting::RuntimeHooks) => {
                 "wait until the parent has run the hooks prestart and createRuntime".to_owned()
             }

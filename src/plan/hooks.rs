@@ -127,6 +127,7 @@ mod tests {
             waits: true,
             clamps: false,
             scattered: false,
+            scope: false,
             no_pivot: false,
             new_keyring: false,
             assembly: None,

@@ -103,6 +103,7 @@ pub(crate) fn order(waits: bool) -> Order<'static> {
         state: Path::new("/state/c1"),
         waits,
         scattered: false,
+        scope: false,
         no_pivot: false,
         new_keyring: true,
         clamps: false,

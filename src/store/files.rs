@@ -35,6 +35,8 @@ pub struct Traces {
     pub cgroup: Option<PathBuf>,
     /// The container did not make it.
     pub cgroup_stays: bool,
+    /// The systemd unit that the cgroup is, or is below.
+    pub unit: Option<String>,
     /// The id of its mount namespace, where only that tells its processes.
     pub mounts: Option<u64>,
     /// Its group in resctrl.
@@ -75,6 +77,8 @@ impl Files<'_> {
         // What was there when the cgroup was to be made is known for certain only after that.
         let stays = record.as_ref().map(|record| record.cgroup_stays);
         let cgroup_stays = stays.or(intent.as_ref().map(|intent| intent.cgroup_stays)).unwrap_or_default();
+        let unit = record.as_ref().and_then(|record| record.unit.clone());
+        let unit = unit.or_else(|| intent.as_ref().and_then(|intent| intent.unit.clone()));
         let (late, early, resctrl) =
             intent.map_or((None, None, None), |intent| (intent.init, intent.cgroup, intent.resctrl));
         let mounts = record.as_ref().and_then(|record| record.mounts);
@@ -83,6 +87,7 @@ impl Files<'_> {
         Some(Traces {
             init: init.or(late),
             cgroup: cgroup.or(early),
+            unit,
             mounts,
             cgroup_stays,
             resctrl: group.or(resctrl),

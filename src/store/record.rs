@@ -31,6 +31,9 @@ pub struct Intent {
     /// It was there before the container, and stays.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub cgroup_stays: bool,
+    /// The systemd unit that the cgroup is, or is below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     /// Its group in resctrl.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<Group>,
@@ -85,6 +88,9 @@ pub struct Record {
     /// It was there before the container, and stays.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub cgroup_stays: bool,
+    /// The systemd unit that the cgroup is, or is below.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unit: Option<String>,
     /// Its group in resctrl.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resctrl: Option<Group>,
@@ -122,6 +128,7 @@ mod tests {
         };
         intent.cgroup = Some("/sys/fs/cgroup/a\nb".into());
         intent.cgroup_stays = true;
+        intent.unit = Some("a.scope".to_owned());
         intent.resctrl = Some(Group { directory: "/r/c1".into(), own: true, monitoring: Some("/r/m".into()) });
         let line = intent.line().unwrap();
         assert_eq!(Intent::parse(&line), Some(intent.clone()));

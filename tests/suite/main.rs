@@ -60,6 +60,7 @@ mod spec_examples;
 mod spec_features;
 mod state;
 mod sysctl;
+mod systemd;
 mod userns;
 mod wait;
 mod words;

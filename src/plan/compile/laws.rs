@@ -119,7 +119,7 @@ fn all(check: impl Fn(&Steps)) {
     for (name, config, host, mode, owner) in cases() {
         let spec = serde_json::from_value(config).unwrap();
         for (waits, scattered) in [(false, false), (true, true)] {
-            let order = Order { scattered, ..sample::order(waits) };
+            let order = Order { scattered, scope: scattered, ..sample::order(waits) };
             let plan = sample::compile_for(&spec, host.clone(), mode, &order, owner);
             let plan = plan.unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(plan.ops.len(), plan.places.len());
@@ -129,6 +129,15 @@ fn all(check: impl Fn(&Steps)) {
 }
 
 // Kinds of steps.
+
+#[test]
+fn init_is_in_its_scope_before_there_is_anything_of_the_container() {
+    all(|steps| {
+        steps.before(enters_scope, enters_namespaces, "a cgroup namespace is rooted where its maker is");
+        steps.before(enters_scope, maps, "systemd judges by the caller's ids");
+        assert!(steps.at(enters_scope).count() <= 1, "{}: it is put there once", steps.name);
+    });
+}
 
 #[test]
 fn the_mount_namespace_is_passed_once_it_is_the_container_s_own_and_before_the_hosts_proc_is_gone() {

@@ -30,6 +30,7 @@ pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
             ("ps", ps),
             ("cgroup", cgroup),
             ("controllers", controllers),
+            ("systemd", systemd),
             ("podman", || installed("podman").and_then(|()| installed("conmon"))),
             ("catatonit", || installed("catatonit").or_else(|_| installed("/usr/libexec/podman/catatonit"))),
             ("buildah", || installed("buildah")),
@@ -110,6 +111,12 @@ fn controllers() -> Result<()> {
         bail!("the controller {name} is not in {}", parent.display());
     }
     Ok(())
+}
+
+/// A systemd that starts units for the caller: the session's, or for root the system's.
+fn systemd() -> Result<()> {
+    let user: &[&str] = if own_uid() == 0 { &[] } else { &["--user"] };
+    succeeds(Command::new("systemctl").args(user).args(["show", "--property=Version"]).stdout(Stdio::null()))
 }
 
 /// Where the caller is, when it may make cgroups there and beside.

@@ -29,6 +29,10 @@ pub(super) fn created(op: &Op) -> bool {
     matches!(op, Op::Meet(Meeting::Created))
 }
 
+pub(super) fn enters_scope(op: &Op) -> bool {
+    matches!(op, Op::Meet(Meeting::Scope))
+}
+
 pub(super) fn passes_mounts(op: &Op) -> bool {
     matches!(op, Op::PassMounts)
 }

@@ -1,0 +1,210 @@
+//! The scope of a container, which systemd makes and init is put into: `--systemd-cgroup`. Where the unit is and what it has is
+//! decided in `plan::unit`; here it is started, entered, limited and stopped.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::Pid;
+use oci_spec::runtime::Spec;
+
+use super::{
+    Leaf, controllers,
+    levels::{Enable, Obstacle, words},
+    limits, members, owner,
+};
+use crate::{
+    cli::CgroupDriver,
+    error::{Code, Context as _, Error, Result, Warning},
+    host::Host,
+    plan::{
+        resources::{self, Absent, Now, Write},
+        unit::{self, Facts, Unit},
+    },
+    systemd::{self, Manager},
+    teardown,
+};
+
+/// A scope that is to be made, or has been. Dropped before [`Scope::keep`], it is stopped.
+#[derive(Debug)]
+pub struct Scope {
+    /// What systemd is asked for.
+    pub unit: Unit,
+    /// The lines for the files of its cgroup.
+    writes: Vec<Write>,
+    /// Who gets the container's cgroup, when that is not the caller.
+    pub owner: Option<u32>,
+    mount: PathBuf,
+    /// Needed until the unit runs.
+    manager: RefCell<Option<Manager>>,
+    is_started: Cell<bool>,
+}
+
+/// Chooses the scope; nothing is made. What its systemd cannot give is an error, as for a leaf.
+pub fn choose(
+    spec: &Spec,
+    host: &Host,
+    manager: Manager,
+    id: &str,
+    default_name: &str,
+) -> Result<(Scope, Vec<Warning>)> {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let writes = resources.map_or(Ok(Vec::new()), |resources| resources::writes(resources, &Now::default()))?;
+    let unit = unit::decide(spec, manager.facts(), id, default_name, &writes)?;
+    let mount = host.cgroup.mount.clone().unwrap_or_default();
+    require_controllers(&writes, &mount, manager.facts())?;
+    let rules = resources.and_then(|resources| super::device_rules(resources, host));
+    let manager = RefCell::new(Some(manager));
+    let scope = Scope { unit, writes, owner: None, mount, manager, is_started: Cell::new(false) };
+    Ok((scope, rules.into_iter().collect()))
+}
+
+/// The controllers that a systemd has are those of its own cgroup, as far as that can be seen.
+fn require_controllers(writes: &[Write], mount: &Path, facts: &Facts) -> Result<()> {
+    let top = mount.join(facts.cgroup.trim_start_matches('/'));
+    let Ok(has) = fs::read_to_string(top.join("cgroup.controllers")) else { return Ok(()) };
+    let has: Vec<_> = has.split_whitespace().map(str::to_owned).collect();
+    let lacking = controllers(writes, &Absent::Refuse).into_iter().find(|controller| !has.contains(controller));
+    let (Some(controller), Some(limit)) = (lacking, writes.iter().find(|write| write.absent == Absent::Refuse)) else {
+        return Ok(());
+    };
+    let obstacle = match top.parent() {
+        Some(above) if facts.is_user => Obstacle::Withheld { controller, directory: above.to_owned(), gives: has },
+        _ => Obstacle::Absent { controller, has },
+    };
+    Err(obstacle.refuse(limit, writes, &facts.cgroup))
+}
+
+/// The leaf of a container whose systemd cannot be reached: pura's own, with a warning; an error where a limit needs one
+/// that cannot be had.
+pub fn without(why: &str, spec: &Spec, host: &Host, default_name: &str) -> Result<(Option<Leaf>, Vec<Warning>)> {
+    match super::choose(spec, host, CgroupDriver::Cgroupfs, default_name) {
+        Ok((leaf, mut warnings)) => {
+            let instead = match &leaf {
+                Some(leaf) => format!("its cgroup is {}, below no scope", leaf.directory.display()),
+                None => "it has no cgroup of its own: limits and pause are not available".to_owned(),
+            };
+            let what = format!("systemd cannot be reached for the container, because {why}; {instead}");
+            warnings.insert(0, Warning::new(Code::NoCgroup, what));
+            Ok((leaf, warnings))
+        }
+        Err(error) if matches!(error.code(), Code::Controller | Code::CgroupOccupied | Code::CgroupRefused) => {
+            let both = format!("systemd cannot be reached, because {why}; and without it, {}", error.why());
+            Err(error
+                .become_other(Code::Systemd, both)
+                .fix("call from a session of systemd, or --cgroup-manager cgroupfs"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Scope {
+    /// Where the container's processes will be, as far as can be said before they are.
+    pub fn expected(&self) -> PathBuf {
+        self.mount.join(&self.unit.cgroup).join(&self.unit.below)
+    }
+
+    /// Has init put into the scope, in which its limits hold then. The container's cgroup, and what could not be set.
+    pub fn take_in(&self, init: Pid) -> Result<(PathBuf, Vec<Warning>)> {
+        let mut manager = self.manager.take().ok_or_else(|| self.refused("it has been started already"))?;
+        // From here on it may be there, whatever is answered.
+        self.is_started.set(true);
+        manager.start(&self.unit, init.as_raw().unsigned_abs()).inspect_err(|error| {
+            // Another's unit of that name is not ours to stop.
+            self.is_started.set(error.why().contains("does not answer"));
+        })?;
+        drop(manager);
+        let directory = self.directory_of(init)?;
+        let unset = limits::apply(&directory, &self.writes)?;
+        let leaf = self.divide(&directory, init)?;
+        self.owner.map_or(Ok(()), |owner| owner::give(&leaf, owner)).map(|()| (leaf, unset))
+    }
+
+    /// The cgroup of the scope, which init says that it is in: systemd's view of the hierarchy may be another one.
+    fn directory_of(&self, init: Pid) -> Result<PathBuf> {
+        let text = fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap_or_default();
+        let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let own = Path::new(own);
+        if own.file_name().is_none_or(|name| name != self.unit.name.as_str()) {
+            let why =
+                format!("init is in /{} instead: systemd may be in another PID namespace than pura", own.display());
+            return Err(self.refused(&why));
+        }
+        Ok(self.mount.join(own))
+    }
+
+    /// Moves init to the cgroup below the scope that the config asks for. The limits stay above.
+    fn divide(&self, directory: &Path, init: Pid) -> Result<PathBuf> {
+        let leaf = directory.join(&self.unit.below);
+        if leaf == directory {
+            return Ok(leaf);
+        }
+        let what = || format!("make the cgroup {}", leaf.display());
+        fs::create_dir_all(&leaf).doing(Code::CgroupRefused, what)?;
+        super::leaf::write_line(&leaf.join("cgroup.procs"), &init.to_string())
+            .doing(Code::CgroupRefused, || format!("move init to the cgroup {}", leaf.display()))?;
+        // Nobody is above any more.
+        for level in
+            leaf.ancestors().skip(1).take_while(|level| level.starts_with(directory)).collect::<Vec<_>>().iter().rev()
+        {
+            let given = words(&level.join("cgroup.controllers"));
+            super::leaf::enable(&Enable { directory: level.to_path_buf(), controllers: given })?;
+        }
+        Ok(leaf)
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        Error::new(Code::Systemd, format!("start the systemd unit {}", self.unit.name), why.to_owned())
+    }
+
+    /// Leaves it to the verbs that follow.
+    pub fn keep(self) {
+        self.is_started.set(false);
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        if self.is_started.get() {
+            stop(&self.unit.name, &self.mount.join(&self.unit.cgroup));
+        }
+    }
+}
+
+/// Ends all that is in a scope, and waits until systemd has put it away.
+fn stop(unit: &str, directory: &Path) {
+    members::kill(directory);
+    members::wait_empty(directory, teardown::LIMIT);
+    put_away(unit);
+}
+
+/// Has systemd forget a scope in which nobody lives any more. Without an answer it does so by itself.
+pub fn put_away(unit: &str) {
+    if let Ok(mut manager) = systemd::reach() {
+        drop(manager.stop(unit));
+    }
+}
+
+/// Tells systemd of new limits.
+pub fn tell(unit: &str, writes: &[Write]) -> Result<()> {
+    let unreachable = |why| Error::new(Code::Systemd, format!("tell systemd of the new limits of {unit}"), why);
+    let mut manager = systemd::reach().map_err(unreachable)?;
+    let properties = unit::limits::properties(writes, manager.facts().version);
+    if properties.is_empty() { Ok(()) } else { manager.set(unit, properties) }
+}
+
+/// The cgroup of the scope itself, which has the limits, when a container's cgroup may be below it.
+pub fn of_leaf(leaf: &Path, unit: &str) -> PathBuf {
+    let scope = leaf.ancestors().find(|above| above.file_name().is_some_and(|name| name == unit));
+    scope.unwrap_or(leaf).to_owned()
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.unit.fmt(f)?;
+        super::describe(&self.writes, f)?;
+        self.owner.map_or(Ok(()), |owner| writeln!(f, "  give it to user {owner}"))
+    }
+}
