@@ -1,7 +1,7 @@
 //! `pura exec`: a further process in a container.
 
 use std::{
-    ffi::OsString,
+    ffi::{CString, OsString},
     os::fd::{AsFd as _, OwnedFd},
     path::{Component, Path},
 };
@@ -55,10 +55,12 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         assembly: None,
     };
     let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
-    let denied =
-        std::fs::read(format!("/proc/{}/setgroups", record.init.pid)).is_ok_and(|text| text.starts_with(b"deny"));
-    let joined = Container::recorded((status, record.init.pid), &record.user_namespace, maps, denied);
-    let plan = join::process(&spec, &host, &order, &joined)?;
+    let joined =
+        Container::recorded((status, record.init.pid), &record.user_namespace, maps, denies_groups(record.init.pid));
+    // Under --strict, what it has to do without ends it before it runs.
+    let is_announced =
+        exec.pid_file.is_some() || exec.pidfd_socket.is_some() || record.resctrl.is_some() || call.globals.strict;
+    let plan = join::process(&spec, &host, &order, &joined, is_announced)?;
     itself::protect(&host, &joined.ids)?;
     call.log.warn(plan.warnings(), false)?;
 
@@ -89,6 +91,9 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     };
     let mut written = None;
     let mut container = launch.run(|container| {
+        if call.globals.strict {
+            call.log.warn(&container.warnings, false)?;
+        }
         tasks.as_ref().map_or(Ok(()), |tasks| tasks.take_in(container.init.as_raw()))?;
         written = pid_file.map(|prepared| prepared.write(container.init.as_raw())).transpose()?;
         receivers.send(container.init)
@@ -96,6 +101,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     if let Some(written) = written {
         written.keep();
     }
+    call.log.warn(&container.warnings, false)?;
     if exec.detach {
         container.restore_signals();
         return Ok(0);
@@ -216,6 +222,12 @@ fn host(spec: &Spec) -> Result<Host> {
         named: Named { nice: probe::nice(spec), oom_score: probe::oom_score(spec), ..probe::modules(spec) },
         ..Host::default()
     })
+}
+
+/// Whether `setgroups` is denied in the user namespace of a process: `user_namespaces(7)`.
+fn denies_groups(pid: i32) -> bool {
+    let path = CString::new(format!("/proc/{pid}/setgroups")).unwrap_or_default();
+    sys::path::read::<8>(&path).is_ok_and(|text| text.starts_with(b"deny"))
 }
 
 /// The cgroup to be born in: the container's own, or the one that was asked for.
