@@ -180,7 +180,7 @@ impl Container {
             }
             link::release(link).doing(Code::Bug, || format!("release init ({meeting:?})"))?;
         }
-        if plan.waits_for_start() { Ok(()) } else { self.hear_exec(launch, link) }
+        if plan.waits_for_start() { Ok(()) } else { self.hear_exec(launch, link, created.is_none()) }
     }
 
     /// Hears init out until it has reached the meeting; what it has brought along.
@@ -228,11 +228,12 @@ impl Container {
     }
 
     /// End of file: exec has closed the link. If death did, between the last hook and exec, the wait that follows tells.
-    fn hear_exec(&mut self, launch: &Launch<'_>, link: BorrowedFd<'_>) -> Result<()> {
+    /// What init warns of is heard as long as it is not recorded.
+    fn hear_exec(&mut self, launch: &Launch<'_>, link: BorrowedFd<'_>, is_recorded: bool) -> Result<()> {
         loop {
             match link::last_words(link, launch.hooks.any_in_start())? {
                 Heard::End => return Ok(()),
-                Heard::Report(Report::Warned { step, errno }) => {
+                Heard::Report(Report::Warned { step, errno }) if !is_recorded => {
                     self.warnings.push(launch.plan.explain_warning(step, errno));
                 }
                 Heard::Report(
@@ -241,7 +242,9 @@ impl Container {
                     | Report::Unheard { step, errno },
                 ) => return Err(launch.plan.explain(step, errno)),
                 Heard::Report(Report::Hook { number, end }) => return Err(launch.hooks.explain_inside(number, end)),
-                heard @ (Heard::Report(Report::At(_) | Report::Reborn | Report::Born(_) | Report::Hooked)
+                heard @ (Heard::Report(
+                    Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
+                )
                 | Heard::Nonsense) => {
                     let why = format!("init sent {heard:?} when it was to run the program");
                     return Err(Error::new(Code::Bug, "start the container", why));

@@ -39,8 +39,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let id = Id::parse(&exec.id)?;
     let entry = Roots::find(call.globals)?.open(&id, "exec in")?;
     let (record, status, init) = running(&entry, exec.when_paused)?;
-    let (config, _) = bundle::parse(&entry.config()?, Path::new("config.json"))?;
-    let (spec, unknown) = with_process(config, exec)?;
+    let (spec, unknown) = with_process(bundle::recorded(&entry.config()?)?, exec)?;
     call.log.warn(&unknown, false)?;
     let host = host(&spec)?;
     let order = Order {
@@ -54,13 +53,8 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         new_keyring: true,
         assembly: None,
     };
-    let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
-    let joined =
-        Container::recorded((status, record.init.pid), &record.user_namespace, maps, denies_groups(record.init.pid));
-    // Under --strict, what it has to do without ends it before it runs.
-    let is_announced =
-        exec.pid_file.is_some() || exec.pidfd_socket.is_some() || record.resctrl.is_some() || call.globals.strict;
-    let plan = join::process(&spec, &host, &order, &joined, is_announced)?;
+    let joined = joined(&record, status);
+    let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))?;
     itself::protect(&host, &joined.ids)?;
     call.log.warn(plan.warnings(), false)?;
 
@@ -107,6 +101,18 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         return Ok(0);
     }
     supervise::wait(&mut container)
+}
+
+/// The container as the plan wants it.
+fn joined(record: &Record, status: Status) -> Container {
+    let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
+    let init = record.init.pid;
+    Container::recorded((status, init), &record.user_namespace, maps, denies_groups(init))
+}
+
+/// Whether somebody is to know of the process before it runs; or under --strict of what it has to do without, which ends it.
+fn is_announced(exec: &Exec, record: &Record, call: Call<'_>) -> bool {
+    exec.pid_file.is_some() || exec.pidfd_socket.is_some() || record.resctrl.is_some() || call.globals.strict
 }
 
 /// The record of a container in which a process can be started, its status, and its init.
