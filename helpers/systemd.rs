@@ -16,7 +16,7 @@ use pura::systemd::message::{Property, Reply, Request, Value};
 use zbus::{Connection, OwnedObjectPath, Variant, connection::Builder, export::futures_core::Stream as _};
 
 /// How long one call may take: systemd's own default for starting a unit is 90 s. pura itself is less patient.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 type Settings<'a> = Vec<(&'a str, Variant<'a>)>;
 
@@ -73,7 +73,7 @@ async fn serve() -> io::Result<()> {
     for line in io::stdin().lock().lines() {
         let request = serde_json::from_str(&line?)?;
         let done = answer(&manager, &mut jobs, &request).await;
-        say(&done.map_or_else(Reply::Failed, |()| Reply::Done))?;
+        say(&done.map_or_else(|failure| failure, |()| Reply::Done))?;
     }
     Ok(())
 }
@@ -107,27 +107,28 @@ async fn connect(kind: &str, place: &str, uid: u32) -> zbus::Result<Connection> 
     builder.user_id(uid).method_timeout(LIMIT).build().await
 }
 
-async fn answer(manager: &ManagerProxy<'_>, jobs: &mut JobRemovedStream, request: &Request) -> Result<(), String> {
-    let say = |error: zbus::Error| explain(&error);
+async fn answer(manager: &ManagerProxy<'_>, jobs: &mut JobRemovedStream, request: &Request) -> Result<(), Reply> {
+    let refused = |error: zbus::Error| Reply::Refused(explain(&error));
+    let failed = |error: zbus::Error| Reply::Failed(explain(&error));
     match request {
         Request::Start { unit, properties } => {
-            let job = manager.start_transient_unit(unit, "fail", &settings(properties), &[]).await.map_err(say)?;
-            match end(jobs, &job).await.map_err(say)?.as_str() {
+            let job = manager.start_transient_unit(unit, "fail", &settings(properties), &[]).await.map_err(refused)?;
+            match end(jobs, &job).await.map_err(failed)?.as_str() {
                 "done" => Ok(()),
-                result => Err(format!("its job has ended with {result:?}")),
+                result => Err(Reply::Failed(format!("its job has ended with {result:?}"))),
             }
         }
         Request::Set { unit, properties } => {
-            manager.set_unit_properties(unit, true, &settings(properties)).await.map_err(say)
+            manager.set_unit_properties(unit, true, &settings(properties)).await.map_err(refused)
         }
         Request::Stop { unit } => {
             match manager.stop_unit(unit, "replace").await {
-                Ok(job) => end(jobs, &job).await.map(drop).map_err(say)?,
+                Ok(job) => end(jobs, &job).await.map(drop).map_err(failed)?,
                 Err(error) if is_absent(&error) => {}
-                Err(error) => return Err(explain(&error)),
+                Err(error) => return Err(refused(error)),
             }
             match manager.reset_failed_unit(unit).await {
-                Err(error) if !is_absent(&error) => Err(explain(&error)),
+                Err(error) if !is_absent(&error) => Err(failed(error)),
                 _ => Ok(()),
             }
         }
@@ -164,9 +165,6 @@ fn is_absent(error: &zbus::Error) -> bool {
 
 /// What systemd says, without the name of the error where it says something.
 fn explain(error: &zbus::Error) -> String {
-    let text = match error {
-        zbus::Error::MethodError(_, Some(text), _) => text.clone(),
-        error => error.to_string(),
-    };
+    let text = if let zbus::Error::MethodError(_, Some(text), _) = error { text.clone() } else { error.to_string() };
     text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
 }

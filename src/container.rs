@@ -91,6 +91,15 @@ struct Cgroup {
     scope: Option<Scope>,
 }
 
+impl Cgroup {
+    /// Ends the helper that systemd is spoken to by: the program is about to be executed anew.
+    fn hang_up(&self) {
+        if let Some(scope) = &self.scope {
+            scope.hang_up();
+        }
+    }
+}
+
 /// All that is held when the first effect is due.
 struct Prepared {
     claim: Claim,
@@ -156,7 +165,7 @@ impl Making<'_> {
     pub fn make(&self) -> Result<Made> {
         let Planned { plan, host, home, group, root } = self.plan()?;
         // Before the first effect: what has been done so far is done again by the copy.
-        itself::protect(&host, plan.ids())?;
+        itself::protect(&host, plan.ids(), || home.hang_up())?;
         let terminal = self.bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
         let console = Console::open(terminal == Some(true), self.create.console_socket.as_deref(), self.detached)?;
         let receivers = PidfdReceivers::of_container(

@@ -29,8 +29,8 @@ const ALL_SEALS: SealFlag =
 const UNMAPPED: u32 = 65534;
 
 /// Goes on as a sealed copy in memory when the container's ids may write the file that this process runs from; does not
-/// return then. Called before anything is made. A binary that root owns costs nothing, unless root is mapped.
-pub fn protect(host: &Host, ids: &Ids) -> Result<()> {
+/// return then, and calls `leave` before. Called before anything is made. A binary that root owns costs nothing, unless root is mapped.
+pub fn protect(host: &Host, ids: &Ids, leave: impl FnOnce()) -> Result<()> {
     if !is_exposed(host, ids) {
         return Ok(());
     }
@@ -42,6 +42,7 @@ pub fn protect(host: &Host, ids: &Ids) -> Result<()> {
     }
     let copy = copy(own).doing(Code::Unprotected, protect).map_err(elsewhere)?;
     let path = CString::new(format!("/proc/self/fd/{}", copy.as_raw_fd())).unwrap_or_default();
+    leave();
     let errno = again(&path).doing(Code::Unprotected, protect)?;
     Err(errno).doing(Code::Unprotected, protect).map_err(elsewhere)
 }

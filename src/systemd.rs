@@ -44,6 +44,7 @@ struct Asker {
 pub struct Manager {
     facts: Facts,
     link: BufReader<UnixStream>,
+    has_refused: bool,
     _helper: Started,
 }
 
@@ -98,16 +99,21 @@ impl Manager {
         let (helper, link) = helper::converse(&program, &words)
             .map_err(|errno| format!("cannot be spoken to: {} does not start: {errno}", program.display()))?;
         let facts = Facts { version: 0, cgroup: String::new(), is_user: !asker.is_root };
-        let mut manager = Self { facts, link: BufReader::new(link), _helper: helper };
+        let mut manager = Self { facts, link: BufReader::new(link), has_refused: false, _helper: helper };
         manager.hear(START).map_err(|why| format!("cannot be spoken to: {} {why}", program.display()))?;
         match manager.hear(ANSWER)? {
             Reply::Ready { version, cgroup } => {
                 (manager.facts.version, manager.facts.cgroup) = (version, cgroup);
                 Ok(manager)
             }
-            Reply::Failed(why) => Err(format!("gives no access: {why}")),
+            Reply::Failed(why) | Reply::Refused(why) => Err(format!("gives no access: {why}")),
             Reply::Started | Reply::Done => Err("answers what was not asked".to_owned()),
         }
+    }
+
+    /// Whether it has taken nothing on of what it was asked for.
+    pub fn has_refused(&self) -> bool {
+        self.has_refused
     }
 
     /// What a plan has to know of it.
@@ -139,6 +145,10 @@ impl Manager {
         writeln!(self.link.get_mut(), "{line}").map_err(|error| failed(error.to_string()))?;
         match self.hear(JOB) {
             Ok(Reply::Done) => Ok(()),
+            Ok(Reply::Refused(why)) => {
+                self.has_refused = true;
+                Err(failed(format!("systemd says: {why}")))
+            }
             Ok(Reply::Failed(why)) => Err(failed(format!("systemd says: {why}"))),
             Ok(Reply::Started | Reply::Ready { .. }) => Err(failed("systemd answers what was not asked".to_owned())),
             Err(why) => Err(failed(format!("systemd {why}"))),

@@ -101,6 +101,11 @@ pub fn without(why: &str, spec: &Spec, host: &Host, default_name: &str) -> Resul
 }
 
 impl Scope {
+    /// Ends the helper, before there is a unit.
+    pub fn hang_up(&self) {
+        drop(self.manager.take());
+    }
+
     /// Where the container's processes will be, as far as can be said before they are.
     pub fn expected(&self) -> PathBuf {
         self.mount.join(&self.unit.cgroup).join(&self.unit.below)
@@ -111,9 +116,9 @@ impl Scope {
         let mut manager = self.manager.take().ok_or_else(|| self.refused("it has been started already"))?;
         // From here on it may be there, whatever is answered.
         self.is_started.set(true);
-        manager.start(&self.unit, init.as_raw().unsigned_abs()).inspect_err(|error| {
+        manager.start(&self.unit, init.as_raw().unsigned_abs()).inspect_err(|_| {
             // Another's unit of that name is not ours to stop.
-            self.is_started.set(error.why().contains("does not answer"));
+            self.is_started.set(!manager.has_refused());
         })?;
         drop(manager);
         let directory = self.directory_of(init)?;

@@ -42,21 +42,12 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let (spec, unknown) = with_process(bundle::recorded(&entry.config()?)?, exec)?;
     call.log.warn(&unknown, false)?;
     let host = host(&spec)?;
-    let order = Order {
-        bundle: &record.bundle,
-        // For its name: what is below belongs to the container, and nothing of it is touched.
-        state: &entry.root.path.join(id.as_str()),
-        waits: false,
-        clamps: false,
-        scattered: false,
-        scope: false,
-        no_pivot: false,
-        new_keyring: true,
-        assembly: None,
-    };
+    // For its name: what is below belongs to the container, and nothing of it is touched.
+    let state = entry.root.path.join(id.as_str());
+    let order = order(&record, &state);
     let joined = joined(&record, status);
     let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))?;
-    itself::protect(&host, &joined.ids)?;
+    itself::protect(&host, &joined.ids, || ())?;
     call.log.warn(plan.warnings(), false)?;
 
     let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
@@ -236,6 +227,21 @@ fn host(spec: &Spec) -> Result<Host> {
 fn denies_groups(pid: i32) -> bool {
     let path = CString::new(format!("/proc/{pid}/setgroups")).unwrap_or_default();
     sys::path::read::<8>(&path).is_ok_and(|text| text.starts_with(b"deny"))
+}
+
+/// Of a process that joins what there is.
+fn order<'a>(record: &'a Record, state: &'a Path) -> Order<'a> {
+    Order {
+        bundle: &record.bundle,
+        state,
+        waits: false,
+        clamps: false,
+        scattered: false,
+        scope: false,
+        no_pivot: false,
+        new_keyring: true,
+        assembly: None,
+    }
 }
 
 /// The cgroup to be born in: the container's own, or the one that was asked for.

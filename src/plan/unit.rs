@@ -178,9 +178,8 @@ mod tests {
     use super::*;
 
     fn of(path: &str, annotations: serde_json::Value) -> Result<Unit> {
-        let spec = serde_json::json!({
-            "ociVersion": "1.3.0", "annotations": annotations, "linux": {"cgroupsPath": path}
-        });
+        let mut spec = serde_json::json!({"ociVersion": "1.3.0", "linux": {"cgroupsPath": path}});
+        spec["annotations"] = annotations;
         let facts = Facts { version: 252, cgroup: "/user.slice/u".to_owned(), is_user: true };
         decide(&serde_json::from_value(spec).unwrap(), &facts, "c1", "pura-c1.9", &[])
     }

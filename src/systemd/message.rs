@@ -40,7 +40,9 @@ pub enum Reply {
     },
     /// What was asked for is so.
     Done,
-    /// It is not, and why.
+    /// It was not taken on, and why.
+    Refused(String),
+    /// It was, and came to nothing.
     Failed(String),
 }
 

