@@ -1,5 +1,5 @@
 //! systemd, which makes the scopes of `--systemd-cgroup`. It is spoken to through a helper, `pura-systemd`, because D-Bus takes
-//! more room than is left in this program (docs/design/0009); the helper is started when a bus is needed, and ends with its
+//! more room than is left in this program (docs/design/0010); the helper is started when a bus is needed, and ends with its
 //! use. What is asked for is decided in `plan::unit`.
 
 pub mod message;
