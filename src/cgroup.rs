@@ -3,6 +3,7 @@
 //! Version 2 only. The leaf is made before clone and entered by it: moving a process costs milliseconds, because the
 //! kernel waits for an RCU grace period. Limits are in it before init is.
 
+pub mod devices;
 pub mod freezer;
 mod leaf;
 mod levels;
@@ -29,12 +30,9 @@ use crate::{
     cli::CgroupDriver,
     error::{Code, Error, Result, Warning},
     host::Host,
-    plan::resources::{self, Absent, Now, Write},
+    plan::resources::{self, Absent, Now, Rules, Write},
 };
 use levels::{Enable, Obstacle, grant};
-
-/// Lets real root filter devices.
-const CAP_SYS_ADMIN: u8 = 21;
 
 /// Where the container's processes will be, and what holds there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +43,8 @@ pub struct Leaf {
     pub is_asked: bool,
     /// The lines for its files.
     pub writes: Vec<Write>,
+    /// Which devices may be opened; none: all.
+    pub devices: Option<Rules>,
     /// Who gets it, when that is not the caller.
     pub owner: Option<u32>,
     /// Controllers that directories made for it give on.
@@ -63,9 +63,24 @@ pub fn choose(
     driver: CgroupDriver,
     default_name: &str,
 ) -> Result<(Option<Leaf>, Vec<Warning>)> {
-    let linux = spec.linux().as_ref();
-    let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let rules = resources.and_then(|resources| device_rules(resources, host));
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let (mut leaf, mut warnings) = place(spec, resources, host, driver, default_name)?;
+    let is_enforced = devices::are_enforced(&host.caller, host.initial_userns);
+    let rules = resources.filter(|_| is_enforced).and_then(Rules::of);
+    match &mut leaf {
+        Some(leaf) => leaf.devices = rules,
+        None => warnings.extend(rules.map(|_| devices::unfiltered("the container has no cgroup of its own"))),
+    }
+    Ok((leaf, warnings))
+}
+
+fn place(
+    spec: &Spec,
+    resources: Option<&LinuxResources>,
+    host: &Host,
+    driver: CgroupDriver,
+    default_name: &str,
+) -> Result<(Option<Leaf>, Vec<Warning>)> {
     let writes = resources.map_or(Ok(Vec::new()), |resources| resources::writes(resources, &Now::default()))?;
     let limit = writes.iter().find(|write| write.absent == Absent::Refuse).cloned();
     if let Some(limit) = &limit {
@@ -75,38 +90,26 @@ pub fn choose(
     let Some(mount) = mount else {
         return match limit {
             Some(limit) => Err(limits::cannot(&limit, Code::Controller, "--cgroup-manager disabled makes no cgroup")),
-            None => Ok((None, limits::unset(&writes).into_iter().chain(rules).collect())),
+            None => Ok((None, limits::unset(&writes))),
         };
     };
     let own = mount.join(host.cgroup.own.trim_start_matches('/'));
     // systemd's form, slice:prefix:name, names no directory that is ours to make.
-    let path = linux.and_then(|linux| linux.cgroups_path().as_deref()).filter(|path| !path.as_os_str().is_empty());
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
     let asked = path
-        .filter(|path| !path.as_os_str().as_bytes().contains(&b':'))
+        .filter(|path| !path.as_os_str().is_empty() && !path.as_os_str().as_bytes().contains(&b':'))
         .map(|path| asked(path, mount, &own))
         .transpose()?;
     let site = Site { mount, own: &own, asked, default_name };
     if let Some(limit) = limit {
-        return site.limited(&limit, &writes).map(|leaf| (Some(leaf), rules.into_iter().collect()));
+        return site.limited(&limit, &writes).map(|leaf| (Some(leaf), Vec::new()));
     }
     // A limit of 0 takes the controller where it can be had, and is content without.
     let wish = writes.iter().find(|write| write.absent == Absent::Warn).filter(|_| host.cgroup.unified);
     if let Some(leaf) = wish.and_then(|wish| site.limited(wish, &writes).ok()) {
-        return Ok((Some(leaf), rules.into_iter().collect()));
+        return Ok((Some(leaf), Vec::new()));
     }
-    let (leaf, mut warnings) = site.unlimited(writes);
-    warnings.extend(rules);
-    Ok((leaf, warnings))
-}
-
-/// Rules that forbid devices to a container of real root's, whose root may open the host's where a mount shows them. For
-/// all others they are moot: a user namespace makes no nodes, and the host's own permissions are the caller's.
-fn device_rules(resources: &LinuxResources, host: &Host) -> Option<Warning> {
-    let forbids = resources.devices().iter().flatten().any(|rule| !rule.allow());
-    let is_root = host.initial_userns && host.caller.has(CAP_SYS_ADMIN);
-    let what = "linux.resources.devices is not applied: no device nodes can be made, but those of the host that a mount \
-                brings in can be opened by who may on the host";
-    (forbids && is_root).then(|| Warning::new(Code::DeviceRules, what))
+    Ok(site.unlimited(writes))
 }
 
 /// The name of the leaf when the config names none. Ids are unique only in one state directory, hence its inode.
@@ -242,6 +245,12 @@ pub fn extend(directory: &Path, mount: &Path, writes: &[Write]) -> Result<()> {
     enables.iter().try_for_each(leaf::enable)
 }
 
+/// Lets a cgroup that stays be of use to others again.
+pub fn leave(directory: &Path) {
+    freezer::leave(directory);
+    drop(devices::put(directory, None, false));
+}
+
 /// The directory that linux.cgroupsPath means: from the hierarchy's root, or from the caller's cgroup.
 fn asked(path: &Path, mount: &Path, own: &Path) -> Result<PathBuf> {
     let refuse = |why: &str| Err(Error::new(Code::Field, "read linux.cgroupsPath", format!("{path:?} {why}")));
@@ -284,6 +293,9 @@ impl std::fmt::Display for Leaf {
             }
             let why = if write.absent == Absent::Skip { ", if it is there" } else { "" };
             writeln!(f, "{why} (linux.resources.{})", write.place)?;
+        }
+        if let Some(rules) = &self.devices {
+            writeln!(f, "  {rules}, but those of every container (linux.resources.devices)")?;
         }
         if let Some(owner) = self.owner {
             writeln!(f, "  give it to user {owner}")?;
@@ -337,13 +349,17 @@ mod tests {
     #[test]
     fn device_rules_are_moot_unless_real_root_calls() {
         let warns = |json: &str, initial_userns: bool, effective: u64| {
+            let spec = serde_json::from_str(&format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{json}}}}}"#));
             let caller = crate::host::Caller { effective, ..Default::default() };
             let host = Host { caller, initial_userns, ..Host::default() };
-            device_rules(&serde_json::from_str(json).unwrap(), &host).is_some()
+            let (_, warnings) = choose(&spec.unwrap(), &host, CgroupDriver::Disabled, "pura-c1.1").unwrap();
+            warnings.iter().any(|warning| warning.code() == Code::DeviceRules)
         };
         let deny = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
-        assert!(warns(deny, true, 1 << CAP_SYS_ADMIN));
-        assert!(!warns(deny, false, 1 << CAP_SYS_ADMIN) && !warns(deny, true, 0));
-        assert!(!warns(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#, true, 1 << CAP_SYS_ADMIN));
+        assert!(warns(deny, true, 1 << 21));
+        assert!(!warns(deny, false, 1 << 21) && !warns(deny, true, 0));
+        for open in [r#"{"devices":[]}"#, "{}", r#"{"devices":[{"allow":true,"access":"rwm"}]}"#] {
+            assert!(!warns(open, true, u64::MAX), "{open}");
+        }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     plan::{
         Assembly, Plan,
         compile::{self, Order},
-        resources::Write,
+        resources::{Rules, Write},
     },
     receivers::PidfdReceivers,
     resctrl::{self, Wanted},
@@ -306,6 +306,8 @@ struct Ours {
     directory: PathBuf,
     /// The lines for its files.
     writes: Vec<Write>,
+    /// Which devices may be opened.
+    devices: Option<Rules>,
     /// Who gets it.
     owner: Option<u32>,
     /// The directories that were made for it, from the top.
@@ -318,14 +320,19 @@ struct Ours {
 impl Ours {
     fn make(leaf: Leaf) -> Result<Self> {
         let made = cgroup::make(&leaf)?;
-        let Leaf { directory, is_asked, writes, owner, .. } = leaf;
+        let Leaf { directory, is_asked, writes, devices, owner, .. } = leaf;
         let stays = is_asked && !made.contains(&directory);
-        Ok(Self { directory, writes, owner, made, stays, kept: false })
+        Ok(Self { directory, writes, devices, owner, made, stays, kept: false })
     }
 
     /// Writes the limits, then gives it away.
     fn limit(&self) -> Result<Vec<Warning>> {
-        let unset = cgroup::limits::apply(&self.directory, &self.writes)?;
+        let mut unset = cgroup::limits::apply(&self.directory, &self.writes)?;
+        if let Some(rules) = &self.devices {
+            let program = cgroup::devices::load(rules);
+            let put = |program| cgroup::devices::put(&self.directory, Some(&program), !self.stays);
+            unset.extend(program.and_then(put).err());
+        }
         self.owner.map_or(Ok(()), |owner| cgroup::owner::give(&self.directory, owner)).map(|()| unset)
     }
 
@@ -344,7 +351,7 @@ impl Drop for Ours {
                 cgroup::kill(&self.directory);
                 cgroup::wait_empty(&self.directory, teardown::LIMIT);
             }
-            cgroup::freezer::leave(&self.directory);
+            cgroup::leave(&self.directory);
             return;
         }
         if std::fs::remove_dir(&self.directory).is_err() {
