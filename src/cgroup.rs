@@ -27,7 +27,7 @@ use nix::{
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::{
-    cli::CgroupDriver,
+    cli::{CgroupDriver, Limiting},
     error::{Code, Error, Result, Warning},
     host::Host,
     plan::resources::{self, Absent, Now, Rules, Write},
@@ -62,11 +62,11 @@ pub fn choose(
     host: &Host,
     driver: CgroupDriver,
     default_name: &str,
+    limiting: Limiting,
 ) -> Result<(Option<Leaf>, Vec<Warning>)> {
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let (mut leaf, mut warnings) = place(spec, resources, host, driver, default_name)?;
+    let (mut leaf, mut warnings) = place(spec, host, driver, default_name, limiting)?;
     let is_enforced = devices::are_enforced(&host.caller, host.initial_userns);
-    let rules = resources.filter(|_| is_enforced).and_then(Rules::of);
+    let rules = resources(spec).filter(|_| is_enforced).and_then(Rules::of);
     match &mut leaf {
         Some(leaf) => leaf.devices = rules,
         None => warnings.extend(rules.map(|_| devices::unfiltered("the container has no cgroup of its own"))),
@@ -74,14 +74,23 @@ pub fn choose(
     Ok((leaf, warnings))
 }
 
+fn resources(spec: &Spec) -> Option<&LinuxResources> {
+    spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
+}
+
 fn place(
     spec: &Spec,
-    resources: Option<&LinuxResources>,
     host: &Host,
     driver: CgroupDriver,
     default_name: &str,
+    limiting: Limiting,
 ) -> Result<(Option<Leaf>, Vec<Warning>)> {
-    let writes = resources.map_or(Ok(Vec::new()), |resources| resources::writes(resources, &Now::default()))?;
+    let read = resources(spec).map(|resources| resources::writes(resources, &Now::default()));
+    let mut writes = read.transpose()?.unwrap_or_default();
+    if limiting == Limiting::BestEffort {
+        let limits = writes.iter_mut().filter(|write| write.absent == Absent::Refuse);
+        limits.for_each(|write| write.absent = Absent::Wish);
+    }
     let limit = writes.iter().find(|write| write.absent == Absent::Refuse).cloned();
     if let Some(limit) = &limit {
         require_version_2(limit, host.cgroup.unified)?;
@@ -107,6 +116,10 @@ fn place(
     // A limit of 0 takes the controller where it can be had, and is content without.
     let wish = writes.iter().find(|write| write.absent == Absent::Warn).filter(|_| host.cgroup.unified);
     if let Some(leaf) = wish.and_then(|wish| site.limited(wish, &writes).ok()) {
+        return Ok((Some(leaf), Vec::new()));
+    }
+    let wishes = host.cgroup.unified && writes.iter().any(|write| write.absent == Absent::Wish);
+    if let Some(leaf) = wishes.then(|| site.best(&writes)).flatten() {
         return Ok((Some(leaf), Vec::new()));
     }
     Ok(site.unlimited(writes))
@@ -157,12 +170,7 @@ impl Site<'_> {
     /// A place that has the controllers: the one that is asked for; else below the caller's cgroup, if nobody lives
     /// there, beside it, if that is the caller's to divide, or below it when only pura lives there and can make room.
     fn limited(&self, limit: &Write, writes: &[Write]) -> Result<Leaf> {
-        let below = self.own.join(self.default_name);
-        let beside = self.own.parent().filter(|_| self.own != self.mount).map(|parent| parent.join(self.default_name));
-        let (first, second, is_asked) = match self.asked.clone().filter(|asked| may_make(asked)) {
-            Some(asked) => (asked, None, true),
-            None => (below, beside.filter(|beside| may_make(beside)), false),
-        };
+        let (first, second, is_asked) = self.places();
         let leaf = |directory: &Path, vacates| {
             self.granted(directory, writes, &limit.absent, vacates).map(|leaf| Leaf {
                 is_asked,
@@ -187,6 +195,36 @@ impl Site<'_> {
         Err(obstacle.refuse(limit, writes, &self.own.to_string_lossy()))
     }
 
+    /// The first of the same places that has most of the controllers.
+    fn best(&self, writes: &[Write]) -> Option<Leaf> {
+        let (first, second, is_asked) = self.places();
+        let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
+        let is_alone = || levels::above(&first, self.mount).last().is_some_and(|level| level.processes == [own_pid]);
+        let makes_room = Some(&first).filter(|_| !is_asked && is_alone());
+        let all = [
+            Some((&first, false)),
+            makes_room.map(|directory| (directory, true)),
+            second.as_ref().map(|second| (second, false)),
+        ];
+        let leaves = all
+            .into_iter()
+            .rev()
+            .flatten()
+            .filter_map(|(directory, vacates)| self.granted(directory, writes, &Absent::Refuse, vacates).ok());
+        let best = leaves.max_by_key(|leaf| leaf.controllers.len())?;
+        Some(Leaf { is_asked, writes: writes.to_vec(), ..best })
+    }
+
+    /// Where a leaf with limits is looked for, and whether that is asked for.
+    fn places(&self) -> (PathBuf, Option<PathBuf>, bool) {
+        let below = self.own.join(self.default_name);
+        let beside = self.own.parent().filter(|_| self.own != self.mount).map(|parent| parent.join(self.default_name));
+        match self.asked.clone().filter(|asked| may_make(asked)) {
+            Some(asked) => (asked, None, true),
+            None => (below, beside.filter(|beside| may_make(beside)), false),
+        }
+    }
+
     /// The leaf with the controllers of all lines of one kind, and of those that warn where that is possible.
     fn granted(
         &self,
@@ -205,7 +243,7 @@ impl Site<'_> {
         }
         let mut wanted = controllers(writes, kind);
         let mut enables = grant(&levels, &wanted)?;
-        for controller in controllers(writes, &Absent::Warn) {
+        for controller in [Absent::Warn, Absent::Wish].iter().flat_map(|optional| controllers(writes, optional)) {
             let more: Vec<_> = wanted.iter().cloned().chain([controller]).collect();
             if let Ok(granted) = grant(&levels, &more) {
                 (wanted, enables) = (more, granted);
@@ -243,6 +281,11 @@ pub fn extend(directory: &Path, mount: &Path, writes: &[Write]) -> Result<()> {
     let enables =
         grant(&levels::above(directory, mount), &wanted).map_err(|obstacle| obstacle.refuse(limit, writes, &own))?;
     enables.iter().try_for_each(leaf::enable)
+}
+
+/// Whether a cgroup gives controllers on: then no process can be born in it, `cgroups(7)`.
+pub fn is_divided(directory: &Path) -> bool {
+    !levels::words(&directory.join("cgroup.subtree_control")).is_empty()
 }
 
 /// Lets a cgroup that stays be of use to others again.
@@ -312,7 +355,8 @@ mod tests {
     fn chosen(resources: &str, unified: bool, driver: CgroupDriver) -> Result<(Option<Leaf>, Vec<Warning>)> {
         let json = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{resources},"cgroupsPath":"a"}}}}"#);
         let cgroup = Cgroup { mount: Some("/dev/null/none".into()), unified, own: "/own".to_owned() };
-        choose(&serde_json::from_str(&json).unwrap(), &Host { cgroup, ..Host::default() }, driver, "pura-c1.1")
+        let host = Host { cgroup, ..Host::default() };
+        choose(&serde_json::from_str(&json).unwrap(), &host, driver, "pura-c1.1", Limiting::Strict)
     }
 
     #[test]
@@ -352,7 +396,8 @@ mod tests {
             let spec = serde_json::from_str(&format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{json}}}}}"#));
             let caller = crate::host::Caller { effective, ..Default::default() };
             let host = Host { caller, initial_userns, ..Host::default() };
-            let (_, warnings) = choose(&spec.unwrap(), &host, CgroupDriver::Disabled, "pura-c1.1").unwrap();
+            let (_, warnings) =
+                choose(&spec.unwrap(), &host, CgroupDriver::Disabled, "pura-c1.1", Limiting::Strict).unwrap();
             warnings.iter().any(|warning| warning.code() == Code::DeviceRules)
         };
         let deny = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;

@@ -38,10 +38,11 @@ pub fn unfiltered(why: &str) -> Warning {
 
 /// Loads the program; a warning where the kernel, or a filter around pura, does not allow that.
 pub fn load(rules: &Rules) -> Result<OwnedFd, Warning> {
-    bpf::load(&rules.program(), NAME).map_err(|errno| match errno {
-        Errno::EPERM | Errno::EACCES => unfiltered("you may load no program for it: bpf(2)"),
-        Errno::ENOSYS => unfiltered("the kernel has no bpf(2)"),
-        other => unfiltered(&format!("the kernel refuses its program: {}", plain(other))),
+    bpf::load(&rules.program(), NAME).map_err(|errno| {
+        let is_forbidden = errno == Errno::EPERM || errno == Errno::EACCES;
+        let why =
+            if is_forbidden { "you may not".to_owned() } else { format!("the kernel refuses it: {}", plain(errno)) };
+        unfiltered(&format!("no program can be loaded for it with bpf(2): {why}"))
     })
 }
 

@@ -68,7 +68,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
-    let cgroup = birthplace(record.cgroup.as_deref(), exec.cgroup.as_deref(), call)?;
+    let cgroup = birthplace(&record, exec.cgroup.as_deref(), call)?;
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     container::prepare_process(&host)?;
     launch::take_on(&plan)?;
@@ -219,9 +219,14 @@ fn host(spec: &Spec) -> Result<Host> {
 }
 
 /// The cgroup to be born in: the container's own, or the one that was asked for.
-fn birthplace(own: Option<&Path>, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
-    match (own, asked) {
+fn birthplace(record: &Record, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
+    match (record.cgroup.as_deref(), asked) {
         (own, Some(asked)) => enter_below(own, asked).map(Some),
+        (Some(own), None) if cgroup::is_divided(own) => {
+            // Where init has gone, as systemd does in a container: nobody can live in the container's own any more.
+            let home = probe::cgroup_of(record.init.pid).filter(|home| home.starts_with(own));
+            enter(home.as_deref().unwrap_or(own), call)
+        }
         (Some(own), None) => enter(own, call),
         (None, None) => Ok(None),
     }

@@ -35,6 +35,8 @@ pub enum Absent {
     Refuse,
     /// A warning; the controller is used where it can be had.
     Warn,
+    /// The same, of a limit under `run --cgroup=besteffort`.
+    Wish,
     /// Nothing: the line asks for what holds without the file.
     Skip,
 }

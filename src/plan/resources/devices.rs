@@ -245,10 +245,9 @@ mod tests {
                 SET => registers[to] = constant,
                 AND => registers[to] &= constant,
                 SHIFT_RIGHT => registers[to] >>= constant,
-                JUMP => {}
                 JUMP_UNLESS_EQUAL if registers[to] == constant => jump = 0,
                 JUMP_IF_ANY if registers[to] & constant == 0 => jump = 0,
-                JUMP_UNLESS_EQUAL | JUMP_IF_ANY => {}
+                JUMP | JUMP_UNLESS_EQUAL | JUMP_IF_ANY => {}
                 EXIT => return registers[usize::from(RESULT)] == 1,
                 other => panic!("unknown instruction {other:#x}"),
             }
