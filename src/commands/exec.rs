@@ -242,6 +242,9 @@ fn enter_below(own: Option<&Path>, asked: &Path) -> Result<OwnedFd> {
     }
     let directory = own.join(asked.strip_prefix("/").unwrap_or(asked));
     let opened = open_cgroup(&directory).doing(Code::CgroupRefused, what)?;
+    if cgroup::is_divided(&directory) {
+        return Err(refuse("it gives controllers on, and so can hold no processes"));
+    }
     if cgroup::may_enter(&directory) { Ok(opened) } else { Err(refuse("you may not move processes there")) }
 }
 

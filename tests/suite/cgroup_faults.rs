@@ -93,6 +93,17 @@ fn containers_root_divides_its_cgroup_and_all_of_it_goes() -> Result<()> {
 }
 
 #[test]
+fn exec_enters_a_cgroup_namespace_and_the_containers_cgroup() -> Result<()> {
+    requires!(userns, cgroup, busybox);
+    let bundle = dividing("true")?;
+    let _running = bundle.started()?;
+    let said = bundle.pura(&["exec", "c1", "/bin/sh", "-c", "cat /proc/self/cgroup"]).output()?;
+    // The root of the namespace.
+    assert!(said.succeeds()?.lines().any(|line| line == "0::/"), "{said:?}");
+    bundle.delete()
+}
+
+#[test]
 fn exec_goes_where_init_is_when_the_containers_cgroup_holds_no_processes_any_more() -> Result<()> {
     requires!(userns, controllers, busybox);
     let mut bundle = dividing(&format!("{GO_BELOW}; echo +pids >cgroup.subtree_control || exit"))?;
@@ -100,7 +111,11 @@ fn exec_goes_where_init_is_when_the_containers_cgroup_holds_no_processes_any_mor
     let _running = bundle.started()?;
     let said = bundle.pura(&["exec", "c1", "/bin/sh", "-c", "cat /proc/self/cgroup"]).output()?;
     assert!(said.succeeds()?.trim().ends_with("/sub/deep"), "{said:?}");
-    bundle.pura(&["exec", "--cgroup", "/", "c1", "/bin/true"]).output()?.fails(125, 406, &["cgroup"])?;
+    bundle.pura(&["exec", "--cgroup", "/", "c1", "/bin/true"]).output()?.fails(
+        125,
+        406,
+        &["--cgroup \"/\"", "can hold no processes"],
+    )?;
     bundle.delete()
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{Bundle, Outcome};
 
 /// A container of real root's with these rules, in which a shell runs.
-fn ruled(rules: Value, script: &str) -> Result<Bundle> {
+fn ruled(rules: &Value, script: &str) -> Result<Bundle> {
     let mut bundle = Bundle::with_args(&["/bin/sh", "-c", script])?;
     bundle.share_user();
     bundle.mount("/dev/host", "bind", "/dev/kmsg", &["bind"])?;
@@ -51,7 +51,7 @@ fn root_opens_devices_as_the_last_rule_that_names_them_says() -> Result<()> {
         (json!([deny_all(), {"allow": true, "type": "b"}]), false),
     ];
     for (rules, is_open) in cases {
-        let outcome = ruled(rules.clone(), OPEN)?.run_strictly()?;
+        let outcome = ruled(&rules, OPEN)?.run_strictly()?;
         if is_open {
             assert_eq!(outcome.succeeds()?, "opened\n", "{rules}");
         } else {
@@ -65,13 +65,13 @@ fn root_opens_devices_as_the_last_rule_that_names_them_says() -> Result<()> {
 fn root_always_has_the_devices_of_every_container() -> Result<()> {
     requires!(root, busybox);
     let script = "for name in null zero full random urandom; do exec 3<>/dev/$name || exit 1; done; exec 3<>/dev/ptmx";
-    ruled(json!([deny_all(), {"allow": false, "type": "c"}]), script)?.run_strictly()?.succeeds_silently()
+    ruled(&json!([deny_all(), {"allow": false, "type": "c"}]), script)?.run_strictly()?.succeeds_silently()
 }
 
 #[test]
 fn root_in_the_hosts_user_namespace_may_make_a_node_and_not_open_it() -> Result<()> {
     requires!(root, busybox);
-    let mut bundle = ruled(json!([deny_all()]), "mknod /tmp/node c 1 11 && echo made && exec 3>/tmp/node")?;
+    let mut bundle = ruled(&json!([deny_all()]), "mknod /tmp/node c 1 11 && echo made && exec 3>/tmp/node")?;
     bundle.mount("/tmp", "tmpfs", "tmpfs", &["nosuid"])?;
     let capabilities = json!(["CAP_MKNOD"]);
     bundle.config["process"]["capabilities"] =
@@ -87,7 +87,7 @@ fn root_in_the_hosts_user_namespace_may_make_a_node_and_not_open_it() -> Result<
 #[test]
 fn root_changes_the_rules_with_update_and_exec_obeys_them() -> Result<()> {
     requires!(root, busybox);
-    let mut bundle = ruled(json!([deny_all()]), "")?;
+    let mut bundle = ruled(&json!([deny_all()]), "")?;
     bundle.config["process"]["args"] = json!(["/bin/pura-probe", "sleep"]);
     let _running = bundle.started()?;
     let open = || bundle.pura(&["exec", "c1", "/bin/sh", "-c", OPEN]).output();
@@ -127,7 +127,7 @@ fn root_leaves_no_rules_on_a_cgroup_that_stays() -> Result<()> {
     let cgroup = PathBuf::from(hierarchy.context("cgroup2")?).join(&name);
     fs::create_dir(&cgroup)?;
     let run = |rules: Value, end: &str| -> Result<Outcome> {
-        let mut bundle = ruled(rules, OPEN)?;
+        let mut bundle = ruled(&rules, OPEN)?;
         bundle.config["linux"]["cgroupsPath"] = format!("/{name}").into();
         if end == "run" {
             return bundle.run();
@@ -148,7 +148,7 @@ fn root_leaves_no_rules_on_a_cgroup_that_stays() -> Result<()> {
 #[test]
 fn root_sees_the_rules_in_the_plan_and_is_warned_where_there_is_no_cgroup() -> Result<()> {
     requires!(root, busybox);
-    let bundle = ruled(json!([deny_all(), device(true, "rw")]), OPEN)?;
+    let bundle = ruled(&json!([deny_all(), device(true, "rw")]), OPEN)?;
     let plan = bundle.with_bundle("plan", &[])?.output()?;
     assert!(plan.succeeds()?.contains("deny all devices, allow c 1:11 rw"), "{plan:?}");
     bundle.write()?;
