@@ -12,6 +12,7 @@ mod affinity;
 mod annotations;
 mod cgroup;
 mod cgroup_faults;
+mod cgroup_versions;
 mod cli;
 mod console;
 mod contract;
