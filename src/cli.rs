@@ -234,6 +234,10 @@ pub struct Run {
     pub detach: bool,
     /// `--keep`: leave the state after the program has ended.
     pub keep: bool,
+    /// `--stats`: say what was used.
+    pub stats: bool,
+    /// `--cgroup=besteffort`
+    pub limiting: Limiting,
 }
 
 /// What `exec` does in a paused container.
@@ -298,6 +302,16 @@ pub enum Shell {
     Zsh,
     /// fish
     Fish,
+}
+
+/// What becomes of a limit that cannot be had.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Limiting {
+    /// An error.
+    #[default]
+    Strict,
+    /// A warning.
+    BestEffort,
 }
 
 /// What is on `/proc`.

@@ -5,8 +5,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::ArgMatches;
 
 use super::{
-    CgroupDriver, Create, Events, Exec, Globals, LimitFlags, ListFormat, LogFormat, LogLevel, LogService, Proc, Ps,
-    Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
+    CgroupDriver, Create, Events, Exec, Globals, LimitFlags, Limiting, ListFormat, LogFormat, LogLevel, LogService,
+    Proc, Ps, Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
@@ -214,7 +214,16 @@ fn create(matches: &ArgMatches) -> Result<Create> {
 
 /// `run`: of a bundle, or of a command.
 fn run(matches: &ArgMatches, tail: &[OsString], plans: bool) -> Result<Verb> {
-    let run = Run { create: create(matches)?, detach: matches.get_flag("detach"), keep: matches.get_flag("keep") };
+    let run = Run {
+        create: create(matches)?,
+        detach: matches.get_flag("detach"),
+        keep: matches.get_flag("keep"),
+        stats: matches.get_flag("stats"),
+        limiting: chosen(matches, "cgroup", &[("besteffort", Limiting::BestEffort)])?.unwrap_or_default(),
+    };
+    if run.stats && run.detach {
+        return refuse("--stats is said at the end, which --detach does not wait for".to_owned());
+    }
     let rootfs = path(matches, "rootfs");
     let (dashed, words) = match tail {
         [dashes, words @ ..] if dashes == "--" => (true, words),

@@ -103,6 +103,8 @@ const RUN: &[Flag] = &[
     flag("detach", Some('d'), Value::None, "Return as soon as the program runs"),
     flag("keep", None, Value::None, "Keep the state after the program has ended"),
     flag("dry-run", None, Value::None, "Print the plan and create nothing"),
+    flag("stats", None, Value::None, "When the program has ended, say on standard error what it used"),
+    flag("cgroup", None, Value::One("MODE"), "besteffort: a limit that cannot be had here is a warning"),
     flag("userns", None, Value::One("MODE"), "As before the verb: auto, keep-id, single or inherit"),
 ];
 

@@ -64,7 +64,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
-    let cgroup = birthplace(record.cgroup.as_deref(), exec.cgroup.as_deref(), call)?;
+    let cgroup = birthplace(&record, exec.cgroup.as_deref(), call)?;
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     container::prepare_process(&host)?;
     launch::take_on(&plan)?;
@@ -237,9 +237,14 @@ fn denies_groups(pid: i32) -> bool {
 }
 
 /// The cgroup to be born in: the container's own, or the one that was asked for.
-fn birthplace(own: Option<&Path>, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
-    match (own, asked) {
+fn birthplace(record: &Record, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
+    match (record.cgroup.as_deref(), asked) {
         (own, Some(asked)) => enter_below(own, asked).map(Some),
+        (Some(own), None) if cgroup::is_divided(own) => {
+            // Where init has gone, as systemd does in a container: nobody can live in the container's own any more.
+            let home = probe::cgroup_of(record.init.pid).filter(|home| home.starts_with(own));
+            enter(home.as_deref().unwrap_or(own), call)
+        }
         (Some(own), None) => enter(own, call),
         (None, None) => Ok(None),
     }
@@ -255,6 +260,9 @@ fn enter_below(own: Option<&Path>, asked: &Path) -> Result<OwnedFd> {
     }
     let directory = own.join(asked.strip_prefix("/").unwrap_or(asked));
     let opened = open_cgroup(&directory).doing(Code::CgroupRefused, what)?;
+    if cgroup::is_divided(&directory) {
+        return Err(refuse("it gives controllers on, and so can hold no processes"));
+    }
     if cgroup::may_enter(&directory) { Ok(opened) } else { Err(refuse("you may not move processes there")) }
 }
 
