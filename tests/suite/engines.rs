@@ -1,8 +1,11 @@
 //! Engines with pura as their runtime: the real programs, with images made here, and nothing pulled.
 
+mod build;
 mod buildah;
+mod container;
 mod podman;
 mod root;
+mod screen;
 
 use std::{
     ffi::OsString,
@@ -23,6 +26,9 @@ use crate::harness::{Outcome, Pura, busybox, eventually, has_failed, leftovers, 
 
 /// The one image: a busybox and two accounts.
 const IMAGE: &str = "localhost/busybox";
+
+/// The names that pura has in turn.
+const NAMES: [&str; 2] = ["pura", "crun"];
 
 /// Podman and Buildah, with storage, configuration and run-time directory of their own.
 #[derive(Debug)]
@@ -112,15 +118,31 @@ impl Engine {
     /// Calls one of the family.
     fn call_by(&self, program: &str, words: &[&str]) -> Result<Answer> {
         let line: Vec<OsString> = std::iter::once(program).chain(words.iter().copied()).map(Into::into).collect();
-        let mut call = Pura::through(self.dir.path(), &line)
-            .env("HOME", self.dir.path())
-            .env("CONTAINERS_CONF", self.path("containers.conf"))
-            .env("CONTAINERS_STORAGE_CONF", self.path("storage.conf"))
-            .cwd(&self.path("tmp"));
-        if own_uid() != 0 {
-            call = call.env("XDG_RUNTIME_DIR", self.path("r"));
+        let mut call = Pura::through(self.dir.path(), &line).cwd(&self.path("tmp"));
+        for (name, value) in self.environment() {
+            call = call.env(name, value);
         }
         Ok(Answer(call.output()?))
+    }
+
+    /// What tells the family where its files are.
+    fn environment(&self) -> Vec<(&'static str, PathBuf)> {
+        let mut all = vec![
+            ("HOME", self.dir.path().to_owned()),
+            ("CONTAINERS_CONF", self.path("containers.conf")),
+            ("CONTAINERS_STORAGE_CONF", self.path("storage.conf")),
+        ];
+        if own_uid() != 0 {
+            all.push(("XDG_RUNTIME_DIR", self.path("r")));
+        }
+        all
+    }
+
+    /// A container that runs until it is told to end.
+    fn detach(&self, options: &[&str], name: &str, script: &str) -> Result<()> {
+        let words = ["--network=none", "--name", name, IMAGE, "sh", "-c", script];
+        self.call(&[&["run", "-d"][..], options, &words].concat())?.must_end(0, "")?;
+        Ok(())
     }
 
     /// `podman run --rm --network=none OPTIONS IMAGE sh -c SCRIPT`.
