@@ -37,8 +37,16 @@ struct Engine {
 }
 
 impl Engine {
-    /// An engine that knows pura under a name.
+    /// Podman that knows pura under a name, with the image.
     fn new(runtime: &str) -> Result<Self> {
+        let engine = Self::bare(runtime)?;
+        let tar = engine.path("image.tar");
+        engine.call(&["import", "--quiet", &tar.to_string_lossy(), IMAGE])?.must_end(0, "")?;
+        Ok(engine)
+    }
+
+    /// The directories and the image's tar, for engines that do not share Podman's storage.
+    fn bare(runtime: &str) -> Result<Self> {
         // Short: with long paths, Podman 4.3 never hears of a container's end, and waits for 20 seconds.
         let dir = tempfile::Builder::new().prefix("e").rand_bytes(3).tempdir()?;
         let engine = Self { dir };
@@ -52,7 +60,7 @@ impl Engine {
         fs::write(engine.path("volume/file"), "of the host\n")?;
         fs::write(engine.path("containers.conf"), engine.configuration(runtime))?;
         fs::write(engine.path("storage.conf"), engine.storage())?;
-        engine.import()?;
+        engine.pack()?;
         Ok(engine)
     }
 
@@ -84,7 +92,7 @@ impl Engine {
     }
 
     /// Makes the image, as a tar of a root file system.
-    fn import(&self) -> Result<()> {
+    fn pack(&self) -> Result<()> {
         let root = self.path("image");
         for name in ["bin", "etc", "tmp", "root", "proc", "sys", "dev"] {
             fs::create_dir_all(root.join(name))?;
@@ -106,7 +114,6 @@ impl Engine {
             .arg(".")
             .status()?;
         ensure!(packed.success(), "tar: {packed}");
-        self.call(&["import", "--quiet", &tar.to_string_lossy(), IMAGE])?.must_end(0, "")?;
         Ok(())
     }
 
@@ -155,7 +162,9 @@ impl Engine {
     /// Removes all that an engine keeps: its files may belong to subordinate ids, and its pause process holds the
     /// namespace that can remove them.
     fn clear(&self) -> Result<()> {
-        self.call(&["rm", "--all", "--force", "--time=0"])?;
+        if self.path("s").exists() {
+            self.call(&["rm", "--all", "--force", "--time=0"])?;
+        }
         if own_uid() != 0 {
             let dirs = ["s", "r/s"].map(|name| self.path(name).to_string_lossy().into_owned());
             self.call(&["unshare", "rm", "-rf", &dirs[0], &dirs[1]])?;

@@ -156,9 +156,9 @@ fn a_window_that_changes_its_size_is_noticed_inside() -> Result<()> {
             screen.shows("got a word")?;
             screen.ends(4)
         };
-        watch(&["run", "-it", "--rm", "--network=none", IMAGE])?;
+        watch(&["podman", "run", "-it", "--rm", "--network=none", IMAGE])?;
         podman.detach(&[], "c1", "sleep 1000")?;
-        watch(&["exec", "-it", "c1"])?;
+        watch(&["podman", "exec", "-it", "c1"])?;
     }
     Ok(())
 }

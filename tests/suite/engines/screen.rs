@@ -28,13 +28,13 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// Calls Podman; the terminal is its controlling one, so that it hears of a new size.
+    /// Calls an engine's program; the terminal is its controlling one, so that it hears of a new size.
     pub(super) fn new(engine: &Engine, words: &[&str]) -> Result<Self> {
         let pty = openpty(None, None)?;
         let name = ttyname(&pty.slave)?;
         let stdio = || -> Result<Stdio> { Ok(Stdio::from(pty.slave.try_clone()?)) };
         let mut command = Command::new("setsid");
-        command.args(["--ctty", "--wait", "podman"]).args(words).current_dir(engine.path("tmp"));
+        command.args(["--ctty", "--wait"]).args(words).current_dir(engine.path("tmp"));
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("PURA_TEST", engine.path(""));
         command.env("TMPDIR", engine.path("tmp")).envs(engine.environment());
         let child = command.stdin(stdio()?).stdout(stdio()?).stderr(stdio()?).spawn().context("setsid")?;

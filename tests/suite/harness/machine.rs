@@ -37,6 +37,7 @@ pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
             ("catatonit", || installed("catatonit").or_else(|_| installed("/usr/libexec/podman/catatonit"))),
             ("buildah", || installed("buildah")),
             ("containerd", || installed("containerd").and_then(|()| installed("ctr"))),
+            ("docker", || installed("dockerd").and_then(|()| installed("docker"))),
             ("python", python),
         ];
         let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
