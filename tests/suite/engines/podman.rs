@@ -134,8 +134,8 @@ fn volumes_mounts_and_devices_are_as_podman_asks_for() -> Result<()> {
         (&["--volume=VOLUME/file:/etc/file"], "cat /etc/file", 0, "of the host"),
         (&["--volume=named:/named"], "echo kept >/named/x && cat /named/x", 0, "kept"),
         // The host's file system cannot be mapped without root; that is an error, and no missing program.
-        (&["--volume=VOLUME:/v:idmap"], read, 126, "[PURA-312]"),
-        (&["--mount=type=bind,source=VOLUME,destination=/v,idmap"], read, 126, "[PURA-312]"),
+        (&["--userns=keep-id", "--volume=VOLUME:/v:idmap"], read, 126, "[PURA-312]"),
+        (&["--userns=keep-id", "--mount=type=bind,source=VOLUME,destination=/v,idmap"], read, 126, "[PURA-312]"),
         (&["--mount=type=bind,source=VOLUME,destination=/v"], read, 0, "of the host"),
         (&["--mount=type=bind,src=VOLUME,dst=/v,ro"], "touch /v/x", 1, "Read-only file system"),
         (&["--mount=type=bind,src=VOLUME,dst=/v,bind-propagation=rslave"], read, 0, "of the host"),

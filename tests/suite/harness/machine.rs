@@ -135,7 +135,7 @@ fn libseccomp() -> Result<()> {
 
 /// A program of that name is there.
 fn installed(program: &str) -> Result<()> {
-    succeeds(Command::new(program).arg("--version").env("PATH", PATH).env("HOME", "/"))
+    succeeds(Command::new(program).arg("--version").env("PATH", PATH).env("HOME", std::env::temp_dir()))
 }
 
 /// A device for networks without root.
@@ -156,7 +156,12 @@ fn pasta() -> Result<()> {
 
 /// The first two numbers of Podman's version.
 fn podman_version() -> Result<[u32; 2]> {
-    let told = Command::new("podman").arg("--version").env("PATH", PATH).env("HOME", "/").output().context("podman")?;
+    let told = Command::new("podman")
+        .arg("--version")
+        .env("PATH", PATH)
+        .env("HOME", std::env::temp_dir())
+        .output()
+        .context("podman")?;
     let told = text(&told.stdout);
     let mut numbers = told.split([' ', '.']).filter_map(|word| word.parse().ok());
     let next = |numbers: &mut dyn Iterator<Item = u32>| numbers.next().with_context(|| told.clone());

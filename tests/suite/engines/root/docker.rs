@@ -130,7 +130,7 @@ fn docker_runs_containers() -> Result<()> {
 
 #[test]
 fn a_container_of_docker_lives_through_all_its_verbs() -> Result<()> {
-    requires!(root, busybox, docker);
+    requires!(root, busybox, docker, ps);
     let docker = Docker::new()?;
     let loops = "trap 'exit 5' TERM; trap 'echo one' USR1; echo up; while :; do sleep 0.05; done";
     let call = |words: &[&str]| docker.call(words);
