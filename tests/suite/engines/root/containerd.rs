@@ -38,7 +38,8 @@ impl<'a> Containerd<'a> {
         let namespace = engine.path("").file_name().unwrap_or_default().to_string_lossy().into_owned();
         let containerd = Self { engine, daemon, namespace };
         eventually("containerd answers", || Ok(containerd.ctr(&["version"])?.0.code() == 0))?;
-        containerd.ctr(&["images", "import", "--snapshotter=native", &archive])?.must_end(0, "")?;
+        // Unpacked by `run`: containerd 2 itself would do so for its default snapshotter only.
+        containerd.ctr(&["images", "import", "--no-unpack", &archive])?.must_end(0, "")?;
         Ok(containerd)
     }
 
