@@ -43,14 +43,21 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     let mut draft = Draft::new(spec, host, order, container.ids.clone());
     draft.plan.warnings = warnings;
     draft.compile_filter(Some((container.status, container.init)))?;
-    // All namespaces in one call, by the parent: its next child is then born inside all of them.
+    // Namespaces in one call, by the parent: its next child is then born inside of them.
     draft.inherited_labels()?;
     draft.inherited_score()?;
     draft.affinity()?;
     let init = draft.slot()?;
-    draft.plan.joined_first.push((init, namespaces(spec, container)));
+    let kinds = namespaces(spec, container);
+    draft.plan.joined_first.push((init, kinds & !libc::CLONE_NEWCGROUP));
 
     die_with_parent(&mut draft);
+    // All but that of cgroups: who is in it cannot bear a child into the container's cgroup from one that lies outside,
+    // where the hierarchy was mounted with nsdelegate, as systemd does: cgroups(7).
+    if let Some((index, _)) = draft.namespace(Kind::Cgroup) {
+        let from = draft.input(Input::Namespace(format!("/proc/{}/ns/cgroup", container.init).into()))?;
+        draft.step_for(Op::SetNs { from, kind: libc::CLONE_NEWCGROUP }, format!("linux.namespaces[{index}]"));
+    }
     draft.step(Op::Sweep { kept: u16::MAX });
     draft.step(Op::NewSession);
     // In a mount namespace that was joined, the root is not the container's.
@@ -159,6 +166,13 @@ mod tests {
         let all = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
         assert_eq!(joined("new"), [(INIT, all | libc::CLONE_NEWUSER)]);
         assert_eq!(joined("reused"), [(INIT, all)]);
+    }
+
+    #[test]
+    fn the_namespace_of_cgroups_is_joined_from_within_the_cgroup() {
+        let plan = plan(r#"[{"type":"cgroup"},{"type":"pid"}]"#, r#"{"uid":0,"gid":0}"#, "reused");
+        assert_eq!(plan.joined_first, [(INIT, libc::CLONE_NEWNS | libc::CLONE_NEWPID)]);
+        assert!(plan.ops().iter().any(|op| matches!(op, Op::SetNs { kind: libc::CLONE_NEWCGROUP, .. })));
     }
 
     #[test]
