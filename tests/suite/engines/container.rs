@@ -105,9 +105,9 @@ fn a_paused_container_stands_still_until_it_is_resumed() -> Result<()> {
             || anyhow::Ok(podman.call(&["inspect", "--format={{.State.Status}}", "c1"])?.0.stdout.trim().to_owned());
         podman.detach(&[], "c1", "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; exec sleep 1000")?;
         // Its time as the cgroup has it: Podman finds that by /proc.
-        let stats = ["stats", "--no-stream", "--format={{.Name}} {{.CPUNano}}", "c1"];
+        let asked = ["stats", "--no-stream", "--format={{.Name}} {{.CPUNano}}", "c1"];
         let used = || -> Result<u64> {
-            let told = podman.call(&stats)?;
+            let told = podman.call(&asked)?;
             let told = told.must_end(0, "c1 ")?;
             Ok(told.rsplit(' ').next().unwrap_or_default().parse()?)
         };

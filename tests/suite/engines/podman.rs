@@ -267,7 +267,8 @@ fn limits_are_honoured_or_refused_by_name() -> Result<()> {
                 answer.must_end(126, &format!("there is no {controller} controller"))?;
             }
         }
-        podman.detach(&[], "c1", "sleep 1000")?;
+        let options: &[&str] = if has_controllers { &["--memory=128m"] } else { &[] };
+        podman.detach(options, "c1", "sleep 1000")?;
         let answer = podman.call(&["update", "--memory=64m", "c1"])?;
         if has_controllers {
             answer.must_end(0, "")?;

@@ -18,6 +18,8 @@ struct Containerd<'a> {
     daemon: Running,
     /// Names its containers' cgroups too.
     namespace: String,
+    /// The binary, and its state.
+    places: [String; 2],
 }
 
 impl<'a> Containerd<'a> {
@@ -36,7 +38,8 @@ impl<'a> Containerd<'a> {
         let line = ["containerd".into(), "--config".into(), engine.path("containerd.toml").into_os_string()];
         let daemon = Pura::through(engine.dir.path(), &line).spawn()?;
         let namespace = engine.path("").file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let containerd = Self { engine, daemon, namespace };
+        let places = [pura_binary(), engine.path("r/pura")].map(|path| path.to_string_lossy().into_owned());
+        let containerd = Self { engine, daemon, namespace, places };
         eventually("containerd answers", || Ok(containerd.ctr(&["version"])?.0.code() == 0))?;
         // Unpacked by `run`: containerd 2 itself would do so for its default snapshotter only.
         containerd.ctr(&["images", "import", "--no-unpack", &archive])?.must_end(0, "")?;
@@ -60,15 +63,10 @@ impl<'a> Containerd<'a> {
     }
 
     /// The words of `ctr run`.
-    fn run<'w>(&self, options: &[&'w str], id: &'w str, program: &[&'w str], places: &'w [String; 2]) -> Vec<&'w str> {
-        let [binary, root] = places;
+    fn run<'w>(&'w self, options: &[&'w str], id: &'w str, program: &[&'w str]) -> Vec<&'w str> {
+        let [binary, root] = &self.places;
         let usual = ["run", "--snapshotter=native", "--runc-binary", binary, "--runc-root", root];
         [&usual[..], options, &["localhost/busybox:latest", id], program].concat()
-    }
-
-    /// The binary, and its state.
-    fn places(&self) -> [String; 2] {
-        [pura_binary(), self.engine.path("r/pura")].map(|path| path.to_string_lossy().into_owned())
     }
 
     /// Kills a container and removes it.
@@ -98,9 +96,7 @@ fn containerd_runs_containers_through_its_shim() -> Result<()> {
     requires!(root, busybox, podman, containerd);
     let engine = Engine::new("pura")?;
     let containerd = Containerd::new(&engine)?;
-    let places = containerd.places();
-    let run =
-        |options: &[&str], id: &str, program: &[&str]| containerd.ctr(&containerd.run(options, id, program, &places));
+    let run = |options: &[&str], id: &str, program: &[&str]| containerd.ctr(&containerd.run(options, id, program));
     run(&["--rm"], "c1", &["/bin/sh", "-c", "echo out; exit 3"])?.must_end(3, "out")?;
     let options = ["--rm", "--cwd=/tmp", "--env=A=b", "--read-only"];
     run(&options, "c1", &["/bin/sh", "-c", "echo $PWD $A; touch /x"])?.must_end(1, "/tmp b")?;
@@ -130,9 +126,8 @@ fn containerd_pauses_and_resumes_in_the_cgroup_that_was_asked_for() -> Result<()
     requires!(root, busybox, podman, containerd);
     let engine = Engine::new("pura")?;
     let containerd = Containerd::new(&engine)?;
-    let places = containerd.places();
     let cgroup = format!("/{}/asked", containerd.namespace);
-    let words = containerd.run(&["-d", "--cgroup", &cgroup], "c1", &["/bin/sleep", "1000"], &places);
+    let words = containerd.run(&["-d", "--cgroup", &cgroup], "c1", &["/bin/sleep", "1000"]);
     containerd.ctr(&words)?.must_end(0, "")?;
     let tasks = containerd.ctr(&["task", "ls"])?.0.stdout;
     let pid = tasks.lines().find_map(|line| line.strip_prefix("c1")).unwrap_or_default();
@@ -152,9 +147,8 @@ fn containerd_refuses_or_sets_limits() -> Result<()> {
     requires!(root, busybox, podman, containerd);
     let engine = Engine::new("pura")?;
     let containerd = Containerd::new(&engine)?;
-    let places = containerd.places();
     let program = ["/bin/cat", "/sys/fs/cgroup/memory.max"];
-    let limited = containerd.ctr(&containerd.run(&["--rm", "--memory-limit=67108864"], "c1", &program, &places))?;
+    let limited = containerd.ctr(&containerd.run(&["--rm", "--memory-limit=67108864"], "c1", &program))?;
     // PURA-463 where version 1 has the controller, PURA-461 where nobody has.
     limited.must_end(0, "67108864").or_else(|_| limited.must_end(1, "cannot set memory.max to 67108864"))?;
     Ok(())
@@ -165,7 +159,6 @@ fn ctr_has_a_terminal_in_the_container() -> Result<()> {
     requires!(root, busybox, podman, containerd);
     let engine = Engine::new("pura")?;
     let containerd = Containerd::new(&engine)?;
-    let places = containerd.places();
     let program = ["/bin/sh", "-c", "tty; read -r word; echo got $word; exit 5"];
     let talk = |mut screen: Screen| -> Result<()> {
         screen.shows("/dev/pts/0")?;
@@ -173,8 +166,8 @@ fn ctr_has_a_terminal_in_the_container() -> Result<()> {
         screen.shows("got a word")?;
         screen.ends(5)
     };
-    talk(containerd.screen(&containerd.run(&["--rm", "-t"], "c1", &program, &places))?)?;
-    containerd.ctr(&containerd.run(&["-d"], "c2", &["/bin/sleep", "1000"], &places))?.must_end(0, "")?;
+    talk(containerd.screen(&containerd.run(&["--rm", "-t"], "c1", &program))?)?;
+    containerd.ctr(&containerd.run(&["-d"], "c2", &["/bin/sleep", "1000"]))?.must_end(0, "")?;
     let exec = ["task", "exec", "-t", "--exec-id=e1", "c2"];
     talk(containerd.screen(&[&exec[..], &program].concat())?)?;
     containerd.remove("c2")

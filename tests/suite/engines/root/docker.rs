@@ -21,7 +21,7 @@ struct Docker {
 }
 
 impl Docker {
-    /// A daemon that knows pura by that name, and also as its `runc`: BuildKit asks for that one alone.
+    /// A daemon that knows pura by that name, and also as its `runc`: `BuildKit` asks for that one alone.
     fn new() -> Result<Self> {
         let engine = Engine::bare("pura")?;
         fs::copy(pura_binary(), engine.path("bin/runc"))?;
@@ -89,7 +89,8 @@ impl Drop for Docker {
 fn docker_runs_containers() -> Result<()> {
     requires!(root, busybox, docker);
     let docker = Docker::new()?;
-    docker.run(&[], "echo out; echo err >&2; exit 7")?.must_end(7, "err").and_then(|out| Ok(ensure!(out == "out")))?;
+    let said = docker.run(&[], "echo out; echo err >&2; exit 7")?;
+    ensure!(said.must_end(7, "err")? == "out", "{said:?}");
     docker.run(&[], "sh -c 'kill -9 $$'; exit $?")?.must_end(137, "")?;
     let host = fs::read_link("/proc/self/ns/user")?;
     let own = docker.run(&[], "readlink /proc/self/ns/user")?;
