@@ -95,10 +95,13 @@ impl Draft<'_> {
         Some(lines.concat())
     }
 
-    /// What the caller's user namespace owns is joined by the parent, which still may; the rest by init, from inside.
+    /// What the caller's user namespace owns is joined by the parent, which still may; the rest by init, from inside. So is
+    /// that of cgroups where init may do so, because nobody in it can bear a child into a cgroup outside of it.
     fn join(&mut self, index: usize, path: &Path, flag: i32, later: &mut Vec<(usize, Slot, i32)>) -> Result<()> {
         let slot = self.joined(index, path, flag)?;
-        if self.owner_of(index) == Some(self.host.own_userns) {
+        let stays = matches!(self.plan.ids.user_namespace, UserNamespace::Reuse | UserNamespace::Inherit);
+        let is_late = flag == libc::CLONE_NEWCGROUP && stays;
+        if self.owner_of(index) == Some(self.host.own_userns) && !is_late {
             self.plan.joined_first.push((slot, flag));
         } else {
             later.push((index, slot, flag));

@@ -72,3 +72,17 @@ fn nothing_of_a_nested_container_is_left() -> Result<()> {
     assert!(!Path::new(&bundle.path("state/c1")).exists());
     bundle.is_clean()
 }
+
+#[test]
+fn a_cgroup_that_can_be_written_belongs_to_the_user_inside() -> Result<()> {
+    requires!(unprivileged, userns, subids, busybox, cgroup);
+    let script = "for file in . cgroup.procs cgroup.threads; do stat -c owner=%u /sys/fs/cgroup/$file; done";
+    let mut bundle = Bundle::with_args(&["/bin/sh", "-c", script])?;
+    bundle.share_user();
+    bundle.config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    bundle.push("/linux/namespaces", json!({"type": "cgroup"}))?;
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "rw"])?;
+    let facts = nested(&bundle, &["--map-root-user", "--map-auto"])?;
+    assert_eq!(facts.all("owner"), ["1000", "1000", "1000"]);
+    Ok(())
+}
