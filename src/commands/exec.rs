@@ -14,7 +14,7 @@ use crate::{
     agent::Notice,
     bundle,
     cgroup::{self, freezer},
-    cli::{Exec, WhenPaused},
+    cli::{Exec, RootEmulation, WhenPaused},
     console::{self, Console},
     container,
     error::{Code, Context as _, Error, Result, Warning},
@@ -53,11 +53,11 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         no_pivot: false,
         new_keyring: true,
         assembly: None,
+        root_emulation: Some(if record.root_emulation { RootEmulation::On } else { RootEmulation::Off }),
     };
     let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
-    let denied =
-        std::fs::read(format!("/proc/{}/setgroups", record.init.pid)).is_ok_and(|text| text.starts_with(b"deny"));
-    let joined = Container::recorded((status, record.init.pid), &record.user_namespace, maps, denied);
+    let pid = record.init.pid;
+    let joined = Container::recorded((status, pid), &record.user_namespace, maps, denies_setgroups(pid));
     let plan = join::process(&spec, &host, &order, &joined)?;
     itself::protect(&host, &joined.ids)?;
     call.log.warn(plan.warnings(), false)?;
@@ -100,7 +100,11 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         container.restore_signals();
         return Ok(0);
     }
-    supervise::wait(&mut container)
+    supervise::wait(&mut container, call.log)
+}
+
+fn denies_setgroups(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text.starts_with(b"deny"))
 }
 
 /// The record of a container in which a process can be started, its status, and its init.

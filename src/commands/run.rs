@@ -59,7 +59,7 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, source: Source<'_>)
         made.keep();
         return Ok(0);
     }
-    let status = supervise::wait(&mut made.container)?;
+    let status = supervise::wait(&mut made.container, call.log)?;
     if run.keep {
         made.keep();
     } else if made.remove()? {
