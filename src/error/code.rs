@@ -241,6 +241,8 @@ pub enum Code {
     Exhausted = 903,
     /// pura's own binary cannot be kept from the container.
     Unprotected = 904,
+    /// A seccomp filter around pura forbids a call.
+    Forbidden = 907,
     /// A helper is not installed.
     Helper = 908,
     /// A bug in pura.
