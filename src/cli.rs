@@ -96,6 +96,8 @@ pub enum UsernsMode {
     Auto,
     /// The caller keeps its ids inside; the others are subordinate ids.
     KeepId,
+    /// The caller has no id inside, only subordinate ids do.
+    NoMap,
     /// The caller's id alone.
     Single,
     /// No user namespace is made.
@@ -223,6 +225,19 @@ pub struct Create {
     pub no_pivot: bool,
     /// `--no-new-keyring`
     pub no_new_keyring: bool,
+    /// `--root-emulation`
+    pub root_emulation: Option<RootEmulation>,
+}
+
+/// When calls that change ids succeed without effect: a filter answers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootEmulation {
+    /// Where the program is root, and no other id is mapped.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// `run ID`
@@ -359,6 +374,7 @@ pub struct Ps {
 
 /// `run [--rootfs DIR] -- CMD…`: no bundle, safe defaults.
 #[derive(Debug, Default, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ZeroConfig {
     /// What `run` shares with it; the id comes from `--name` or is made up by the command when empty.
     pub run: Run,
@@ -372,6 +388,8 @@ pub struct ZeroConfig {
     pub cwd: Option<PathBuf>,
     /// `-u UID[:GID]`
     pub user: Option<OsString>,
+    /// `--keep-groups`: the caller's supplementary groups stay.
+    pub keep_groups: bool,
     /// `-v SRC:DST[:OPTIONS]`
     pub volumes: Vec<OsString>,
     /// `--hostname NAME`

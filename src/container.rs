@@ -113,6 +113,7 @@ impl Making<'_> {
             no_pivot: self.create.no_pivot,
             new_keyring: !self.create.no_new_keyring,
             assembly: self.assembly.or(annotated.as_ref()),
+            root_emulation: self.create.root_emulation,
         };
         let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
         if let Some(leaf) = &mut leaf {
@@ -238,6 +239,7 @@ impl Making<'_> {
             user_namespace: plan.ids().user_namespace.word().to_owned(),
             uid_map: host::ids::lines(&maps.uids),
             gid_map: host::ids::lines(&maps.gids),
+            root_emulation: plan.root_emulation,
             degradations: plan.warnings().iter().map(ToString::to_string).collect(),
             poststop: !Kind::Poststop.of(spec).is_empty(),
             annotations: spec

@@ -348,7 +348,14 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
         Some(Op::Unshare(_) | Op::Propagate { .. }) if is_new => refusal::forbidden(host, errno),
         _ => None,
     };
-    restricted.or_else(forbidden).unwrap_or_else(|| plan.explain(step, errno))
+    let refused = || match op {
+        Some(Op::WriteProc { .. }) if is_new => refusal::root_unmapped(host, errno),
+        Some(op @ (Op::Hostname { .. } | Op::Domainname(_) | Op::PivotRoot(_))) if host.caller.seccomp => {
+            (errno == Errno::EPERM).then(|| refusal::forbidden_call(plan.describe(*op)))
+        }
+        _ => None,
+    };
+    restricted.or_else(forbidden).or_else(refused).unwrap_or_else(|| plan.explain(step, errno))
 }
 
 /// `start`: releases init, which waits on the connection.

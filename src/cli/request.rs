@@ -6,17 +6,21 @@ use clap::ArgMatches;
 
 use super::{
     CgroupDriver, Create, Events, Exec, Globals, LimitFlags, Limiting, ListFormat, LogFormat, LogLevel, LogService,
-    Proc, Ps, Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
+    Proc, Ps, RootEmulation, Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
 
-const USERNS: [(&str, UsernsMode); 4] = [
+const USERNS: [(&str, UsernsMode); 5] = [
     ("auto", UsernsMode::Auto),
     ("keep-id", UsernsMode::KeepId),
+    ("nomap", UsernsMode::NoMap),
     ("single", UsernsMode::Single),
     ("inherit", UsernsMode::Inherit),
 ];
+
+const EMULATION: [(&str, RootEmulation); 3] =
+    [("auto", RootEmulation::Auto), ("on", RootEmulation::On), ("off", RootEmulation::Off)];
 
 /// What stands before the verb, and the user namespace of a `run` behind it; flags win over the environment.
 pub(super) fn globals(matches: &ArgMatches, own: &ArgMatches) -> Result<Globals> {
@@ -209,6 +213,7 @@ fn create(matches: &ArgMatches) -> Result<Create> {
         preserve_fds: number(matches, "preserve-fds")?,
         no_pivot: matches.get_flag("no-pivot"),
         no_new_keyring: matches.get_flag("no-new-keyring"),
+        root_emulation: chosen(matches, "root-emulation", &EMULATION)?,
     })
 }
 
@@ -277,6 +282,7 @@ fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command:
         env: all(matches, "env"),
         cwd: path(matches, "workdir"),
         user: value(matches, "user"),
+        keep_groups: matches.get_flag("keep-groups"),
         volumes: all(matches, "volume"),
         hostname: value(matches, "hostname"),
         read_only: matches.get_flag("read-only"),

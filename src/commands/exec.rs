@@ -14,7 +14,7 @@ use crate::{
     agent::Notice,
     bundle,
     cgroup::{self, freezer},
-    cli::{Exec, WhenPaused},
+    cli::{Exec, RootEmulation, WhenPaused},
     console::{self, Console},
     container,
     error::{Code, Context as _, Error, Result, Warning},
@@ -52,6 +52,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         no_pivot: false,
         new_keyring: true,
         assembly: None,
+        root_emulation: Some(if record.root_emulation { RootEmulation::On } else { RootEmulation::Off }),
     };
     let joined = joined(&record, status);
     let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))?;
@@ -100,7 +101,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         container.restore_signals();
         return Ok(0);
     }
-    supervise::wait(&mut container)
+    supervise::wait(&mut container, call.log)
 }
 
 /// The container as the plan wants it.

@@ -65,7 +65,7 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, source: Source<'_>)
         made.keep();
         return Ok(0);
     }
-    let status = supervise::wait(&mut made.container)?;
+    let status = supervise::wait(&mut made.container, call.log)?;
     if run.stats {
         // Who cannot be told, because standard error is closed, does not look.
         drop(writeln!(std::io::stderr(), "pura: {}", Usage::since(begin, made.cgroup())));

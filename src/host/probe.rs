@@ -121,7 +121,9 @@ fn needs_account(spec: &Spec, caller: &Caller, mode: UsernsMode) -> bool {
         linux.and_then(|linux| linux.namespaces().as_ref()?.iter().find(|namespace| namespace.typ() == Kind::User));
     let is_joined = user.is_some_and(|user| user.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()));
     // The rule of the plan: no entry, and a caller who needs no new one, or who wants none.
-    let is_none_made = user.is_none() && (caller.has(CAP_SYS_ADMIN) && caller.uid == 0 || mode == UsernsMode::Inherit);
+    let nomap = mode == UsernsMode::NoMap;
+    let is_none_made =
+        user.is_none() && (caller.has(CAP_SYS_ADMIN) && caller.uid == 0 && !nomap || mode == UsernsMode::Inherit);
     if is_joined || is_none_made {
         return false;
     }
@@ -134,7 +136,7 @@ fn needs_account(spec: &Spec, caller: &Caller, mode: UsernsMode) -> bool {
             !(caller.may_map() || is_own(uids, caller.uid) && is_own(gids, caller.gid))
         }
         // Root that may map has all ids of its namespace anyway.
-        _ => mode != UsernsMode::Single && !(caller.may_map() && caller.uid == 0),
+        _ => nomap || mode != UsernsMode::Single && !(caller.may_map() && caller.uid == 0),
     }
 }
 
@@ -290,6 +292,8 @@ mod tests {
             (NONE, 1000, 0, UsernsMode::Single, false),
             (NONE, 1000, 0, UsernsMode::Inherit, false),
             (NONE, 0, BOTH | ADMIN, UsernsMode::Unset, false),
+            (NONE, 0, BOTH | ADMIN, UsernsMode::NoMap, true),
+            (&mapped(100_000, 10), 0, BOTH | ADMIN, UsernsMode::NoMap, false),
             (USER, 1000, 0, UsernsMode::Unset, true),
             (USER, 1000, 0, UsernsMode::Inherit, true),
             (USER, 1000, BOTH, UsernsMode::Unset, true),

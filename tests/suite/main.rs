@@ -20,6 +20,7 @@ mod crash;
 mod delete;
 mod devices;
 mod docs;
+mod emulation;
 mod engine_configs;
 mod engine_runs;
 mod engines;
