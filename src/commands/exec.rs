@@ -42,18 +42,9 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let (spec, unknown) = with_process(bundle::recorded(&entry.config()?)?, exec)?;
     call.log.warn(&unknown, false)?;
     let host = host(&spec)?;
-    let order = Order {
-        bundle: &record.bundle,
-        // For its name: what is below belongs to the container, and nothing of it is touched.
-        state: &entry.root.path.join(id.as_str()),
-        waits: false,
-        clamps: false,
-        scattered: false,
-        no_pivot: false,
-        new_keyring: true,
-        assembly: None,
-        root_emulation: Some(if record.root_emulation { RootEmulation::On } else { RootEmulation::Off }),
-    };
+    // For its name: what is below belongs to the container, and nothing of it is touched.
+    let state = entry.root.path.join(id.as_str());
+    let order = order(&record, &state);
     let joined = joined(&record, status);
     let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))?;
     itself::protect(&host, &joined.ids)?;
@@ -102,6 +93,21 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         return Ok(0);
     }
     supervise::wait(&mut container, call.log)
+}
+
+/// What the plan has to know of the request.
+fn order<'a>(record: &'a Record, state: &'a Path) -> Order<'a> {
+    Order {
+        bundle: &record.bundle,
+        state,
+        waits: false,
+        clamps: false,
+        scattered: false,
+        no_pivot: false,
+        new_keyring: true,
+        assembly: None,
+        root_emulation: Some(if record.root_emulation { RootEmulation::On } else { RootEmulation::Off }),
+    }
 }
 
 /// The container as the plan wants it.
