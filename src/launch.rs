@@ -76,6 +76,8 @@ pub struct Container {
     console: Console,
     /// What init had to do without.
     pub warnings: Vec<Warning>,
+    /// Init could not be born in its cgroup, and was moved there.
+    pub is_moved: bool,
     /// Init was killed before it could say a word.
     is_stillborn: bool,
     has_spoken: bool,
@@ -117,6 +119,7 @@ impl Launch<'_> {
             };
             let console = std::mem::replace(&mut self.console, Console::None);
             let mut container = Container::born(init, console, network, mask);
+            container.is_moved = is_again;
             // Init's end must not live on in us, or we would never see that init is gone.
             drop(slots.take(Slot::LINK.index()));
             let met = container.meet(&self, ours.as_fd(), &mut created);
@@ -180,6 +183,7 @@ impl Container {
             master: None,
             console,
             warnings: Vec::new(),
+            is_moved: false,
             is_stillborn: false,
             has_spoken: false,
             is_reborn: false,

@@ -74,7 +74,9 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let launch = Launch {
         plan: &plan,
         host: &host,
-        cgroup: cgroup.as_ref().map(|cgroup| Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays }),
+        cgroup: cgroup
+            .as_ref()
+            .map(|cgroup| Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays || record.cgroup_moved }),
         console,
         listener: None,
         given: Some((join::INIT, init)),
