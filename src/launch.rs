@@ -78,9 +78,7 @@ pub struct Container {
     pub warnings: Vec<Warning>,
     /// Init could not be born in its cgroup, and was moved there.
     pub is_moved: bool,
-    /// Init was killed before it could say a word.
-    is_stillborn: bool,
-    has_spoken: bool,
+    life: Life,
     /// Init is the second process of its plan.
     is_reborn: bool,
     /// The caller's network, until its devices have been moved.
@@ -89,6 +87,17 @@ pub struct Container {
     pub mounts: Option<OwnedFd>,
     /// The signal mask of before, for what comes after.
     mask: SigSet,
+}
+
+/// What is known of init's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// It has not said a word yet.
+    Silent,
+    /// It has.
+    Spoken,
+    /// It was killed before it could.
+    Stillborn,
 }
 
 impl Launch<'_> {
@@ -127,7 +136,7 @@ impl Launch<'_> {
                 slots.close();
                 return Ok(container);
             }
-            if !container.is_stillborn || !self.moves_init() {
+            if container.life != Life::Stillborn || !self.moves_init() {
                 container.discard();
                 return met.map(|()| container);
             }
@@ -184,8 +193,7 @@ impl Container {
             console,
             warnings: Vec::new(),
             is_moved: false,
-            is_stillborn: false,
-            has_spoken: false,
+            life: Life::Silent,
             is_reborn: false,
             network,
             mounts: None,
@@ -245,7 +253,9 @@ impl Container {
                 let (heard, descriptor) = link::receive_with(link);
                 (heard, descriptor, None)
             };
-            self.has_spoken |= matches!(heard, Heard::Report(_));
+            if matches!(heard, Heard::Report(_)) {
+                self.life = Life::Spoken;
+            }
             match (heard, sender) {
                 (Heard::Report(Report::At(at)), _) if at == meeting as u32 => return Ok(descriptor),
                 (Heard::Report(Report::Warned { step, errno }), _) => {
@@ -324,7 +334,9 @@ impl Container {
 
     fn obituary(&mut self) -> Error {
         let status = sys::process::wait(self.init);
-        self.is_stillborn = !self.has_spoken && matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)));
+        if self.life == Life::Silent && matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))) {
+            self.life = Life::Stillborn;
+        }
         let died = status.map_or_else(|errno| errno.to_string(), |status| format!("{status:?}"));
         Error::new(Code::Bug, "start the container", format!("init died before it was ready: {died}"))
     }
