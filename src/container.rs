@@ -179,6 +179,7 @@ impl Making<'_> {
             record.init = init;
             record.mounts = container.mounts.as_ref().and_then(|mounts| sys::namespace::mounts_id(mounts.as_fd()).ok());
             record.cgroup_stays = stays;
+            record.cgroup_moved = container.is_moved;
             record.degradations.extend(unset.iter().chain(&container.warnings).map(ToString::to_string));
             claim.commit(&record)?;
             let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
@@ -234,6 +235,7 @@ impl Making<'_> {
             init: Identity::default(),
             cgroup: intent.cgroup.clone(),
             cgroup_stays: intent.cgroup_stays,
+            cgroup_moved: false,
             resctrl: intent.resctrl.clone(),
             mounts: None,
             user_namespace: plan.ids().user_namespace.word().to_owned(),

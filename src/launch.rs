@@ -76,9 +76,9 @@ pub struct Container {
     console: Console,
     /// What init had to do without.
     pub warnings: Vec<Warning>,
-    /// Init was killed before it could say a word.
-    is_stillborn: bool,
-    has_spoken: bool,
+    /// Init could not be born in its cgroup, and was moved there.
+    pub is_moved: bool,
+    life: Life,
     /// Init is the second process of its plan.
     is_reborn: bool,
     /// The caller's network, until its devices have been moved.
@@ -87,6 +87,17 @@ pub struct Container {
     pub mounts: Option<OwnedFd>,
     /// The signal mask of before, for what comes after.
     mask: SigSet,
+}
+
+/// What is known of init's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// It has not said a word yet.
+    Silent,
+    /// It has.
+    Spoken,
+    /// It was killed before it could.
+    Stillborn,
 }
 
 impl Launch<'_> {
@@ -117,6 +128,7 @@ impl Launch<'_> {
             };
             let console = std::mem::replace(&mut self.console, Console::None);
             let mut container = Container::born(init, console, network, mask);
+            container.is_moved = is_again;
             // Init's end must not live on in us, or we would never see that init is gone.
             drop(slots.take(Slot::LINK.index()));
             let met = container.meet(&self, ours.as_fd(), &mut created);
@@ -124,7 +136,7 @@ impl Launch<'_> {
                 slots.close();
                 return Ok(container);
             }
-            if !container.is_stillborn || !self.moves_init() {
+            if container.life != Life::Stillborn || !self.moves_init() {
                 container.discard();
                 return met.map(|()| container);
             }
@@ -180,8 +192,8 @@ impl Container {
             master: None,
             console,
             warnings: Vec::new(),
-            is_stillborn: false,
-            has_spoken: false,
+            is_moved: false,
+            life: Life::Silent,
             is_reborn: false,
             network,
             mounts: None,
@@ -241,7 +253,9 @@ impl Container {
                 let (heard, descriptor) = link::receive_with(link);
                 (heard, descriptor, None)
             };
-            self.has_spoken |= matches!(heard, Heard::Report(_));
+            if matches!(heard, Heard::Report(_)) {
+                self.life = Life::Spoken;
+            }
             match (heard, sender) {
                 (Heard::Report(Report::At(at)), _) if at == meeting as u32 => return Ok(descriptor),
                 (Heard::Report(Report::Warned { step, errno }), _) => {
@@ -320,7 +334,9 @@ impl Container {
 
     fn obituary(&mut self) -> Error {
         let status = sys::process::wait(self.init);
-        self.is_stillborn = !self.has_spoken && matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)));
+        if self.life == Life::Silent && matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))) {
+            self.life = Life::Stillborn;
+        }
         let died = status.map_or_else(|errno| errno.to_string(), |status| format!("{status:?}"));
         Error::new(Code::Bug, "start the container", format!("init died before it was ready: {died}"))
     }

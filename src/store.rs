@@ -151,6 +151,7 @@ pub(crate) mod testing {
             init,
             cgroup: None,
             cgroup_stays: false,
+            cgroup_moved: false,
             resctrl: None,
             mounts: None,
             user_namespace: "new".to_owned(),

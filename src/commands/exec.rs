@@ -66,7 +66,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let launch = Launch {
         plan: &plan,
         host: &host,
-        cgroup: cgroup.as_ref().map(|cgroup| Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays }),
+        cgroup: cgroup.as_ref().map(|cgroup| home(cgroup, &record)),
         console,
         listener: None,
         given: Some((join::INIT, init)),
@@ -241,6 +241,10 @@ fn host(spec: &Spec) -> Result<Host> {
 fn denies_groups(pid: i32) -> bool {
     let path = CString::new(format!("/proc/{pid}/setgroups")).unwrap_or_default();
     sys::path::read::<8>(&path).is_ok_and(|text| text.starts_with(b"deny"))
+}
+
+fn home<'a>(cgroup: &'a OwnedFd, record: &Record) -> Home<'a> {
+    Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays || record.cgroup_moved }
 }
 
 /// The cgroup to be born in: the container's own, or the one that was asked for.
