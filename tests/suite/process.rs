@@ -490,21 +490,6 @@ fn a_binary_that_the_container_may_write_runs_from_a_sealed_copy() -> Result<()>
 }
 
 #[test]
-fn a_binary_that_may_be_executed_but_not_read_runs() -> Result<()> {
-    requires!(unprivileged, userns, subids);
-    let mut bundle = Bundle::probing(&["maps"])?;
-    bundle.map(&[(0, 0, 1)], &[(0, 0, 1)]);
-    let run = bundle.with_bundle("run", &["c1"])?;
-    // Another id's, which is none of the container's; and root without the power to read it.
-    let script = "mount -t tmpfs t /mnt && cp \"$1\" /mnt/pura && chown 5:5 /mnt/pura && chmod 0111 /mnt/pura && shift && \
-                  exec setpriv --bounding-set $DROP --inh-caps $DROP /mnt/pura \"$@\"";
-    let words = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "sh", "-c", script, "sh"];
-    let outcome = bundle.through(&words, &run).env("DROP", "-dac_override,-dac_read_search").output()?;
-    assert_eq!(outcome.facts()?.get("uid_map")?, "0 0 1");
-    bundle.is_clean()
-}
-
-#[test]
 fn a_binary_that_the_container_cannot_write_is_not_copied() -> Result<()> {
     requires!(unprivileged, userns);
     let bundle = Bundle::probing(&["sleep"])?;
