@@ -240,6 +240,12 @@ pub enum RootEmulation {
     Off,
 }
 
+impl From<bool> for RootEmulation {
+    fn from(is_on: bool) -> Self {
+        if is_on { Self::On } else { Self::Off }
+    }
+}
+
 /// `run ID`
 #[derive(Debug, Default, Clone)]
 pub struct Run {

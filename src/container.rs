@@ -29,7 +29,10 @@ use crate::{
     resctrl::{self, Wanted},
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
-    sys::{self, process::Home},
+    sys::{
+        self,
+        process::{Attribute, Home},
+    },
     teardown,
 };
 
@@ -377,6 +380,10 @@ pub fn prepare_process(host: &Host) -> Result<()> {
     // What pura makes has the modes that it says; the program gets the caller's mask, or the config's.
     if host.caller.umask != host::UMASK {
         let _ = sys::process::set_umask(host::UMASK);
+    }
+    // Whoever executes a file that it may not read is not dumpable, and its files in /proc, with the maps, are root's.
+    if host.itself.as_ref().is_some_and(|itself| itself.mode & 0o444 != 0o444) {
+        let _ = sys::process::prctl(Attribute::Dumpable, 1);
     }
     // Ignored, it would let the kernel reap our children before we have heard of their end.
     if host.caller.ignored >> (libc::SIGCHLD - 1) & 1 == 1 {

@@ -14,7 +14,7 @@ use crate::{
     agent::Notice,
     bundle,
     cgroup::{self, freezer},
-    cli::{Exec, RootEmulation, WhenPaused},
+    cli::{Exec, WhenPaused},
     console::{self, Console},
     container,
     error::{Code, Context as _, Error, Result, Warning},
@@ -60,9 +60,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     container::prepare_process(&host)?;
     launch::take_on(&plan)?;
-    // Its next child copies its memory, in which there is more of the host than the container may see.
-    sys::process::prctl(sys::process::Attribute::Dumpable, 0)
-        .doing(Code::Bug, || "hide from the container".to_owned())?;
+    hide()?;
     let launch = Launch {
         plan: &plan,
         host: &host,
@@ -106,8 +104,14 @@ fn order<'a>(record: &'a Record, state: &'a Path) -> Order<'a> {
         no_pivot: false,
         new_keyring: true,
         assembly: None,
-        root_emulation: Some(if record.root_emulation { RootEmulation::On } else { RootEmulation::Off }),
+        root_emulation: Some(record.root_emulation.into()),
     }
+}
+
+/// Closes this process to the container: its next child copies its memory, in which there is more of the host than that may
+/// see.
+fn hide() -> Result<()> {
+    sys::process::prctl(sys::process::Attribute::Dumpable, 0).doing(Code::Bug, || "hide from the container".to_owned())
 }
 
 /// The container as the plan wants it.
