@@ -3,17 +3,14 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd as _, OwnedFd, RawFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use crate::{
     agent::Notice,
     bundle::Bundle,
-    cgroup::{
-        self, Leaf,
-        scope::{self, Scope},
-    },
-    cli::{CgroupDriver, Create, Globals},
+    cgroup::{self, Leaf, place::Place, scope::Scope},
+    cli::{Create, Globals, Limiting},
     clock,
     console::Console,
     error::{Code, Error, Result, Warning},
@@ -26,14 +23,17 @@ use crate::{
     plan::{
         Assembly, Plan,
         compile::{self, Order},
-        resources::Write,
+        resources::{Rules, Write},
     },
     receivers::PidfdReceivers,
     resctrl::{self, Wanted},
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
-    sys::{self, process::Home},
-    systemd, teardown,
+    sys::{
+        self,
+        process::{Attribute, Home},
+    },
+    teardown,
 };
 
 /// What is to be made, and how.
@@ -49,6 +49,8 @@ pub struct Making<'a> {
     pub bundle: &'a Bundle,
     /// `create`: init waits for `start`.
     pub waits: bool,
+    /// What becomes of a limit that cannot be had.
+    pub limiting: Limiting,
     /// Nobody stays to relay a terminal.
     pub detached: bool,
     /// A root that is put together from the host's, instead of the bundle's.
@@ -79,31 +81,15 @@ pub struct Planned {
     /// What init will do.
     pub plan: Plan,
     host: Host,
-    home: Cgroup,
+    place: Place,
     group: Option<Wanted>,
     root: Root,
-}
-
-/// Where the container's processes will be.
-#[derive(Debug, Default)]
-struct Cgroup {
-    leaf: Option<Leaf>,
-    scope: Option<Scope>,
-}
-
-impl Cgroup {
-    /// Ends the helper that systemd is spoken to by: the program is about to be executed anew.
-    fn hang_up(&self) {
-        if let Some(scope) = &self.scope {
-            scope.hang_up();
-        }
-    }
 }
 
 /// All that is held when the first effect is due.
 struct Prepared {
     claim: Claim,
-    home: Cgroup,
+    place: Place,
     group: Option<Wanted>,
     console: Console,
     receivers: PidfdReceivers,
@@ -119,7 +105,8 @@ impl Making<'_> {
         let host = probe::host(spec, &self.bundle.directory, caller, self.globals.userns)?;
         let (root, fallback) = Roots::find(self.globals)?.create()?;
         let name = cgroup::default_name(self.id.as_str(), root.inode);
-        let (mut home, no_leaf) = self.cgroup(&host, &name)?;
+        let names = (self.id.as_str(), name.as_str());
+        let (mut place, no_leaf) = Place::of(spec, &host, self.globals.cgroup_driver, names, self.limiting)?;
         let annotated = Assembly::of_bundle(spec, &self.bundle.directory);
         let group = resctrl::choose(spec, &host, self.id.as_str())?;
         let order = Order {
@@ -127,45 +114,24 @@ impl Making<'_> {
             state: &root.path.join(self.id.as_str()),
             waits: self.waits,
             clamps: !self.waits,
-            scattered: home.leaf.is_none() && home.scope.is_none(),
-            scope: home.scope.is_some(),
+            scattered: place.is_callers(),
+            scope: place.scope.is_some(),
             no_pivot: self.create.no_pivot,
             new_keyring: !self.create.no_new_keyring,
             assembly: self.assembly.or(annotated.as_ref()),
+            root_emulation: self.create.root_emulation,
         };
         let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
-        let owner = cgroup::owner::owner(spec, plan.ids(), &host.caller);
-        if let Some(leaf) = &mut home.leaf {
-            leaf.owner = owner;
-        }
-        if let Some(scope) = &mut home.scope {
-            scope.owner = owner;
-        }
+        place.give_to(cgroup::owner::owner(spec, plan.ids(), &host.caller));
         plan.warnings.extend(self.bundle.warnings.iter().cloned().chain(fallback).chain(no_leaf));
-        Ok(Planned { plan, host, home, group, root })
-    }
-
-    /// The leaf, or the scope that systemd makes, where it can be reached.
-    fn cgroup(&self, host: &Host, name: &str) -> Result<(Cgroup, Vec<Warning>)> {
-        let (spec, driver) = (&self.bundle.spec, self.globals.cgroup_driver);
-        let of_leaf = |(leaf, warnings)| (Cgroup { leaf, scope: None }, warnings);
-        if driver != CgroupDriver::Systemd {
-            return cgroup::choose(spec, host, driver, name).map(of_leaf);
-        }
-        let is_unified =
-            host.cgroup.unified.then_some(()).ok_or_else(|| "this host has cgroup v1 or a hybrid".to_owned());
-        match is_unified.and_then(|()| systemd::reach()) {
-            Ok(manager) => scope::choose(spec, host, manager, self.id.as_str(), name)
-                .map(|(scope, warnings)| (Cgroup { leaf: None, scope: Some(scope) }, warnings)),
-            Err(why) => scope::without(&why, spec, host, name).map(of_leaf),
-        }
+        Ok(Planned { plan, host, place, group, root })
     }
 
     /// Makes the container: intent before effect, and an error leaves nothing behind.
     pub fn make(&self) -> Result<Made> {
-        let Planned { plan, host, home, group, root } = self.plan()?;
+        let Planned { plan, host, place, group, root } = self.plan()?;
         // Before the first effect: what has been done so far is done again by the copy.
-        itself::protect(&host, plan.ids(), || home.hang_up())?;
+        itself::protect(&host, plan.ids(), || place.hang_up())?;
         let terminal = self.bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
         let console = Console::open(terminal == Some(true), self.create.console_socket.as_deref(), self.detached)?;
         let receivers = PidfdReceivers::of_container(
@@ -176,22 +142,22 @@ impl Making<'_> {
         let agent = plan.notice().map(Notice::connect).transpose()?;
         self.log.warn(plan.warnings(), self.loud)?;
         prepare_process(&host)?;
-        let intent = self.intent(&home, group.as_ref())?;
+        let intent = self.intent(&place, group.as_ref())?;
         let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
         // From here on there is a container, whose end its hooks are told of, however early it comes.
-        let made = self.fill(Prepared { claim, home, group, console, receivers, agent }, &intent, (&plan, &host));
+        let made = self.fill(Prepared { claim, place, group, console, receivers, agent }, &intent, (&plan, &host));
         made.inspect_err(|_| self.hooks().stopped(self.log))
     }
 
     /// Makes what was claimed. On an error all is gone when this returns.
     fn fill(
         &self,
-        Prepared { mut claim, home, group, console, receivers, agent }: Prepared,
+        Prepared { mut claim, place, group, console, receivers, agent }: Prepared,
         intent: &Intent,
         (plan, host): (&Plan, &Host),
     ) -> Result<Made> {
         // From here on, each guard takes back what it made when a later step fails, in the reverse order.
-        let Cgroup { leaf, scope } = home;
+        let Place { leaf, scope } = place;
         let leaf = leaf.map(Ours::make).transpose()?;
         let stays = leaf.as_ref().is_some_and(|ours| ours.stays);
         let mut unset = Vec::new();
@@ -224,6 +190,7 @@ impl Making<'_> {
                 claim.guard(inside, false);
                 record.cgroup = Some(inside.clone());
             }
+            record.cgroup_moved = container.is_moved;
             record.degradations.extend(unset.iter().chain(&container.warnings).map(ToString::to_string));
             claim.commit(&record)?;
             let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
@@ -245,16 +212,16 @@ impl Making<'_> {
         Hooks { spec: &self.bundle.spec, id: self.id.as_str(), bundle: &self.bundle.directory }
     }
 
-    fn intent(&self, Cgroup { leaf, scope }: &Cgroup, group: Option<&Wanted>) -> Result<Intent> {
+    fn intent(&self, place: &Place, group: Option<&Wanted>) -> Result<Intent> {
         let creator = Identity::own();
         Ok(Intent {
             version: crate::store::VERSION,
             boot_id: boot_id(),
             creator: creator.unwrap_or_default(),
             bundle: self.bundle.directory.clone(),
-            cgroup: scope.as_ref().map(Scope::expected).or(leaf.as_ref().map(|leaf| leaf.directory.clone())),
-            unit: scope.as_ref().map(|scope| scope.unit.name.clone()),
-            cgroup_stays: leaf.as_ref().is_some_and(|leaf| leaf.is_asked && leaf.directory.exists()),
+            cgroup: place.directory(),
+            unit: place.scope.as_ref().map(|scope| scope.unit.name.clone()),
+            cgroup_stays: place.leaf.as_ref().is_some_and(|leaf| leaf.is_asked && leaf.directory.exists()),
             resctrl: group.map(|wanted| wanted.group.clone()),
             pid_file: self.create.pid_file.as_deref().map(crate::bundle::absolute).transpose()?,
             init: None,
@@ -281,11 +248,13 @@ impl Making<'_> {
             cgroup: intent.cgroup.clone(),
             cgroup_stays: intent.cgroup_stays,
             unit: intent.unit.clone(),
+            cgroup_moved: false,
             resctrl: intent.resctrl.clone(),
             mounts: None,
             user_namespace: plan.ids().user_namespace.word().to_owned(),
             uid_map: host::ids::lines(&maps.uids),
             gid_map: host::ids::lines(&maps.gids),
+            root_emulation: plan.root_emulation,
             degradations: plan.warnings().iter().map(ToString::to_string).collect(),
             poststop: !Kind::Poststop.of(spec).is_empty(),
             annotations: spec
@@ -315,6 +284,11 @@ impl Made {
             group.keep();
         }
         self.container.restore_signals();
+    }
+
+    /// The cgroup that was made for it, which knows of nobody else.
+    pub fn cgroup(&self) -> Option<&Path> {
+        self.leaf.as_ref().filter(|leaf| !leaf.stays).map(|leaf| leaf.directory.as_path())
     }
 
     /// Ends the program, and takes back all that was made.
@@ -361,6 +335,8 @@ struct Ours {
     directory: PathBuf,
     /// The lines for its files.
     writes: Vec<Write>,
+    /// Which devices may be opened.
+    devices: Option<Rules>,
     /// Who gets it.
     owner: Option<u32>,
     /// The directories that were made for it, from the top.
@@ -373,14 +349,18 @@ struct Ours {
 impl Ours {
     fn make(leaf: Leaf) -> Result<Self> {
         let made = cgroup::make(&leaf)?;
-        let Leaf { directory, is_asked, writes, owner, .. } = leaf;
+        let Leaf { directory, is_asked, writes, devices, owner, .. } = leaf;
         let stays = is_asked && !made.contains(&directory);
-        Ok(Self { directory, writes, owner, made, stays, kept: false })
+        Ok(Self { directory, writes, devices, owner, made, stays, kept: false })
     }
 
     /// Writes the limits, then gives it away.
     fn limit(&self) -> Result<Vec<Warning>> {
-        let unset = cgroup::limits::apply(&self.directory, &self.writes)?;
+        let mut unset = cgroup::limits::apply(&self.directory, &self.writes)?;
+        if let Some(rules) = &self.devices {
+            let put = |program| cgroup::devices::put(&self.directory, Some(&program), !self.stays);
+            unset.extend(cgroup::devices::load(rules).and_then(put).err());
+        }
         self.owner.map_or(Ok(()), |owner| cgroup::owner::give(&self.directory, owner)).map(|()| unset)
     }
 
@@ -399,7 +379,7 @@ impl Drop for Ours {
                 cgroup::kill(&self.directory);
                 cgroup::wait_empty(&self.directory, teardown::LIMIT);
             }
-            cgroup::freezer::leave(&self.directory);
+            cgroup::leave(&self.directory);
             return;
         }
         if std::fs::remove_dir(&self.directory).is_err() {
@@ -416,6 +396,10 @@ pub fn prepare_process(host: &Host) -> Result<()> {
     if host.caller.umask != host::UMASK {
         let _ = sys::process::set_umask(host::UMASK);
     }
+    // Whoever executes a file that it may not read is not dumpable, and its files in /proc, with the maps, are root's.
+    if host.itself.as_ref().is_some_and(|itself| itself.mode & 0o444 != 0o444) {
+        let _ = sys::process::prctl(Attribute::Dumpable, 1);
+    }
     // Ignored, it would let the kernel reap our children before we have heard of their end.
     if host.caller.ignored >> (libc::SIGCHLD - 1) & 1 == 1 {
         crate::error::Context::doing(sys::signal::set_default(libc::SIGCHLD), Code::Bug, || {
@@ -427,11 +411,7 @@ pub fn prepare_process(host: &Host) -> Result<()> {
 
 impl std::fmt::Display for Planned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.home.leaf, &self.home.scope) {
-            (Some(leaf), _) => leaf.fmt(f)?,
-            (None, Some(scope)) => scope.fmt(f)?,
-            (None, None) => writeln!(f, "cgroup: the caller's")?,
-        }
+        self.place.fmt(f)?;
         if let Some(group) = &self.group {
             writeln!(f, "resctrl: {group}")?;
         }

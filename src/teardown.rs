@@ -145,7 +145,7 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
         cgroup::scope::put_away(unit);
     }
     if traces.cgroup_stays {
-        cgroup::freezer::leave(leaf);
+        cgroup::leave(leaf);
         return Ok(());
     }
     cgroup::remove(leaf).map_err(|error| {

@@ -11,16 +11,16 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
 use super::{
-    Leaf, controllers,
+    Leaf, controllers, devices,
     levels::{Enable, Obstacle, words},
     limits, members, owner,
 };
 use crate::{
-    cli::CgroupDriver,
+    cli::{CgroupDriver, Limiting},
     error::{Code, Context as _, Error, Result, Warning},
     host::Host,
     plan::{
-        resources::{self, Absent, Now, Write},
+        resources::{Absent, Rules, Write},
         unit::{self, Facts, Unit},
     },
     systemd::{self, Manager},
@@ -34,6 +34,8 @@ pub struct Scope {
     pub unit: Unit,
     /// The lines for the files of its cgroup.
     writes: Vec<Write>,
+    /// Which devices may be opened; none: all.
+    devices: Option<Rules>,
     /// Who gets the container's cgroup, when that is not the caller.
     pub owner: Option<u32>,
     mount: PathBuf,
@@ -47,18 +49,18 @@ pub fn choose(
     spec: &Spec,
     host: &Host,
     manager: Manager,
-    id: &str,
-    default_name: &str,
-) -> Result<(Scope, Vec<Warning>)> {
-    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-    let writes = resources.map_or(Ok(Vec::new()), |resources| resources::writes(resources, &Now::default()))?;
+    (id, default_name): (&str, &str),
+    limiting: Limiting,
+) -> Result<Scope> {
+    let writes = super::wanted(spec, limiting)?;
     let unit = unit::decide(spec, manager.facts(), id, default_name, &writes)?;
     let mount = host.cgroup.mount.clone().unwrap_or_default();
     require_controllers(&writes, &mount, manager.facts())?;
-    let rules = resources.and_then(|resources| super::device_rules(resources, host));
+    let is_enforced = devices::are_enforced(&host.caller, host.initial_userns);
+    let rules = super::resources(spec).filter(|_| is_enforced).and_then(Rules::of);
     let manager = RefCell::new(Some(manager));
-    let scope = Scope { unit, writes, owner: None, mount, manager, is_started: Cell::new(false) };
-    Ok((scope, rules.into_iter().collect()))
+    let scope = Scope { unit, writes, devices: rules, owner: None, mount, manager, is_started: Cell::new(false) };
+    Ok(scope)
 }
 
 /// The controllers that a systemd has are those of its own cgroup, as far as that can be seen.
@@ -79,8 +81,14 @@ fn require_controllers(writes: &[Write], mount: &Path, facts: &Facts) -> Result<
 
 /// The leaf of a container whose systemd cannot be reached: pura's own, with a warning; an error where a limit needs one
 /// that cannot be had.
-pub fn without(why: &str, spec: &Spec, host: &Host, default_name: &str) -> Result<(Option<Leaf>, Vec<Warning>)> {
-    match super::choose(spec, host, CgroupDriver::Cgroupfs, default_name) {
+pub fn without(
+    why: &str,
+    spec: &Spec,
+    host: &Host,
+    default_name: &str,
+    limiting: Limiting,
+) -> Result<(Option<Leaf>, Vec<Warning>)> {
+    match super::choose(spec, host, CgroupDriver::Cgroupfs, default_name, limiting) {
         Ok((leaf, mut warnings)) => {
             let instead = match &leaf {
                 Some(leaf) => format!("its cgroup is {}, below no scope", leaf.directory.display()),
@@ -122,7 +130,11 @@ impl Scope {
         })?;
         drop(manager);
         let directory = self.directory_of(init)?;
-        let unset = limits::apply(&directory, &self.writes)?;
+        let mut unset = limits::apply(&directory, &self.writes)?;
+        if let Some(rules) = &self.devices {
+            let put = |program| devices::put(&directory, Some(&program), true);
+            unset.extend(devices::load(rules).and_then(put).err());
+        }
         let leaf = self.divide(&directory, init)?;
         self.owner.map_or(Ok(()), |owner| owner::give(&leaf, owner)).map(|()| (leaf, unset))
     }
@@ -192,8 +204,21 @@ pub fn put_away(unit: &str) {
     }
 }
 
-/// Tells systemd of new limits.
-pub fn tell(unit: &str, writes: &[Write]) -> Result<()> {
+/// Other limits for a scope that runs: systemd is told first, because it writes some of the files too, and less exactly. All
+/// or none; that systemd could not be told is a warning.
+pub fn change(unit: &str, directory: &Path, writes: &[Write]) -> Result<Vec<Warning>> {
+    let before = limits::now(directory, writes);
+    let told = tell(unit, writes);
+    let changed = limits::change(directory, writes);
+    if changed.is_err() && told.is_ok() {
+        drop(tell(unit, &before));
+        limits::put_back(directory, &before);
+    }
+    let untold = told.err().map(Error::into_warning);
+    changed.map(|unset| unset.into_iter().chain(untold).collect())
+}
+
+fn tell(unit: &str, writes: &[Write]) -> Result<()> {
     let unreachable = |why| Error::new(Code::Systemd, format!("tell systemd of the new limits of {unit}"), why);
     let mut manager = systemd::reach().map_err(unreachable)?;
     let properties = unit::limits::properties(writes, manager.facts().version);
@@ -210,6 +235,9 @@ impl std::fmt::Display for Scope {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.unit.fmt(f)?;
         super::describe(&self.writes, f)?;
+        if let Some(rules) = &self.devices {
+            writeln!(f, "  {rules}, but those of every container (linux.resources.devices)")?;
+        }
         self.owner.map_or(Ok(()), |owner| writeln!(f, "  give it to user {owner}"))
     }
 }

@@ -7,11 +7,11 @@ use oci_spec::runtime::{LinuxMemory, LinuxResources};
 use super::{Call, living};
 use crate::{
     bundle,
-    cgroup::{self, limits, scope},
+    cgroup::{self, devices, limits, scope},
     cli::Update,
     error::{Code, Error, Result},
     host::probe,
-    plan::resources::{self, Absent, Now},
+    plan::resources::{self, Absent, Now, Rules},
 };
 
 /// Changes all that is asked for, or nothing.
@@ -34,20 +34,20 @@ pub(super) fn update(call: Call<'_>, update: &Update) -> Result<u8> {
             cgroup::extend(&directory, mount, &writes)?;
         }
     }
-    let Some(unit) = unit else {
-        call.log.warn(&limits::change(&directory, &writes)?, false)?;
-        return Ok(0);
-    };
-    // systemd first, which writes some of the files too, and less exactly.
-    let before = limits::now(&directory, &writes);
-    let told = scope::tell(unit, &writes);
-    let changed = limits::change(&directory, &writes);
-    if changed.is_err() && told.is_ok() {
-        drop(scope::tell(unit, &before));
-        limits::put_back(&directory, &before);
+    // Loaded first, because that is what may fail: then nothing has changed.
+    let filters = resources.devices().as_ref().is_some_and(|rules| !rules.is_empty())
+        && devices::are_enforced(&probe::caller()?, probe::is_initial(probe::own_userns()));
+    let loaded = Rules::of(&resources).filter(|_| filters).map(|rules| devices::load(&rules)).transpose();
+    if let Err(warning) = &loaded {
+        call.log.warn(std::slice::from_ref(warning), false)?;
     }
-    let untold = told.err().map(Error::into_warning);
-    call.log.warn(&changed?.into_iter().chain(untold).collect::<Vec<_>>(), false)?;
+    let unset = match unit {
+        Some(unit) => scope::change(unit, &directory, &writes)?,
+        None => limits::change(&directory, &writes)?,
+    };
+    call.log.warn(&unset, false)?;
+    let put = loaded.ok().filter(|_| filters).map(|program| devices::put(&directory, program.as_ref(), false));
+    call.log.warn(put.and_then(std::result::Result::err).as_slice(), false)?;
     Ok(0)
 }
 

@@ -131,6 +131,7 @@ mod tests {
             no_pivot: false,
             new_keyring: false,
             assembly: None,
+            root_emulation: None,
         };
         compile::container(&spec, &host, UsernsMode::Single, &order).unwrap()
     }

@@ -152,6 +152,7 @@ mod tests {
             no_pivot: false,
             new_keyring: true,
             assembly: None,
+            root_emulation: None,
         };
         let container = Container::recorded((Status::Running, 7), word, crate::host::Maps::default(), false);
         process(&spec, &Host::default(), &order, &container, user.contains('7')).unwrap()

@@ -108,6 +108,7 @@ pub(crate) fn order(waits: bool) -> Order<'static> {
         new_keyring: true,
         clamps: false,
         assembly: None,
+        root_emulation: None,
     }
 }
 

@@ -65,6 +65,7 @@ impl Intent {
 /// A container that has been created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Record {
     /// [`VERSION`]
     pub version: u32,
@@ -91,6 +92,9 @@ pub struct Record {
     /// The systemd unit that the cgroup is, or is below.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unit: Option<String>,
+    /// Nobody can be born in it from where it was made: init had to be moved.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub cgroup_moved: bool,
     /// Its group in resctrl.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resctrl: Option<Group>,
@@ -103,6 +107,9 @@ pub struct Record {
     pub uid_map: String,
     /// Its gid map.
     pub gid_map: String,
+    /// Calls that change ids are answered instead of made, in later processes too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_emulation: bool,
     /// What is weaker than asked for.
     #[serde(default)]
     pub degradations: Vec<String>,
