@@ -5,6 +5,7 @@ mod required;
 mod resources;
 mod shape;
 mod walk;
+mod words;
 
 use std::{
     os::fd::AsFd as _,
@@ -26,6 +27,7 @@ use crate::{
 };
 
 pub use resources::resources;
+use words::words;
 
 /// A config.json beyond this size is refused: 32 MiB.
 const LARGEST: u64 = 32 << 20;
@@ -125,13 +127,17 @@ pub fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
 
 /// Reads an OCI process object: `exec --process`.
 pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
-    let json = read(file)
-        .map_err(|error| Error::new(Code::FileRefused, format!("read {}", file.display()), error.why().to_owned()))?;
+    let json = read(file).map_err(|error| unreadable(file, &error))?;
     let (mut spec, warnings) = part(&json, file, "\"process\":", "")?;
     // null is absent, and there is no process without one: a default would be somebody's shell.
     let process = spec.process_mut().take();
     let refuse = || Error::new(Code::Field, format!("read {}", file.display()), "it is null, not an object");
     process.map(|process| (process, warnings)).ok_or_else(refuse)
+}
+
+fn unreadable(file: &Path, error: &Error) -> Error {
+    let refused = Error::new(Code::FileRefused, format!("read {}", file.display()), error.why().to_owned());
+    refused.fix("a regular file that you may read")
 }
 
 /// Reads a part of a config as a config that has nothing else: another parser for it would be a fiftieth of the binary.
@@ -267,13 +273,6 @@ impl Text<'_> {
         let place = walk::place_around(self.json, &[], at);
         Err(self.error(Code::Field, format!("line {}: {place}: a string contains a NUL byte", self.line(at))))
     }
-}
-
-/// serde's message without its own position, and without what would break the line or fill the screen.
-fn words(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let position = format!(" at line {} column {}", error.line(), error.column());
-    shortened(text.strip_suffix(&position).unwrap_or(&text))
 }
 
 /// Where a NUL is written; a backslash that is itself escaped begins no escape.
