@@ -1,13 +1,31 @@
 //! The seccomp filter: when it is attached, what has to be kept until then, and who is told.
 
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
+
 use super::{Op, draft::Draft, ids::UserNamespace};
 use crate::{
     agent::Notice,
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, Warning},
     hooks,
     seccomp::{self, Filter, Machine},
     state::Status,
 };
+
+/// How calls begin that only architectures have for which pura is not built, or others than this one: syscalls(2).
+const FOREIGN: [&str; 6] = ["arm_", "ppc_", "riscv_", "s390_", "spu_", "sys_debug_"];
+
+/// Unknown names in a list of what is denied, where a mistyped one leaves a call allowed. In a list of what is allowed, as
+/// engines have, it only leaves one denied, and mostly is newer than pura.
+fn undenied<'a>(profile: &LinuxSeccomp, unknown: &'a [String]) -> Vec<&'a str> {
+    let allows = |action| matches!(action, LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog);
+    if !allows(profile.default_action()) {
+        return Vec::new();
+    }
+    let rules = || profile.syscalls().iter().flatten().filter(|rule| !allows(rule.action()));
+    let is_foreign = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix));
+    let is_denied = |name: &&String| !is_foreign(name) && rules().any(|rule| rule.names().contains(name));
+    unknown.iter().filter(is_denied).map(String::as_str).collect()
+}
 
 /// An annotation that replaces the profile.
 const RAW: &str = "run.oci.seccomp_bpf_data";
@@ -61,7 +79,16 @@ impl Draft<'_> {
             return Err(error.at("linux.seccomp.syscalls").fix(format!("drop the annotation {STRICT}, or the names")));
         }
         if !filter.unknown.is_empty() {
-            self.note(format!("linux.seccomp: calls that are unknown here are skipped: {}", filter.unknown.join(" ")));
+            let undenied = profile.map(|profile| undenied(profile, &filter.unknown)).unwrap_or_default();
+            if undenied.is_empty() {
+                let names = filter.unknown.join(" ");
+                self.note(format!("linux.seccomp: calls that are unknown here are skipped: {names}"));
+            } else {
+                let names = undenied.join(" ");
+                let what =
+                    format!("the seccomp profile allows what it does not name, and no call here is named {names}");
+                self.warn(Warning::new(Code::Seccomp, what).fix("the right names in linux.seccomp.syscalls"));
+            }
         }
         if let Some(path) = profile.and_then(|profile| profile.listener_path().as_ref()).filter(|_| filter.notifies()) {
             let (status, init) = joined.map_or((Status::Created, None), |(status, init)| (status, Some(init)));
