@@ -11,14 +11,21 @@ mod shown;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
-use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{SigSet, Signal},
+        wait::WaitStatus,
+    },
+    unistd::Pid,
+};
 
 use crate::{
     agent::Notice,
     console::Console,
     error::{Code, Context as _, Error, Result, Warning, plain},
     hooks::{Hooks, Kind},
-    host::{Host, refusal},
+    host::{self, Host},
     init::Init,
     plan::{
         Meeting, Op, Plan, Slot,
@@ -164,11 +171,12 @@ impl Container {
                 Meeting::RuntimeHooks => {
                     self.move_devices(plan)?;
                     for kind in [Kind::Prestart, Kind::CreateRuntime] {
-                        launch.hooks.run(kind, Status::Creating, self.init.as_raw())?;
+                        let ran = launch.hooks.run(kind, Status::Creating, self.init.as_raw());
+                        ran.map_err(|error| network::with_losses(plan, error))?;
                     }
                 }
                 Meeting::Pid => {
-                    link::tell_pid(link, self.init).doing(Code::Bug, || "tell init its number".to_owned())?;
+                    link::tell_pid(link, self.init).map_err(|_errno| self.obituary())?;
                     continue;
                 }
                 Meeting::Created => {
@@ -177,7 +185,8 @@ impl Container {
                     created.take().map_or(Ok(()), |created| created(self))?;
                 }
             }
-            link::release(link).doing(Code::Bug, || format!("release init ({meeting:?})"))?;
+            // Nobody to release: it has been killed meanwhile.
+            link::release(link).map_err(|_errno| self.obituary())?;
         }
         if plan.waits_for_start() { Ok(()) } else { hear_exec(launch, link) }
     }
@@ -200,27 +209,10 @@ impl Container {
                     self.warnings.push(plan.explain_warning(step, errno));
                 }
                 (Heard::Report(Report::Reborn), Some(pid)) => self.follow(link, pid)?,
-                (
-                    Heard::Report(
-                        Report::Failed { step, errno }
-                        | Report::Unconfined { step, errno }
-                        | Report::Unheard { step, errno },
-                    ),
-                    _,
-                ) => {
-                    return Err(failed(plan, launch.host, step, errno));
-                }
-                (Heard::Report(Report::Hook { number, end }), _) => {
-                    return Err(launch.hooks.explain_inside(number, end));
-                }
                 (Heard::End, _) => return Err(self.obituary()),
-                (
-                    other @ (Heard::Report(Report::At(_) | Report::Reborn | Report::Born(_) | Report::Hooked)
-                    | Heard::Nonsense),
-                    _,
-                ) => {
-                    let why = format!("init was to reach {meeting:?}, but sent {other:?}");
-                    return Err(Error::new(Code::Bug, "start the container", why));
+                (heard, _) => {
+                    let fail = |step, errno| failed(plan, launch.host, step, errno);
+                    return Err(refusal(heard, &launch.hooks, fail));
                 }
             }
         }
@@ -244,9 +236,9 @@ impl Container {
         link::name_senders(link, false).doing(Code::Bug, || "listen to init".to_owned())
     }
 
-    fn obituary(&self) -> Error {
-        let died = sys::process::wait(self.init).map_or_else(|errno| errno.to_string(), |status| format!("{status:?}"));
-        Error::new(Code::Bug, "start the container", format!("init died before it was ready: {died}"))
+    /// Why init is gone without a word.
+    pub fn obituary(&self) -> Error {
+        obituary(sys::process::wait(self.init))
     }
 
     /// Ends a container that could not be started. The first error is the one to report.
@@ -267,28 +259,57 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
     let op = usize::try_from(step).ok().and_then(|step| plan.ops.get(step));
     let needs_only_the_namespace = matches!(op, Some(Op::WriteProc { .. } | Op::Unshare(_) | Op::Propagate { .. }));
     let is_new = matches!(plan.ids.user_namespace, UserNamespace::Create { .. });
-    let restricted = if is_new && needs_only_the_namespace { refusal::restricted(host, errno) } else { None };
+    if let Some(error) = plan.shut_root(errno) {
+        return error;
+    }
+    let restricted = if is_new && needs_only_the_namespace { host::refusal::restricted(host, errno) } else { None };
     let forbidden = || match op {
-        Some(Op::Unshare(_) | Op::Propagate { .. }) if is_new => refusal::forbidden(host, errno),
+        Some(Op::Unshare(_) | Op::Propagate { .. }) if is_new => host::refusal::forbidden(host, errno),
         _ => None,
     };
     restricted.or_else(forbidden).unwrap_or_else(|| plan.explain(step, errno))
+}
+
+/// What became of an init that has not told it. Whatever is no signal, or one that only a fault of its own sends, is a bug.
+fn obituary(end: nix::Result<WaitStatus>) -> Error {
+    let what = "start the container";
+    if let Ok(WaitStatus::Signaled(_, signal, _)) = end {
+        if signal == Signal::SIGSYS {
+            let why = "a seccomp filter around pura killed init (SIGSYS)";
+            return Error::new(Code::Kernel, what, why).fix("a seccomp profile that refuses calls, and does not kill");
+        }
+        if !matches!(signal, Signal::SIGSEGV | Signal::SIGBUS | Signal::SIGILL | Signal::SIGABRT | Signal::SIGTRAP) {
+            let why = format!("init was killed ({signal}) before the program ran");
+            let error = Error::new(Code::NotRunning, what, why);
+            let starved = "when memory is short, the kernel kills: its log says so (dmesg)";
+            return if signal == Signal::SIGKILL { error.fix(starved) } else { error };
+        }
+        return Error::new(Code::Bug, what, format!("init died ({signal}) before it was ready"));
+    }
+    Error::new(Code::Bug, what, "init ended before it was ready, without a reason")
+}
+
+/// What init says instead of what it was to say. `failed` words the failure of a step.
+fn refusal(heard: Heard, hooks: &Hooks<'_>, failed: impl FnOnce(u32, Errno) -> Error) -> Error {
+    match heard {
+        Heard::Report(
+            Report::Failed { step, errno } | Report::Unconfined { step, errno } | Report::Unheard { step, errno },
+        ) => failed(step, errno),
+        Heard::Report(Report::Hook { number, end }) => hooks.explain_inside(number, end),
+        other @ (Heard::Report(
+            Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
+        )
+        | Heard::Nonsense
+        | Heard::End) => Error::new(Code::Bug, "start the container", format!("init sent {other:?} out of turn")),
+    }
 }
 
 /// End of file: exec has closed the link. If death did, between the last hook and exec, the wait that follows tells.
 fn hear_exec(launch: &Launch<'_>, link: BorrowedFd<'_>) -> Result<()> {
     match link::last_words(link, launch.hooks.any_in_start())? {
         Heard::End => Ok(()),
-        Heard::Report(
-            Report::Failed { step, errno } | Report::Unconfined { step, errno } | Report::Unheard { step, errno },
-        ) => Err(launch.plan.explain(step, errno)),
-        Heard::Report(Report::Hook { number, end }) => Err(launch.hooks.explain_inside(number, end)),
-        heard @ (Heard::Report(
-            Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
-        )
-        | Heard::Nonsense) => {
-            let why = format!("init sent {heard:?} when it was to run the program");
-            Err(Error::new(Code::Bug, "start the container", why))
+        heard @ (Heard::Report(_) | Heard::Nonsense) => {
+            Err(refusal(heard, &launch.hooks, |step, errno| launch.plan.explain(step, errno)))
         }
     }
 }
@@ -303,8 +324,6 @@ pub fn release(connection: &OwnedFd) -> Result<()> {
 pub fn started(connection: &OwnedFd, program: &str, hooks: &Hooks<'_>) -> Result<()> {
     match link::last_words(connection.as_fd(), hooks.any_in_start())? {
         Heard::End => Ok(()),
-        Heard::Report(Report::Hook { number, end }) => Err(hooks.explain_inside(number, end)),
-        Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
         Heard::Report(Report::Unconfined { errno, .. }) => {
             Err(Error::new(Code::Seccomp, "attach the seccomp filter", plain(errno)).at("linux.seccomp"))
         }
@@ -312,10 +331,9 @@ pub fn started(connection: &OwnedFd, program: &str, hooks: &Hooks<'_>) -> Result
             let what = "tell the seccomp agent of the container";
             Err(Error::new(Code::SeccompAgent, what, plain(errno)).at("linux.seccomp.listenerPath"))
         }
-        heard @ (Heard::Report(
-            Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
-        )
-        | Heard::Nonsense) => Err(Error::new(Code::Bug, "start the container", format!("init sent {heard:?}"))),
+        heard @ (Heard::Report(_) | Heard::Nonsense) => {
+            Err(refusal(heard, hooks, |_, errno| crate::plan::explain_program(program, errno, true)))
+        }
     }
 }
 
