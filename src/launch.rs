@@ -87,7 +87,8 @@ pub struct Container {
 }
 
 impl Launch<'_> {
-    /// Starts a container. `created` is called once: all is made, and init waits to be told that it is recorded.
+    /// Starts a container. `created` is called once: all is made, and init waits to be told that it is recorded. A plan
+    /// without that meeting has nobody to tell, and it is not called.
     ///
     /// Returns when init has become the program or, in `create`, waits for `start`. On an error nothing of it is alive.
     pub fn run(mut self, created: impl FnOnce(&Container) -> Result<()>) -> Result<Container> {
@@ -188,7 +189,7 @@ impl Container {
             // Nobody to release: it has been killed meanwhile.
             link::release(link).map_err(|_errno| self.obituary())?;
         }
-        if plan.waits_for_start() { Ok(()) } else { hear_exec(launch, link) }
+        if plan.waits_for_start() { Ok(()) } else { self.hear_exec(launch, link, created.is_none()) }
     }
 
     /// Hears init out until it has reached the meeting; what it has brought along.
@@ -213,6 +214,22 @@ impl Container {
                 (heard, _) => {
                     let fail = |step, errno| failed(plan, launch.host, step, errno);
                     return Err(refusal(heard, &launch.hooks, fail));
+                }
+            }
+        }
+    }
+
+    /// End of file: exec has closed the link. If death did, between the last hook and exec, the wait that follows tells.
+    /// What init warns of is heard as long as it is not recorded.
+    fn hear_exec(&mut self, launch: &Launch<'_>, link: BorrowedFd<'_>, is_recorded: bool) -> Result<()> {
+        loop {
+            match link::last_words(link, launch.hooks.any_in_start())? {
+                Heard::End => return Ok(()),
+                Heard::Report(Report::Warned { step, errno }) if !is_recorded => {
+                    self.warnings.push(launch.plan.explain_warning(step, errno));
+                }
+                heard @ (Heard::Report(_) | Heard::Nonsense) => {
+                    return Err(refusal(heard, &launch.hooks, |step, errno| launch.plan.explain(step, errno)));
                 }
             }
         }
@@ -301,16 +318,6 @@ fn refusal(heard: Heard, hooks: &Hooks<'_>, failed: impl FnOnce(u32, Errno) -> E
         )
         | Heard::Nonsense
         | Heard::End) => Error::new(Code::Bug, "start the container", format!("init sent {other:?} out of turn")),
-    }
-}
-
-/// End of file: exec has closed the link. If death did, between the last hook and exec, the wait that follows tells.
-fn hear_exec(launch: &Launch<'_>, link: BorrowedFd<'_>) -> Result<()> {
-    match link::last_words(link, launch.hooks.any_in_start())? {
-        Heard::End => Ok(()),
-        heard @ (Heard::Report(_) | Heard::Nonsense) => {
-            Err(refusal(heard, &launch.hooks, |step, errno| launch.plan.explain(step, errno)))
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::fallback;
 use crate::harness::{Bundle, Facts, Outcome, Running, eventually, own_uid, processes};
 
 /// A container that runs until it is told to end, and the end of this value.
@@ -146,18 +147,26 @@ fn a_container_that_does_not_run_is_refused() -> Result<()> {
 }
 
 /// `pura exec` whose child has a signal sent when it begins.
-fn exec_with(bundle: &Bundle, signal: &str) -> Result<Running> {
+fn exec_with(bundle: &Bundle, signal: &str, flags: &[&str]) -> Result<Running> {
     let inject = format!("inject=setsid:signal={signal}");
     let words = ["strace", "--quiet=all", "-f", "-o", "/dev/null", "-e", "trace=setsid", "-e", &inject];
-    bundle.through(&words, &bundle.pura(&["exec", "c1", "/bin/pura-probe", "true"])).spawn()
+    bundle.through(&words, &bundle.pura(&["exec"]).args(flags).args(&["c1", "/bin/pura-probe", "true"])).spawn()
 }
 
 #[test]
 fn a_container_that_stops_meanwhile_is_said_to_have_stopped_and_a_killed_child_is_no_bug() -> Result<()> {
     requires!(userns, strace);
     let (bundle, _running) = running()?;
-    exec_with(&bundle, "KILL")?.wait()?.fails(125, 706, &["init was killed (SIGKILL) before the program ran"])?;
-    let mut exec = exec_with(&bundle, "STOP")?;
+    let pid_file = bundle.path("exec.pid").display().to_string();
+    let flags = ["--pid-file", &pid_file];
+    exec_with(&bundle, "KILL", &flags)?.wait()?.fails(
+        125,
+        706,
+        &["init was killed (SIGKILL) before the program ran"],
+    )?;
+    // Nobody is to know of it: there, the program is one that was killed.
+    exec_with(&bundle, "KILL", &[])?.wait()?.ends(137)?;
+    let mut exec = exec_with(&bundle, "STOP", &flags)?;
     eventually("the child stands still", || {
         let stands = |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") t "));
         Ok(processes(bundle.dir())?.iter().any(|(pid, _)| stands(*pid)))
@@ -283,6 +292,31 @@ fn exec_takes_labels_of_its_own() -> Result<()> {
     }
     if fs::metadata("/sys/fs/selinux/enforce").is_err() {
         exec(&bundle, &["--process-label", "u:r:t:s0"], &program)?.fails(125, 508, &["u:r:t:s0", "is off"])?;
+    }
+    bundle.delete()
+}
+
+#[test]
+fn what_an_exec_has_to_do_without_is_said_whoever_waits_for_it() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    let (log, pid_file) = (bundle.path("log"), bundle.path("pid"));
+    let (log_file, pid_file) = (log.to_string_lossy(), pid_file.to_string_lossy());
+    for announced in [vec![], vec!["--pid-file", &*pid_file]] {
+        let said = |globals: &[&str]| {
+            let words = [globals, &["--log-level", "warning", "--log", &*log_file, "exec"], &announced].concat();
+            let exec = bundle.pura(&words).args(&["c1", "/bin/pura-probe", "write", "/ran"]);
+            // 122: EDQUOT, the user's keys are used up.
+            fallback::hidden(&bundle, "122", "keyctl", &exec).output()
+        };
+        said(&[])?.succeeds_silently()?;
+        fs::remove_file(bundle.rootfs("ran"))?;
+        let text = fs::read_to_string(&log)?;
+        assert!(text.contains("PURA-521") && text.lines().count() == 1, "{text}");
+        fs::remove_file(&log)?;
+        said(&["--strict"])?.fails(125, 521, &["keyring"])?;
+        fs::remove_file(&log)?;
+        assert!(!bundle.rootfs("ran").exists());
     }
     bundle.delete()
 }

@@ -141,11 +141,12 @@ fn a_recycled_process_id_is_not_signalled_and_its_container_has_stopped() -> Res
     };
     let create = quoted(&["create", "-b", &bundle.path("bundle").to_string_lossy()]);
     let (state, kill, delete) = (quoted(&["state", "c1"]), quoted(&["kill", "c1", "KILL"]), quoted(&["delete", "c1"]));
-    // Process ids come one after the other, and in a PID namespace of one's own the next one can be chosen.
+    // Process ids come one after the other, and in a PID namespace of one's own the next one can be chosen. A start time
+    // counts 10 ms, in which nobody else can use up all ids; this waits for the next ones.
     let pid = bundle.path("pid").display().to_string();
     let script = format!(
-        r#"{create} --pid-file {pid} c1 >/dev/null; read pid <{pid}; kill -9 $pid
-        while [ -e /proc/$pid ]; do sleep 0.01; done
+        r#"{create} --pid-file {pid} c1 >/dev/null; read pid <{pid}; started=$(cut -d' ' -f22 /proc/$pid/stat); kill -9 $pid
+        until [ ! -e /proc/$pid ] && [ "$(cut -d' ' -f1 /proc/uptime | tr -d .)" -gt "$started" ]; do sleep 0.01; done
         echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid; sleep 1000 & [ $! = $pid ] && echo the same
         {state} | grep -o '"status": "[a-z]*"\|"pid": [0-9]*'
         {kill} 2>/dev/null; echo kill=$?
