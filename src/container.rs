@@ -171,7 +171,7 @@ impl Making<'_> {
         let container = launch.run(|container| {
             self.log.warn(&container.warnings, self.loud)?;
             let init = Identity::of(container.init.as_raw());
-            let init = init.ok_or_else(|| container.obituary())?;
+            let init = init.ok_or_else(|| container.unfound())?;
             group.as_ref().map_or(Ok(()), |ours| ours.group.open()?.take_in(init.pid))?;
             claim.record_init(init)?;
             let mut record = self.record(plan, intent, host);

@@ -15,7 +15,7 @@ use nix::{
     errno::Errno,
     sys::{
         signal::{SigSet, Signal},
-        wait::WaitStatus,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
@@ -177,7 +177,7 @@ impl Container {
                     }
                 }
                 Meeting::Pid => {
-                    link::tell_pid(link, self.init).map_err(|_errno| self.obituary())?;
+                    link::tell_pid(link, self.init).map_err(|errno| self.unreached(errno))?;
                     continue;
                 }
                 Meeting::Created => {
@@ -186,8 +186,7 @@ impl Container {
                     created.take().map_or(Ok(()), |created| created(self))?;
                 }
             }
-            // Nobody to release: it has been killed meanwhile.
-            link::release(link).map_err(|_errno| self.obituary())?;
+            link::release(link).map_err(|errno| self.unreached(errno))?;
         }
         if plan.waits_for_start() { Ok(()) } else { self.hear_exec(launch, link, created.is_none()) }
     }
@@ -253,9 +252,25 @@ impl Container {
         link::name_senders(link, false).doing(Code::Bug, || "listen to init".to_owned())
     }
 
-    /// Why init is gone without a word.
-    pub fn obituary(&self) -> Error {
+    /// Why init, whose end of the link is closed, is gone without a word.
+    fn obituary(&self) -> Error {
         obituary(sys::process::wait(self.init))
+    }
+
+    /// Why init cannot be told anything.
+    fn unreached(&self, errno: Errno) -> Error {
+        if matches!(errno, Errno::EPIPE | Errno::ECONNRESET) {
+            return self.obituary();
+        }
+        Error::new(Code::Bug, "release init", plain(errno))
+    }
+
+    /// Why init cannot be found. It may be alive, and must not be waited for.
+    pub fn unfound(&self) -> Error {
+        match waitpid(self.init, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => Error::new(Code::Proc, "record the container", "/proc does not show init"),
+            end => obituary(end),
+        }
     }
 
     /// Ends a container that could not be started. The first error is the one to report.
