@@ -89,14 +89,14 @@ pub fn bundle(zero: &ZeroConfig, mode: UsernsMode) -> Result<(Bundle, Option<Ass
 
 /// An error of this config, at an option instead of at a place in a config.json that nobody has written.
 pub fn at_option(zero: &ZeroConfig, error: Error) -> Error {
-    error.rename_place(|place| match place {
+    error.blame("the command line", |place| match place {
         "process.cwd" => Some("--workdir".to_owned()),
+        "hostname" => Some("--hostname".to_owned()),
+        "process.user.uid" | "process.user.gid" | "process.user" => Some("--user".to_owned()),
+        _ if place.starts_with("process.env") => Some("--env".to_owned()),
+        _ if place.starts_with("process.args") => Some("the command".to_owned()),
         "root.path" => Some("--rootfs".to_owned()),
-        "linux.resources.memory.limit" => Some("--memory".to_owned()),
-        "linux.resources.cpu.quota" => Some("--cpus".to_owned()),
-        "linux.resources.cpu.cpus" => Some("--cpuset-cpus".to_owned()),
-        "linux.resources.pids.limit" => Some("--pids-limit".to_owned()),
-        "linux.resources.unified.\"io.weight\"" => Some("--io-weight".to_owned()),
+        _ if place.starts_with("linux.resources") => zero.limits.option(place),
         _ => {
             let index: usize = place.strip_prefix("mounts[")?.strip_suffix(']')?.parse().ok()?;
             let volume = zero.volumes.get(index.checked_sub(defaults::mounts().len() + SCRATCH.len())?)?;

@@ -167,7 +167,8 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         let text = typed.to_str().unwrap_or_default();
         let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
         let ids = id_number(uid).zip(gid.map_or(Some(None), |gid| id_number(gid).map(Some)));
-        ids.ok_or_else(|| refused(format!("--user {typed:?} is not UID or UID:GID, in numbers")))
+        let why = || format!("--user {typed:?} is not UID or UID:GID, in numbers");
+        ids.ok_or_else(|| refused(why()).fix("its number: pura exec ID id, or /etc/passwd of the image"))
     });
     let groups = all(matches, "additional-gids").into_iter().map(|typed| {
         let number = typed.to_str().and_then(id_number);

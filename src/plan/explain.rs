@@ -155,7 +155,8 @@ impl Plan {
             Op::MakeCwd(path) | Op::EnterCwd(path) => format!("chdir to cwd {}", text(path)),
             Op::FindHome(uid) => format!("set HOME from the /etc/passwd of the image, for user {uid}"),
             Op::FindProgram | Op::Execute => {
-                format!("run {}", self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word)))
+                let name = self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word));
+                format!("{} {name}", if op == Op::Execute { "run" } else { "look for the program" })
             }
             Op::GivePipes(uid) => format!("give the pipes among the standard streams to user {uid}"),
             Op::Umask(mask) => format!("set umask {mask:03o}"),

@@ -170,6 +170,16 @@ impl Roots {
         Ok(found)
     }
 
+    /// Refuses a directory that the user named and that is not there, for one who would look into it in vain.
+    pub fn insist(&self) -> Result<()> {
+        let absent = |candidate: &&Candidate| candidate.explicit && matches!(candidate.open(), Err(Refusal::Absent));
+        self.candidates.iter().find(absent).map_or(Ok(()), |candidate| {
+            let what = format!("list the containers in {}", candidate.path.display());
+            Err(Error::new(Code::NoStateDir, what, plain(Errno::ENOENT))
+                .fix("--root as the containers were created with"))
+        })
+    }
+
     /// The container of an id, wherever it is; `verb` is for the error.
     pub fn open(&self, id: &Id, verb: &str) -> Result<Entry> {
         for root in self.existing()? {

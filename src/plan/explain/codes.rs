@@ -96,6 +96,8 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
         Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
             Some("drop suid, dev, exec or rw from the mount's options")
         }
+        Op::Mount { .. } if matches!(errno, Errno::EPERM | Errno::ENODEV) => Some(BIND_FIX),
+        Op::OpenTree { .. } | Op::OpenLink { .. } if errno == Errno::ENOENT => Some("make it, or drop the mount"),
         Op::Unshare(_) if errno == Errno::ENOSPC => {
             Some("sudo sysctl user.max_net_namespaces=15000 (this is not about disk space)")
         }
@@ -108,6 +110,9 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// What helps where a filesystem cannot be mounted.
+const BIND_FIX: &str = "bind it from the host instead";
 
 /// Why the kernel refuses what it keeps with a process, or a remount.
 pub(super) fn attribute(op: Op, errno: Errno) -> Option<String> {
@@ -150,7 +155,7 @@ pub fn explain_showing(shown: &Showing, errno: Errno) -> Error {
     let (code, why, fix) = match errno {
         Errno::ENOSYS => (Code::Kernel, LACKS.to_owned(), Some(LACKS_FIX)),
         Errno::EPERM if kind == "proc" => (Code::ProcMasked, MASKED.to_owned(), Some(MASKED_FIX)),
-        Errno::EPERM | Errno::ENODEV => (Code::FilesystemType, plain(errno), None),
+        Errno::EPERM | Errno::ENODEV => (Code::FilesystemType, plain(errno), Some(BIND_FIX)),
         Errno::EINVAL if !shown.options.is_empty() => {
             (Code::MountOption, format!("the kernel refuses one of the options {:?}", shown.options.join(",")), None)
         }
