@@ -156,6 +156,7 @@ pub(crate) mod testing {
             user_namespace: "new".to_owned(),
             uid_map: "0 1000 1\n".to_owned(),
             gid_map: "0 1000 1\n".to_owned(),
+            root_emulation: false,
             degradations: Vec::new(),
             poststop: false,
             annotations: [("empty".to_owned(), String::new())].into(),

@@ -14,7 +14,7 @@ use crate::{
     agent::Notice,
     bundle,
     cgroup::{self, freezer},
-    cli::{Exec, WhenPaused},
+    cli::{Exec, RootEmulation, WhenPaused},
     console::{self, Console},
     container,
     error::{Code, Context as _, Error, Result, Warning},
@@ -42,17 +42,9 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let (spec, unknown) = with_process(bundle::recorded(&entry.config()?)?, exec)?;
     call.log.warn(&unknown, false)?;
     let host = host(&spec)?;
-    let order = Order {
-        bundle: &record.bundle,
-        // For its name: what is below belongs to the container, and nothing of it is touched.
-        state: &entry.root.path.join(id.as_str()),
-        waits: false,
-        clamps: false,
-        scattered: false,
-        no_pivot: false,
-        new_keyring: true,
-        assembly: None,
-    };
+    // For its name: what is below belongs to the container, and nothing of it is touched.
+    let state = entry.root.path.join(id.as_str());
+    let order = order(&record, &state);
     let joined = joined(&record, status);
     let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))?;
     itself::protect(&host, &joined.ids)?;
@@ -64,7 +56,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
-    let cgroup = birthplace(record.cgroup.as_deref(), exec.cgroup.as_deref(), call)?;
+    let cgroup = birthplace(&record, exec.cgroup.as_deref(), call)?;
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     container::prepare_process(&host)?;
     launch::take_on(&plan)?;
@@ -100,7 +92,22 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         container.restore_signals();
         return Ok(0);
     }
-    supervise::wait(&mut container)
+    supervise::wait(&mut container, call.log)
+}
+
+/// What the plan has to know of the request.
+fn order<'a>(record: &'a Record, state: &'a Path) -> Order<'a> {
+    Order {
+        bundle: &record.bundle,
+        state,
+        waits: false,
+        clamps: false,
+        scattered: false,
+        no_pivot: false,
+        new_keyring: true,
+        assembly: None,
+        root_emulation: Some(if record.root_emulation { RootEmulation::On } else { RootEmulation::Off }),
+    }
 }
 
 /// The container as the plan wants it.
@@ -237,9 +244,14 @@ fn denies_groups(pid: i32) -> bool {
 }
 
 /// The cgroup to be born in: the container's own, or the one that was asked for.
-fn birthplace(own: Option<&Path>, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
-    match (own, asked) {
+fn birthplace(record: &Record, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
+    match (record.cgroup.as_deref(), asked) {
         (own, Some(asked)) => enter_below(own, asked).map(Some),
+        (Some(own), None) if cgroup::is_divided(own) => {
+            // Where init has gone, as systemd does in a container: nobody can live in the container's own any more.
+            let home = probe::cgroup_of(record.init.pid).filter(|home| home.starts_with(own));
+            enter(home.as_deref().unwrap_or(own), call)
+        }
         (Some(own), None) => enter(own, call),
         (None, None) => Ok(None),
     }
@@ -255,6 +267,9 @@ fn enter_below(own: Option<&Path>, asked: &Path) -> Result<OwnedFd> {
     }
     let directory = own.join(asked.strip_prefix("/").unwrap_or(asked));
     let opened = open_cgroup(&directory).doing(Code::CgroupRefused, what)?;
+    if cgroup::is_divided(&directory) {
+        return Err(refuse("it gives controllers on, and so can hold no processes"));
+    }
     if cgroup::may_enter(&directory) { Ok(opened) } else { Err(refuse("you may not move processes there")) }
 }
 

@@ -179,6 +179,8 @@ pub enum Code {
     ConsoleSocket = 613,
     /// A hook failed.
     Hook = 614,
+    /// Warning: process 1 has no handler for the signal of Ctrl-C.
+    InterruptIgnored = 615,
     /// Arguments and environment are too long.
     TooLong = 616,
     /// The pidfd socket cannot be reached.
@@ -239,6 +241,8 @@ pub enum Code {
     Exhausted = 903,
     /// pura's own binary cannot be kept from the container.
     Unprotected = 904,
+    /// A seccomp filter around pura forbids a call.
+    Forbidden = 907,
     /// A helper is not installed.
     Helper = 908,
     /// A bug in pura.

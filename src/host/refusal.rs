@@ -8,6 +8,10 @@ use super::Host;
 use crate::error::{Code, Error};
 
 const CAP_SYS_ADMIN: u8 = 21;
+const CAP_SETFCAP: u8 = 31;
+
+/// What helps against the filter of an outer container.
+pub const UNCONFINED: &str = "--security-opt seccomp=unconfined for the outer container";
 
 /// What tells the causes apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +65,22 @@ pub fn explain(flags: u64, host: &Host, errno: Errno) -> Error {
         return if lacks_power { error.fix("--userns=auto, which needs no privilege") } else { error };
     }
     classify(&gather(host), errno)
+}
+
+/// A step with all the power that it takes, which the filter of an outer container forbids nevertheless.
+pub fn forbidden_call(what: String) -> Error {
+    Error::new(Code::Forbidden, what, "a seccomp filter forbids it (this is a container)").fix(UNCONFINED)
+}
+
+/// Why root of a user namespace cannot map itself into another one: since Linux 5.12, id 0 takes `CAP_SETFCAP` outside.
+/// Nothing when it is not that.
+pub fn root_unmapped(host: &Host, errno: Errno) -> Option<Error> {
+    let lacks = errno == Errno::EPERM && host.caller.uid == 0 && !host.caller.has(CAP_SETFCAP);
+    let why = "the caller is root without CAP_SETFCAP, and may not be mapped";
+    lacks.then(|| {
+        Error::new(Code::MapRefused, "map ids", why)
+            .fix("--cap-add SETFCAP for the outer container, or another user than root in it")
+    })
 }
 
 /// Why a process with all capabilities of a new user namespace may not use them: the filter of an outer container.

@@ -5,14 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::Pid;
+use nix::{errno::Errno, unistd::Pid};
 
 use super::helper::{self, Started};
 use crate::{
-    error::{Code, Context as _, Error, Result},
+    error::{Code, Context as _, Error, Result, plain},
     host::{
         Host, Maps,
         ids::{Extent, lines},
+        refusal,
     },
     plan::{Plan, ids::UserNamespace},
 };
@@ -24,13 +25,21 @@ const CAP_SETUID: u64 = 1 << 7;
 pub fn map(plan: &Plan, host: &Host, init: Pid, mappers: Option<Mappers>) -> Result<()> {
     match (&plan.ids.user_namespace, mappers) {
         (_, Some(mappers)) => mappers.finish(host),
-        (UserNamespace::Create { maps, deny_setgroups, .. }, None) => write(init, maps, *deny_setgroups),
+        (UserNamespace::Create { maps, deny_setgroups, .. }, None) => {
+            write(init, maps, *deny_setgroups).map_err(|(what, errno)| {
+                let plainly = || Error::new(Code::MapRefused, what, plain(errno));
+                refusal::root_unmapped(host, errno).unwrap_or_else(plainly)
+            })
+        }
         _ => Ok(()),
     }
 }
 
+/// On failure, what was attempted, and why it was refused.
+type Written = std::result::Result<(), (String, Errno)>;
+
 /// Writes both maps of init; each file takes one write(2), once.
-fn write(init: Pid, maps: &Maps, deny_setgroups: bool) -> Result<()> {
+fn write(init: Pid, maps: &Maps, deny_setgroups: bool) -> Written {
     if deny_setgroups {
         write_file(init, "setgroups", "deny")?;
     }
@@ -38,9 +47,11 @@ fn write(init: Pid, maps: &Maps, deny_setgroups: bool) -> Result<()> {
     write_file(init, "gid_map", &lines(&maps.gids))
 }
 
-fn write_file(init: Pid, name: &str, text: &str) -> Result<()> {
-    let written = std::fs::write(format!("/proc/{init}/{name}"), text);
-    written.doing(Code::MapRefused, || format!("map ids: write {text:?} to {name}"))
+fn write_file(init: Pid, name: &str, text: &str) -> Written {
+    std::fs::write(format!("/proc/{init}/{name}"), text).map_err(|cause| {
+        let errno = Errno::from_raw(cause.raw_os_error().unwrap_or_default());
+        (format!("map ids: write {text:?} to {name}"), errno)
+    })
 }
 
 /// Both mappers, at work.

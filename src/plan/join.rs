@@ -43,21 +43,19 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     let mut draft = Draft::new(spec, host, order, container.ids.clone());
     draft.plan.warnings = warnings;
     draft.compile_filter(Some((container.status, container.init)))?;
-    // Namespaces in one call, by the parent: its next child is then born inside of them.
+    // All namespaces in one call, by the parent: its next child is then born inside all of them. But for that of cgroups:
+    // whoever is in it moves nobody into it from outside, where the hierarchy is mounted with nsdelegate, `cgroups(7)`.
     draft.inherited_labels()?;
     draft.inherited_score()?;
     draft.affinity()?;
     let init = draft.slot()?;
-    let kinds = namespaces(spec, container);
-    draft.plan.joined_first.push((init, kinds & !libc::CLONE_NEWCGROUP));
+    let all = namespaces(spec, container);
+    draft.plan.joined_first.push((init, all & !libc::CLONE_NEWCGROUP));
+    if all & libc::CLONE_NEWCGROUP != 0 {
+        draft.step(Op::SetNs { from: init, kind: libc::CLONE_NEWCGROUP });
+    }
 
     die_with_parent(&mut draft);
-    // All but that of cgroups: who is in it cannot bear a child into the container's cgroup from one that lies outside,
-    // where the hierarchy was mounted with nsdelegate, as systemd does: cgroups(7).
-    if let Some((index, _)) = draft.namespace(Kind::Cgroup) {
-        let from = draft.input(Input::Namespace(format!("/proc/{}/ns/cgroup", container.init).into()))?;
-        draft.step_for(Op::SetNs { from, kind: libc::CLONE_NEWCGROUP }, format!("linux.namespaces[{index}]"));
-    }
     draft.step(Op::Sweep { kept: u16::MAX });
     draft.step(Op::NewSession);
     // In a mount namespace that was joined, the root is not the container's.
@@ -153,6 +151,7 @@ mod tests {
             no_pivot: false,
             new_keyring: true,
             assembly: None,
+            root_emulation: None,
         };
         let container = Container::recorded((Status::Running, 7), word, crate::host::Maps::default(), false);
         process(&spec, &Host::default(), &order, &container, user.contains('7')).unwrap()
@@ -169,10 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn the_namespace_of_cgroups_is_joined_from_within_the_cgroup() {
-        let plan = plan(r#"[{"type":"cgroup"},{"type":"pid"}]"#, r#"{"uid":0,"gid":0}"#, "reused");
-        assert_eq!(plan.joined_first, [(INIT, libc::CLONE_NEWNS | libc::CLONE_NEWPID)]);
-        assert!(plan.ops().iter().any(|op| matches!(op, Op::SetNs { kind: libc::CLONE_NEWCGROUP, .. })));
+    fn the_cgroup_namespace_is_joined_by_who_is_born_in_the_containers_cgroup() {
+        let plan = plan(r#"[{"type":"cgroup"}]"#, r#"{"uid":0,"gid":0}"#, "reused");
+        assert_eq!(plan.joined_first, [(INIT, libc::CLONE_NEWNS)]);
+        assert!(matches!(plan.ops().first(), Some(Op::SetNs { from: INIT, kind: libc::CLONE_NEWCGROUP })));
     }
 
     #[test]

@@ -248,8 +248,8 @@ impl Draft<'_> {
     pub(super) fn names(&mut self) -> Result<()> {
         // An empty name is none: without a UTS namespace of its own it would become the caller's.
         if let Some(hostname) = self.spec.hostname().as_ref().filter(|name| !name.is_empty()) {
-            let text = self.text(hostname)?;
-            self.step_for(Op::Hostname(text), "hostname");
+            let name = self.text(hostname)?;
+            self.step_for(Op::Hostname { name, required: !self.order.clamps }, "hostname");
         }
         if let Some(domainname) = self.spec.domainname().as_ref().filter(|name| !name.is_empty()) {
             let text = self.text(domainname)?;
@@ -298,6 +298,6 @@ mod tests {
         let spec = serde_json::from_value(spec).unwrap();
         let mode = crate::cli::UsernsMode::Inherit;
         let plan = crate::plan::sample::compile(&spec, crate::plan::sample::root(), mode, false, 0).unwrap();
-        assert!(!plan.ops().iter().any(|op| matches!(op, Op::Hostname(_) | Op::Domainname(_))), "{plan}");
+        assert!(!plan.ops().iter().any(|op| matches!(op, Op::Hostname { .. } | Op::Domainname(_))), "{plan}");
     }
 }

@@ -97,6 +97,9 @@ pub struct Record {
     pub uid_map: String,
     /// Its gid map.
     pub gid_map: String,
+    /// Calls that change ids are answered instead of made, in later processes too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_emulation: bool,
     /// What is weaker than asked for.
     #[serde(default)]
     pub degradations: Vec<String>,

@@ -1,5 +1,7 @@
 //! What only real root can show. The promise is the same: no capability in the initial user namespace.
 
+mod device_rules;
+
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use anyhow::Result;

@@ -280,3 +280,24 @@ fn limits_are_honoured_or_refused_by_name() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn pura_runs_in_containers_of_podman_and_names_what_is_in_the_way() -> Result<()> {
+    requires!(userns, subids, busybox, podman);
+    let podman = Engine::new("pura")?;
+    let bin = format!("{}:/p:ro", podman.path("bin").display());
+    let bare = ["--cap-drop=all", "--security-opt=no-new-privileges"];
+    let rows: [(&[&str], i32, &str); 6] = [
+        (&[], 0, "[PURA-907]"),
+        (&["--security-opt=seccomp=unconfined", "--security-opt=unmask=ALL"], 0, "ran as 0"),
+        (&["--privileged"], 0, "ran as 0"),
+        (&["--user=1000"], 0, "ran as 0"),
+        (&[bare[0], bare[1], "--user=1000"], 0, "ran as 0"),
+        (&bare, 125, "--cap-add SETFCAP"),
+    ];
+    for (options, status, words) in rows {
+        let options = [options, &["-v", &bin]].concat();
+        podman.run(&options, "/p/pura run -- sh -c 'echo ran as $(id -u)'")?.must_end(status, words)?;
+    }
+    Ok(())
+}

@@ -30,6 +30,9 @@ pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
             ("ps", ps),
             ("cgroup", cgroup),
             ("controllers", controllers),
+            ("cpuset", || given(&["cpuset"])),
+            ("hugetlb", || given(&["hugetlb"])),
+            ("rdma", || given(&["rdma"])),
             ("podman", || installed("podman").and_then(|()| installed("conmon"))),
             ("slirp4netns", || installed("slirp4netns").and_then(|()| tun())),
             ("pasta", pasta),
@@ -105,11 +108,14 @@ fn cgroup() -> Result<()> {
 
 /// The controllers that limits are tested with reach a cgroup of the caller's.
 fn controllers() -> Result<()> {
+    given(&["cpu", "io", "memory", "pids"])
+}
+
+fn given(wanted: &[&str]) -> Result<()> {
     let own = own_cgroup()?;
     let parent = own.parent().context("the cgroup has no parent")?;
     let given = fs::read_to_string(parent.join("cgroup.subtree_control"))?;
-    let lacking =
-        ["cpu", "io", "memory", "pids"].into_iter().find(|name| !given.split_whitespace().any(|g| g == *name));
+    let lacking = wanted.iter().find(|name| !given.split_whitespace().any(|g| g == **name));
     if let Some(name) = lacking {
         bail!("the controller {name} is not in {}", parent.display());
     }
