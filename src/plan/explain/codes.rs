@@ -85,9 +85,6 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
         Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
             Some("drop suid, dev, exec or rw from the mount's options")
         }
-        Op::Unshare(_) if errno == Errno::ENOSPC => {
-            Some("sudo sysctl user.max_net_namespaces=15000 (this is not about disk space)")
-        }
         Op::FindTarget { .. } if matches!(errno, Errno::EROFS | Errno::EACCES) => Some("create it in the image"),
         Op::FindTarget { .. } | Op::MoveMount { .. }
             if matches!(errno, Errno::ENOTDIR | Errno::EISDIR | Errno::EINVAL) =>

@@ -9,6 +9,7 @@ use crate::{
     host::{
         Host, Maps,
         ids::{Account, Extent, Range},
+        refusal::mapper,
     },
 };
 
@@ -96,8 +97,7 @@ fn account_warnings(account: &Account, uid: u32, needed: bool) -> Vec<Warning> {
         }
         (false, false) if account.no_mapper => {
             let what = "newuidmap and newgidmap are not installed, so only the caller's own id is mapped";
-            warnings
-                .push(Warning::new(Code::SingleId, what).fix("apt install uidmap, or dnf install shadow-utils-subid"));
+            warnings.push(Warning::new(Code::SingleId, what).fix(mapper::INSTALL));
         }
         (false, false) => {}
     }
