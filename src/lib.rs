@@ -35,6 +35,8 @@ pub mod teardown;
 
 pub mod zero_config;
 
+pub mod doctor;
+
 pub mod clock;
 pub mod signal;
 pub mod socket;

@@ -8,9 +8,10 @@ use std::fs;
 use nix::errno::Errno;
 
 use super::Host;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Warning, plain};
 
 const CAP_SYS_ADMIN: u8 = 21;
+const CAP_SETFCAP: u8 = 31;
 
 /// What gives a container its power back on hosts whose `AppArmor` takes it.
 const PROFILE: &str =
@@ -63,6 +64,8 @@ pub struct Facts {
     pub unmapped: bool,
     /// The caller holds `CAP_SYS_ADMIN`.
     pub is_admin: bool,
+    /// The caller is root of where it is, and lacks `CAP_SETFCAP`, which the mapping of that id takes since Linux 5.12.
+    pub lacks_setfcap: bool,
     /// The file that pura runs from.
     pub path: String,
 }
@@ -98,7 +101,7 @@ pub fn explain(flags: u64, host: &Host, errno: Errno) -> Error {
     if let Some(error) = is_told.then(|| cause(step, errno, &gather(host))).flatten() {
         return error;
     }
-    let error = Error::new(Code::Namespace, "make the container's namespaces", crate::error::plain(errno));
+    let error = Error::new(Code::Namespace, "make the container's namespaces", plain(errno));
     let lacks_power = errno == Errno::EPERM && !host.caller.has(CAP_SYS_ADMIN);
     if lacks_power { error.fix("--userns=auto, which needs no privilege") } else { error }
 }
@@ -121,6 +124,7 @@ pub fn gather(host: &Host) -> Facts {
         seccomp: host.caller.seccomp,
         unmapped: !host.initial_userns && (is_overflow("uid", host.caller.uid) || is_overflow("gid", host.caller.gid)),
         is_admin: host.caller.has(CAP_SYS_ADMIN),
+        lacks_setfcap: host.caller.uid == 0 && !host.caller.has(CAP_SETFCAP),
         path: fs::read_link("/proc/self/exe").map(|path| path.display().to_string()).unwrap_or_default(),
     }
 }
@@ -135,6 +139,11 @@ pub fn cause(step: Step, errno: Errno, facts: &Facts) -> Option<Error> {
     match step {
         Step::User(kinds) => Some(user(kinds, errno, facts)),
         Step::Maps if errno == Errno::EROFS => Some(read_only_proc()),
+        Step::Maps if errno == Errno::EPERM && facts.lacks_setfcap && !facts.restricted => {
+            let why = "root may map its own id only with CAP_SETFCAP, which it lacks here";
+            let fix = "--cap-add SETFCAP for the outer container, or run pura as another user";
+            Some(Error::new(Code::MapRefused, "map ids", why).fix(fix))
+        }
         Step::Maps => taken(errno, facts),
         Step::Use | Step::Others(_) if taken(errno, facts).is_some() => taken(errno, facts),
         Step::Use | Step::Others(_) if errno == Errno::EPERM && facts.seccomp => {
@@ -199,6 +208,13 @@ fn others(kinds: i32, errno: Errno, facts: &Facts) -> Option<Error> {
     Some(error)
 }
 
+/// The one kind that a container can do without.
+pub fn no_cgroup_namespace(errno: Errno) -> Warning {
+    let why = if errno == Errno::ENOSPC { "user.max_cgroup_namespaces is reached".to_owned() } else { plain(errno) };
+    let what = format!("no cgroup namespace is to be had ({why}): the container sees the host's cgroup path");
+    Warning::new(Code::CgroupNamespace, what).fix("sudo sysctl user.max_cgroup_namespaces=15000")
+}
+
 /// The tests in the order in which the kernel makes them; the last cause is what is left.
 #[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
 fn user(kinds: i32, errno: Errno, facts: &Facts) -> Error {
@@ -238,7 +254,7 @@ fn user(kinds: i32, errno: Errno, facts: &Facts) -> Error {
             "create a user namespace",
             format!(
                 "{}; it is neither a sysctl of /proc/sys/user, nor a seccomp filter, nor AppArmor or SELinux",
-                crate::error::plain(errno)
+                plain(errno)
             ),
         )
         .fix("pura doctor, and the log of the kernel"),
@@ -311,6 +327,7 @@ mod tests {
             (Step::Use, Errno::EACCES, &labelled("docker-default (enforce)"), None),
             (Step::Maps, Errno::EPERM, &Facts::default(), None),
             (Step::Maps, Errno::ENOSPC, &restricted, None),
+            (Step::Maps, Errno::EPERM, &Facts { lacks_setfcap: true, ..Facts::default() }, Some(Code::MapRefused)),
             (Step::Maps, Errno::EROFS, &Facts::default(), Some(Code::Proc)),
             // A filter sees no write(2) to a map.
             (Step::Maps, Errno::EPERM, &filtered, None),

@@ -28,7 +28,7 @@ pub fn map(plan: &Plan, host: &Host, init: Pid, mappers: Option<Mappers>) -> Res
 }
 
 /// Writes both maps of init; each file takes one write(2), once.
-fn write(init: Pid, maps: &Maps, deny_setgroups: bool) -> Result<()> {
+pub fn write(init: Pid, maps: &Maps, deny_setgroups: bool) -> Result<()> {
     if deny_setgroups {
         write_file(init, "setgroups", "deny")?;
     }

@@ -123,6 +123,11 @@ pub(super) fn id_map(kind: &str, errno: Errno) -> String {
     }
 }
 
+/// A procfs that cannot be mounted, because of an outer container.
+pub fn masked_proc(what: &'static str) -> Error {
+    Error::new(Code::ProcMasked, what, MASKED).fix(MASKED_FIX)
+}
+
 /// A filesystem whose ids cannot be mapped.
 pub fn explain_id_map(what: &str, kind: &str, errno: Errno) -> Error {
     let error = Error::new(Code::IdMap, what.to_owned(), id_map(kind, errno));

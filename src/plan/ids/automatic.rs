@@ -36,7 +36,11 @@ pub(super) fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &m
         let (clean, split) = normalise(ranges, own);
         if split {
             let what = format!("a range of subordinate ids contains your own id {own}, and was split");
-            warnings.push(Warning::new(Code::OwnIdInRange, what));
+            // Uids and gids mostly have the same ranges.
+            let warning = Warning::new(Code::OwnIdInRange, what);
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
         }
         if keep { keep_id(own, &clean) } else { stack(own, &clean) }
     };
