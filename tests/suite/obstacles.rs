@@ -102,7 +102,7 @@ fn only_a_cgroup_namespace_is_done_without() -> Result<()> {
     let facts = on(&bundle, &script, &bundle.with_bundle("run", &["c1"])?)?.facts()?;
     assert_eq!(facts.get("ns.cgroup")?, fs::read_link("/proc/self/ns/cgroup")?.to_string_lossy());
     let bundled = bundle.path("bundle").display().to_string();
-    let strictly = bundle.pura(&["--strict", "run", "-b", &bundled, "c1"]);
+    let strictly = bundle.pura(&["--strict", "--userns=single", "run", "-b", &bundled, "c1"]);
     on(&bundle, &script, &strictly)?.fails(125, 214, &["the host's cgroup path"])?;
     is_diagnosed(&bundle, &script, "namespaces", "warn", 214)
 }
@@ -205,12 +205,15 @@ fn subordinate_ids_that_are_not_there_or_one_sided_cost_ids_and_a_free_range_is_
     warns(&ranges(other, other), "ids", 110, &["fix: sudo usermod --add-subuids 165536-231071"])?;
     warns(&ranges("root:100000:65536", ""), "ids", 113, &["uids without gids", "--add-subgids 165536-231071 root"])?;
     warns(&ranges("", "root:100000:65536"), "ids", 113, &["or the reverse"])?;
-    warns(
-        &format!("{}; mount --bind /dev/null /etc/passwd", ranges("", "")),
-        "ids",
-        117,
-        &["uid 0 has no account name"],
-    )
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.share_user();
+    bundle.write()?;
+    let bundled = bundle.path("bundle").display().to_string();
+    let strictly = bundle.pura(&["--strict", "run", "-b", &bundled, "c1"]);
+    let outcome =
+        bundle.through(&["unshare", "--user", "--map-user=54321", "--map-group=54321"], &strictly).output()?;
+    outcome.fails(125, 117, &["uid 54321 has no account name"])?;
+    bundle.is_clean()
 }
 
 #[test]
