@@ -56,12 +56,12 @@ struct Check {
     good: String,
     /// Worst first.
     problems: Vec<(Status, Warning)>,
-    facts: Vec<(&'static str, String)>,
+    facts: Vec<(&'static str, Value)>,
 }
 
 impl Check {
-    fn new(id: &'static str, good: impl Into<String>) -> Self {
-        Self { id, status: Status::Ok, good: good.into(), problems: Vec::new(), facts: Vec::new() }
+    fn new(id: &'static str, good: String) -> Self {
+        Self { id, status: Status::Ok, good, problems: Vec::new(), facts: Vec::new() }
     }
 
     fn add(&mut self, status: Status, problem: Warning) {
@@ -83,9 +83,8 @@ impl Check {
         self.add(Status::Ok, problem);
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "numbers and words alike")]
-    fn fact(&mut self, name: &'static str, value: impl ToString) {
-        self.facts.push((name, value.to_string()));
+    fn fact(&mut self, name: &'static str, value: Value) {
+        self.facts.push((name, value));
     }
 
     /// The worst problem.
@@ -151,7 +150,7 @@ fn document(checks: &[Check], worst: Status) -> Result<String> {
         .map(|check| {
             let problem = check.first();
             let facts: serde_json::Map<_, _> =
-                check.facts.iter().map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str()))).collect();
+                check.facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
             json!({
                 "id": check.id,
                 "status": check.status.word(),

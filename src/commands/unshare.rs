@@ -3,7 +3,8 @@
 
 use std::{
     ffi::{CString, OsString},
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    os::unix::ffi::OsStringExt as _,
+    path::Path,
 };
 
 use nix::{
@@ -15,7 +16,7 @@ use nix::{
 
 use super::Call;
 use crate::{
-    error::{Code, Context as _, Error, Result, plain},
+    error::{Code, Context as _, Error, Result},
     host::{Host, refusal},
     launch::idmap,
     plan::{
@@ -92,47 +93,15 @@ fn map(process: Pid, maps: &crate::host::Maps, writer: Writer, host: &Host) -> R
     idmap::write(process, maps, false)
 }
 
-/// Becomes the program, looked for in PATH as a shell does.
+/// Becomes the program, looked for in PATH as a shell does, with the environment as it is.
 fn become_program(command: &[OsString]) -> Result<u8> {
     let shell = || std::env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
     let words = if command.is_empty() { vec![shell()] } else { command.to_vec() };
-    let text = |word: Vec<u8>| {
-        CString::new(word).map_err(|nul| Error::new(Code::Usage, "read the command line", nul.to_string()))
-    };
-    let argv = words.iter().map(|word| text(word.as_bytes().to_vec())).collect::<Result<Vec<_>>>()?;
-    let env = std::env::vars_os().map(|(name, value)| {
-        let joined = [name.into_vec(), value.into_vec()].join(&b'=');
-        text(joined)
-    });
-    let env = env.collect::<Result<Vec<_>>>()?;
-    let vectors = Vectors::new(argv.iter().map(CString::as_c_str), env.iter().map(CString::as_c_str));
-    let name = words.first().cloned().unwrap_or_default();
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    let places: Vec<_> = if name.as_bytes().contains(&b'/') {
-        vec![name.clone().into()]
-    } else {
-        std::env::split_paths(&path).map(|directory| directory.join(&name)).collect()
-    };
-    let mut refused = Errno::ENOENT;
-    for place in places {
-        let errno = sys::exec::exec(&text(place.into_os_string().into_vec())?, &vectors);
-        if errno != Errno::ENOENT && errno != Errno::ENOTDIR {
-            refused = errno;
-            // execvp(3) goes on after EACCES too.
-            if errno != Errno::EACCES {
-                break;
-            }
-        }
-    }
-    let name = name.to_string_lossy();
+    // argv and the environment hold no NUL.
+    let argv: Vec<_> = words.into_iter().map(|word| CString::new(word.into_vec()).unwrap_or_default()).collect();
+    let name = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let errno = sys::exec::search(&Vectors::new(argv.iter().map(CString::as_c_str), std::iter::empty()));
     // A directory, and a file that may not be executed, are one errno to the kernel.
-    if refused == Errno::EACCES && std::path::Path::new(&*name).is_dir() {
-        refused = Errno::EISDIR;
-    }
-    let error = explain_program(&name, refused, false);
-    if refused == Errno::EPERM {
-        Err(Error::new(Code::ProgramRefused, format!("run {name:?}"), plain(refused)))
-    } else {
-        Err(error)
-    }
+    let errno = if errno == Errno::EACCES && Path::new(&name).is_dir() { Errno::EISDIR } else { errno };
+    Err(explain_program(&name, errno, false))
 }

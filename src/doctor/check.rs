@@ -6,7 +6,7 @@ use super::{Check, Status, facts::Facts, trial::Probe};
 use crate::{
     error::{Code, Error, Warning, plain},
     host::refusal::{self, Step, cause},
-    plan::ids::{UserNamespace, Writer},
+    plan::ids::UserNamespace,
 };
 
 /// Bytes that a container's state takes, generously.
@@ -30,8 +30,11 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
     for check in &mut checks {
         // What stands on a user namespace cannot be tried without one.
         if !works && ["namespaces", "proc", "sys", "mounts", "security"].contains(&check.id) {
-            *check =
-                Check { status: Status::Skip, problems: Vec::new(), ..Check::new(check.id, "not tried: see userns") };
+            *check = Check {
+                status: Status::Skip,
+                problems: Vec::new(),
+                ..Check::new(check.id, "not tried: see userns".to_owned())
+            };
         }
         if facts.is_inside {
             check.problems.iter_mut().for_each(|(_, problem)| problem.for_inside());
@@ -49,7 +52,7 @@ fn userns(facts: &Facts) -> Check {
     let refusal = &facts.refusal;
     let new = !matches!(&facts.ids, Some(Ok((ids, _))) if !matches!(ids.user_namespace, UserNamespace::Create { .. }));
     let finding = if new { "a new user namespace works" } else { "the caller's own user namespace is used" };
-    let mut check = Check::new("userns", finding);
+    let mut check = Check::new("userns", finding.to_owned());
     for (probe, step, code, what) in [
         (Probe::User, Step::User(libc::CLONE_NEWUSER), Code::Userns, "create a user namespace"),
         (Probe::Maps, Step::Maps, Code::MapRefused, "map ids"),
@@ -67,12 +70,12 @@ fn userns(facts: &Facts) -> Check {
         check.fail(Error::new(Code::UsernsSeccomp, "use a new user namespace", why).into_finding());
     }
     let [most, ..] = refusal.most;
-    check.fact("max_user_namespaces", most.map_or_else(String::new, |most| most.to_string()));
-    check.fact("initial", facts.host.initial_userns);
-    check.fact("seccomp", refusal.seccomp);
-    check.fact("selinux", refusal.selinux);
-    check.fact("apparmor", refusal.label.clone().unwrap_or_default());
-    check.fact("container", facts.is_inside);
+    check.fact("max_user_namespaces", most.into());
+    check.fact("initial", facts.host.initial_userns.into());
+    check.fact("seccomp", refusal.seccomp.into());
+    check.fact("selinux", refusal.selinux.into());
+    check.fact("apparmor", refusal.label.clone().into());
+    check.fact("container", facts.is_inside.into());
     check
 }
 
@@ -91,7 +94,7 @@ fn ids(facts: &Facts) -> Check {
             };
             Check::new("ids", format!("{} uids and {} gids, mapped by {by}", count(&maps.uids), count(&maps.gids)))
         }
-        _ => Check::new("ids", ""),
+        _ => Check::new("ids", String::new()),
     };
     match &facts.ids {
         Some(Ok((_, warnings))) => warnings.iter().for_each(|warning| check.warn(warning.clone())),
@@ -101,20 +104,24 @@ fn ids(facts: &Facts) -> Check {
     if let Some(error) = &facts.mapper {
         check.fail(error.clone().into_finding());
     }
-    check.fact("uid", caller.uid);
-    check.fact("gid", caller.gid);
+    check.fact("uid", caller.uid.into());
+    check.fact("gid", caller.gid.into());
     if let Some(account) = &facts.host.account {
-        check.fact("account", account.name.clone().unwrap_or_default());
-        check.fact("subuids", account.uids.iter().map(|range| u64::from(range.count)).sum::<u64>());
-        check.fact("subgids", account.gids.iter().map(|range| u64::from(range.count)).sum::<u64>());
+        check.fact("account", account.name.clone().into());
+        check.fact("subuids", sum(&account.uids));
+        check.fact("subgids", sum(&account.gids));
     }
-    check.fact("no_new_privs", caller.no_new_privs);
-    check.fact("bounding", format!("{:x}", caller.bounding));
+    check.fact("no_new_privs", caller.no_new_privs.into());
+    check.fact("bounding", format!("{:x}", caller.bounding).into());
     check
 }
 
+fn sum(ranges: &[crate::host::ids::Range]) -> serde_json::Value {
+    ranges.iter().map(|range| u64::from(range.count)).sum::<u64>().into()
+}
+
 fn namespaces(facts: &Facts) -> Check {
-    let mut check = Check::new("namespaces", "mnt pid net ipc uts cgroup time");
+    let mut check = Check::new("namespaces", "mnt pid net ipc uts cgroup time".to_owned());
     for (probe, kind) in [
         (Probe::Pid, libc::CLONE_NEWPID),
         (Probe::Net, libc::CLONE_NEWNET),
@@ -138,7 +145,7 @@ fn namespaces(facts: &Facts) -> Check {
 }
 
 fn proc(facts: &Facts) -> Check {
-    let mut check = Check::new("proc", "a new procfs can be mounted");
+    let mut check = Check::new("proc", "a new procfs can be mounted".to_owned());
     if let Some(errno) = facts.trial.failure(Probe::Proc) {
         let error = if errno == Errno::EPERM {
             crate::plan::masked_proc("mount proc")
@@ -151,7 +158,7 @@ fn proc(facts: &Facts) -> Check {
 }
 
 fn sys(facts: &Facts) -> Check {
-    let mut check = Check::new("sys", "a new sysfs can be mounted");
+    let mut check = Check::new("sys", "a new sysfs can be mounted".to_owned());
     if let Some(errno) = facts.trial.failure(Probe::Sys) {
         let why = plain(errno);
         let what = format!("/sys is the host's, read-only, because sysfs may not be mounted: {why}");
@@ -161,7 +168,7 @@ fn sys(facts: &Facts) -> Check {
 }
 
 fn mounts(facts: &Facts) -> Check {
-    let mut check = Check::new("mounts", "tmpfs, overlay and pivot_root work");
+    let mut check = Check::new("mounts", "tmpfs, overlay and pivot_root work".to_owned());
     if let Some(errno) = facts.trial.failure(Probe::Overlay) {
         let what = format!("throw-away layers are not to be had, because an overlay is refused: {}", plain(errno));
         check.warn(Warning::new(Code::Overlay, what).fix("pura run --read-only, or Linux 5.11"));
@@ -182,7 +189,7 @@ fn mounts(facts: &Facts) -> Check {
 fn state(facts: &Facts) -> Check {
     let mut check = match &facts.state {
         Some(Ok((path, _))) => Check::new("state", path.display().to_string()),
-        _ => Check::new("state", ""),
+        _ => Check::new("state", String::new()),
     };
     match &facts.state {
         Some(Ok((_, warning))) => warning.iter().for_each(|warning| check.warn(warning.clone())),
@@ -195,8 +202,8 @@ fn state(facts: &Facts) -> Check {
             let error = Error::new(Code::StateRefused, "keep the container's state", why).fix("--root DIR");
             check.fail(error.into_finding());
         }
-        check.fact("free", free);
-        check.fact("noexec", noexec);
+        check.fact("free", free.into());
+        check.fact("noexec", noexec.into());
     }
     check
 }
@@ -225,18 +232,10 @@ fn cgroup(facts: &Facts) -> Check {
         );
         check.warn(Warning::new(Code::Controller, what).fix(DELEGATE));
     }
-    check.fact(
-        "version",
-        if own.unified {
-            "2"
-        } else if own.mount.is_some() {
-            "hybrid"
-        } else {
-            "1"
-        },
-    );
-    check.fact("own", own.own.clone());
-    check.fact("controllers", facts.controllers.join(" "));
+    let version = if own.unified { "2" } else { own.mount.as_ref().map_or("1", |_| "hybrid") };
+    check.fact("version", version.into());
+    check.fact("own", own.own.clone().into());
+    check.fact("controllers", facts.controllers.join(" ").into());
     check
 }
 
@@ -257,15 +256,15 @@ fn limits(facts: &Facts) -> Check {
         let what = format!("{used} of {most} processes of your cgroup are used up (pids.max)");
         check.warn(Warning::new(Code::Exhausted, what).fix("end some, or raise TasksMax= of the service"));
     }
-    check.fact("nofile", facts.files);
+    check.fact("nofile", facts.files.into());
     if let Some((used, most)) = facts.keys {
-        check.fact("keys", format!("{used}/{most}"));
+        check.fact("keys", format!("{used}/{most}").into());
     }
     check
 }
 
 fn security(facts: &Facts) -> Check {
-    let mut check = Check::new("security", "seccomp filters and agents work");
+    let mut check = Check::new("security", "seccomp filters and agents work".to_owned());
     for (probe, code, what) in [
         (Probe::Filter, Code::Seccomp, "attach a seccomp filter"),
         (Probe::Agent, Code::SeccompAgent, "attach a seccomp filter with an agent"),
@@ -274,8 +273,8 @@ fn security(facts: &Facts) -> Check {
             check.warn(Error::new(code, what, plain(errno)).into_finding());
         }
     }
-    check.fact("selinux", facts.refusal.selinux);
-    check.fact("apparmor", facts.refusal.label.is_some());
+    check.fact("selinux", facts.refusal.selinux.into());
+    check.fact("apparmor", facts.refusal.label.is_some().into());
     check
 }
 
@@ -294,7 +293,7 @@ fn devices(facts: &Facts) -> Check {
             let what = format!("{} is open to you only by group {group}, which a container drops", device.path);
             check.warn(Warning::new(Code::DeviceClosed, what).fix("the annotation run.oci.keep_original_groups=1"));
         }
-        check.fact(device.path.trim_start_matches("/dev/"), state);
+        check.fact(device.path.trim_start_matches("/dev/"), state.into());
         if device.path == "/dev/net/tun" && !device.is_open {
             let what = format!("/dev/net/tun is {state}: pasta and slirp4netns cannot work");
             check.warn(Warning::new(Code::Tun, what).fix(if device.exists {
@@ -349,13 +348,10 @@ fn kernel(facts: &Facts) -> Check {
 }
 
 fn helpers(facts: &Facts) -> Check {
-    let mut check = Check::new("helpers", "ps; this version needs no other");
+    let mut check = Check::new("helpers", "ps; this version needs no other".to_owned());
     if !facts.has_ps {
         let what = "ps is not installed, so pura ps lists nothing";
         check.warn(Warning::new(Code::Helper, what).fix("apt install procps, or dnf install procps-ng"));
-    }
-    if let Some(Ok((ids, _))) = &facts.ids {
-        check.fact("mappers", matches!(ids.user_namespace, UserNamespace::Create { writer: Writer::Mappers, .. }));
     }
     check
 }

@@ -236,8 +236,7 @@ fn doctor_judges_the_machine_of_the_test_as_run_does() -> Result<()> {
     let outcome = bundle.pura(&["doctor"]).output()?;
     ensure!(outcome.code() < 2 && outcome.stderr.is_empty(), "{outcome:?}");
     ensure!(outcome.stdout.contains("userns      OK"), "{}", outcome.stdout);
-    let own = own_uid().to_string();
     let json: serde_json::Value = serde_json::from_str(&bundle.pura(&["doctor", "--json"]).output()?.stdout)?;
-    assert_eq!(json["checks"][1]["facts"]["uid"], own.as_str());
+    assert_eq!(json["checks"][1]["facts"]["uid"], own_uid());
     bundle.run()?.succeeds_silently()
 }
