@@ -83,7 +83,8 @@ pub struct Container {
 }
 
 impl Launch<'_> {
-    /// Starts a container. `created` is called once: all is made, and init waits to be told that it is recorded.
+    /// Starts a container. `created` is called once: all is made, and init waits to be told that it is recorded. A plan
+    /// without that meeting has nobody to tell, and it is not called.
     ///
     /// Returns when init has become the program or, in `create`, waits for `start`. On an error nothing of it is alive.
     pub fn run(mut self, created: impl FnOnce(&Container) -> Result<()>) -> Result<Container> {
@@ -182,7 +183,7 @@ impl Container {
             }
             link::release(link).doing(Code::Bug, || format!("release init ({meeting:?})"))?;
         }
-        if plan.waits_for_start() { Ok(()) } else { hear_exec(launch, link) }
+        if plan.waits_for_start() { Ok(()) } else { self.hear_exec(launch, link, created.is_none()) }
     }
 
     /// Hears init out until it has reached the meeting; what it has brought along.
@@ -223,6 +224,32 @@ impl Container {
                     _,
                 ) => {
                     let why = format!("init was to reach {meeting:?}, but sent {other:?}");
+                    return Err(Error::new(Code::Bug, "start the container", why));
+                }
+            }
+        }
+    }
+
+    /// End of file: exec has closed the link. If death did, between the last hook and exec, the wait that follows tells.
+    /// What init warns of is heard as long as it is not recorded.
+    fn hear_exec(&mut self, launch: &Launch<'_>, link: BorrowedFd<'_>, is_recorded: bool) -> Result<()> {
+        loop {
+            match link::last_words(link, launch.hooks.any_in_start())? {
+                Heard::End => return Ok(()),
+                Heard::Report(Report::Warned { step, errno }) if !is_recorded => {
+                    self.warnings.push(launch.plan.explain_warning(step, errno));
+                }
+                Heard::Report(
+                    Report::Failed { step, errno }
+                    | Report::Unconfined { step, errno }
+                    | Report::Unheard { step, errno },
+                ) => return Err(launch.plan.explain(step, errno)),
+                Heard::Report(Report::Hook { number, end }) => return Err(launch.hooks.explain_inside(number, end)),
+                heard @ (Heard::Report(
+                    Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
+                )
+                | Heard::Nonsense) => {
+                    let why = format!("init sent {heard:?} when it was to run the program");
                     return Err(Error::new(Code::Bug, "start the container", why));
                 }
             }
@@ -279,24 +306,6 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
     let refused = refused.filter(|refused| is_new || errno == Errno::ENOSPC && matches!(refused, Step::Others(_)));
     let cause = refused.and_then(|refused| refusal::cause(refused, errno, &refusal::gather(host)));
     cause.unwrap_or_else(|| plan.explain(step, errno))
-}
-
-/// End of file: exec has closed the link. If death did, between the last hook and exec, the wait that follows tells.
-fn hear_exec(launch: &Launch<'_>, link: BorrowedFd<'_>) -> Result<()> {
-    match link::last_words(link, launch.hooks.any_in_start())? {
-        Heard::End => Ok(()),
-        Heard::Report(
-            Report::Failed { step, errno } | Report::Unconfined { step, errno } | Report::Unheard { step, errno },
-        ) => Err(launch.plan.explain(step, errno)),
-        Heard::Report(Report::Hook { number, end }) => Err(launch.hooks.explain_inside(number, end)),
-        heard @ (Heard::Report(
-            Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
-        )
-        | Heard::Nonsense) => {
-            let why = format!("init sent {heard:?} when it was to run the program");
-            Err(Error::new(Code::Bug, "start the container", why))
-        }
-    }
 }
 
 /// `start`: releases init, which waits on the connection.

@@ -214,6 +214,16 @@ impl Plan {
         })
     }
 
+    /// Whether the parent has something to do for init from outside, once it is made.
+    pub(crate) fn is_finished_outside(&self) -> bool {
+        let [_, last] = &self.affinity;
+        !self.raised.is_empty()
+            || self.lowered_oom_score.is_some()
+            || self.raised_scheduling.is_some()
+            || self.raised_io_priority.is_some()
+            || last.is_some()
+    }
+
     /// The instructions of the seccomp filter.
     pub fn filter(&self) -> &[crate::seccomp::Instruction] {
         self.filter.as_ref().map_or(&[], |filter| &filter.program)

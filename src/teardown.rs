@@ -58,7 +58,7 @@ fn members(entry: &Locked, traces: &Traces) -> Option<Members> {
     if traces.cgroup.is_some() {
         return None;
     }
-    Members::outliving(traces, || Some(crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?.0))
+    Members::outliving(traces, || crate::bundle::recorded(&entry.config().ok()?).ok())
 }
 
 /// Ends those who have outlived init, when a foreground `run` has seen its end.
@@ -75,7 +75,7 @@ fn finish(killed: Vec<Identity>) -> std::result::Result<(), String> {
 /// The config as it was at `create`, and the bundle. A damaged one has no hooks that could be run.
 fn poststop(entry: &Locked) -> Option<(Spec, PathBuf)> {
     let bundle = entry.record().map(|record| record.bundle).or_else(|| Some(entry.intent()?.bundle))?;
-    let (spec, _) = crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?;
+    let spec = crate::bundle::recorded(&entry.config().ok()?).ok()?;
     Some((spec, bundle))
 }
 

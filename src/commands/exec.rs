@@ -1,7 +1,7 @@
 //! `pura exec`: a further process in a container.
 
 use std::{
-    ffi::OsString,
+    ffi::{CString, OsString},
     os::fd::{AsFd as _, OwnedFd},
     path::{Component, Path},
 };
@@ -39,8 +39,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let id = Id::parse(&exec.id)?;
     let entry = Roots::find(call.globals)?.open(&id, "exec in")?;
     let (record, status, init) = running(&entry, exec.when_paused)?;
-    let (config, _) = bundle::parse(&entry.config()?, Path::new("config.json"))?;
-    let (spec, unknown) = with_process(config, exec)?;
+    let (spec, unknown) = with_process(bundle::recorded(&entry.config()?)?, exec)?;
     call.log.warn(&unknown, false)?;
     let host = host(&spec)?;
     let order = Order {
@@ -54,11 +53,8 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         new_keyring: true,
         assembly: None,
     };
-    let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
-    let denied =
-        std::fs::read(format!("/proc/{}/setgroups", record.init.pid)).is_ok_and(|text| text.starts_with(b"deny"));
-    let joined = Container::recorded((status, record.init.pid), &record.user_namespace, maps, denied);
-    let plan = join::process(&spec, &host, &order, &joined)?;
+    let joined = joined(&record, status);
+    let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))?;
     itself::protect(&host, &joined.ids)?;
     call.log.warn(plan.warnings(), false)?;
 
@@ -89,6 +85,9 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     };
     let mut written = None;
     let mut container = launch.run(|container| {
+        if call.globals.strict {
+            call.log.warn(&container.warnings, false)?;
+        }
         tasks.as_ref().map_or(Ok(()), |tasks| tasks.take_in(container.init.as_raw()))?;
         written = pid_file.map(|prepared| prepared.write(container.init.as_raw())).transpose()?;
         receivers.send(container.init)
@@ -96,11 +95,24 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     if let Some(written) = written {
         written.keep();
     }
+    call.log.warn(&container.warnings, false)?;
     if exec.detach {
         container.restore_signals();
         return Ok(0);
     }
     supervise::wait(&mut container)
+}
+
+/// The container as the plan wants it.
+fn joined(record: &Record, status: Status) -> Container {
+    let maps = Maps { uids: ids::parse(record.uid_map.as_bytes()), gids: ids::parse(record.gid_map.as_bytes()) };
+    let init = record.init.pid;
+    Container::recorded((status, init), &record.user_namespace, maps, denies_groups(init))
+}
+
+/// Whether somebody is to know of the process before it runs; or under --strict of what it has to do without, which ends it.
+fn is_announced(exec: &Exec, record: &Record, call: Call<'_>) -> bool {
+    exec.pid_file.is_some() || exec.pidfd_socket.is_some() || record.resctrl.is_some() || call.globals.strict
 }
 
 /// The record of a container in which a process can be started, its status, and its init.
@@ -216,6 +228,12 @@ fn host(spec: &Spec) -> Result<Host> {
         named: Named { nice: probe::nice(spec), oom_score: probe::oom_score(spec), ..probe::modules(spec) },
         ..Host::default()
     })
+}
+
+/// Whether `setgroups` is denied in the user namespace of a process: `user_namespaces(7)`.
+fn denies_groups(pid: i32) -> bool {
+    let path = CString::new(format!("/proc/{pid}/setgroups")).unwrap_or_default();
+    sys::path::read::<8>(&path).is_ok_and(|text| text.starts_with(b"deny"))
 }
 
 /// The cgroup to be born in: the container's own, or the one that was asked for.

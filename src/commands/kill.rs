@@ -83,7 +83,7 @@ fn send(entry: &Entry, number: i32, all: bool) -> Result<()> {
         send_to_all(cgroup, number);
         return Ok(());
     }
-    let config = || Some(crate::bundle::parse(&entry.config().ok()?, Path::new("config.json")).ok()?.0);
+    let config = || crate::bundle::recorded(&entry.config().ok()?).ok();
     if let Some(members) = all.then(|| Members::find(&traces, config)).flatten() {
         if number == libc::SIGKILL {
             members.kill();

@@ -27,7 +27,7 @@ pub(super) fn start(call: Call<'_>, id: &OsStr) -> Result<u8> {
         Status::Stopped => return refuse(Code::NotRunning, "has stopped"),
         Status::Creating => return refuse(Code::WrongStatus, "is still being created"),
     }
-    let (spec, _) = bundle::parse(&entry.config()?, std::path::Path::new("config.json"))?;
+    let spec = bundle::recorded(&entry.config()?)?;
     spec::require_program(&spec)?;
     let program =
         spec.process().as_ref().and_then(|process| process.args().as_ref()?.first().cloned()).unwrap_or_default();

@@ -36,7 +36,8 @@ pub struct Container {
 }
 
 /// Compiles the plan of `exec`; `spec` is the container's config, with the process that is to run in place of its own.
-pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Container) -> Result<Plan> {
+/// `is_announced`: somebody is to know of the process before it runs, by a pid-file for example.
+pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Container, is_announced: bool) -> Result<Plan> {
     let mut warnings: Vec<Warning> = Vec::new();
     ids::check(spec, &container.ids, &mut warnings)?;
     let mut draft = Draft::new(spec, host, order, container.ids.clone());
@@ -72,7 +73,10 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     draft.learn_pid();
     draft.step(Op::Sweep { kept: Slot::FIRST_OF_SETUP });
     draft.step(Op::Prctl { attribute: Attribute::DeathSignal, value: 0 });
-    draft.step(Op::Meet(Meeting::Created));
+    // A meeting costs two switches between processes, so it is for those who need it.
+    if is_announced || draft.plan.is_finished_outside() {
+        draft.step(Op::Meet(Meeting::Created));
+    }
     draft.default_signals();
     // The container's, whatever the process is: it is never less confined than init.
     draft.attach_filter(dropped_last);
@@ -144,7 +148,7 @@ mod tests {
             assembly: None,
         };
         let container = Container::recorded((Status::Running, 7), word, crate::host::Maps::default(), false);
-        process(&spec, &Host::default(), &order, &container).unwrap()
+        process(&spec, &Host::default(), &order, &container, user.contains('7')).unwrap()
     }
 
     #[test]
@@ -164,5 +168,23 @@ mod tests {
         let hidden = position(|op| matches!(op, Op::Prctl { attribute: Attribute::Dumpable, value: 0 }));
         assert!(position(|op| matches!(op, Op::SetIds { .. })) < hidden);
         assert!(hidden < position(|op| matches!(op, Op::Execute)));
+    }
+
+    #[test]
+    fn only_who_is_announced_waits_for_that() {
+        let plan = |is_announced, more: &str| {
+            let json = format!(
+                r#"{{"ociVersion":"1.0.0","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},"args":["true"]{more}}}}}"#
+            );
+            let spec: Spec = serde_json::from_str(&json).unwrap();
+            let container = Container::recorded((Status::Running, 7), "new", crate::host::Maps::default(), false);
+            let order = crate::plan::sample::order(false);
+            let plan = process(&spec, &Host::default(), &order, &container, is_announced).unwrap();
+            plan.meetings().collect::<Vec<_>>()
+        };
+        assert_eq!(plan(false, ""), []);
+        assert_eq!(plan(true, ""), [Meeting::Created]);
+        // The parent sets them, in time.
+        assert_eq!(plan(false, r#","execCPUAffinity":{"final":"0"}"#), [Meeting::Created]);
     }
 }

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::fallback;
 use crate::harness::{Bundle, Facts, Outcome, Running, own_uid};
 
 /// A container that runs until it is told to end, and the end of this value.
@@ -223,6 +224,31 @@ fn exec_takes_labels_of_its_own() -> Result<()> {
     }
     if fs::metadata("/sys/fs/selinux/enforce").is_err() {
         exec(&bundle, &["--process-label", "u:r:t:s0"], &program)?.fails(125, 508, &["u:r:t:s0", "is off"])?;
+    }
+    bundle.delete()
+}
+
+#[test]
+fn what_an_exec_has_to_do_without_is_said_whoever_waits_for_it() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    let (log, pid_file) = (bundle.path("log"), bundle.path("pid"));
+    let (log_file, pid_file) = (log.to_string_lossy(), pid_file.to_string_lossy());
+    for announced in [vec![], vec!["--pid-file", &*pid_file]] {
+        let said = |globals: &[&str]| {
+            let words = [globals, &["--log-level", "warning", "--log", &*log_file, "exec"], &announced].concat();
+            let exec = bundle.pura(&words).args(&["c1", "/bin/pura-probe", "write", "/ran"]);
+            // 122: EDQUOT, the user's keys are used up.
+            fallback::hidden(&bundle, "122", "keyctl", &exec).output()
+        };
+        said(&[])?.succeeds_silently()?;
+        fs::remove_file(bundle.rootfs("ran"))?;
+        let text = fs::read_to_string(&log)?;
+        assert!(text.contains("PURA-521") && text.lines().count() == 1, "{text}");
+        fs::remove_file(&log)?;
+        said(&["--strict"])?.fails(125, 521, &["keyring"])?;
+        fs::remove_file(&log)?;
+        assert!(!bundle.rootfs("ran").exists());
     }
     bundle.delete()
 }
