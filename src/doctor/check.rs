@@ -196,6 +196,10 @@ fn state(facts: &Facts) -> Check {
         Some(Err(error)) => check.fail(error.clone().into_finding()),
         None => {}
     }
+    if facts.ends_at_logout {
+        let what = "containers that are left running end with your last session";
+        check.warn(Warning::new(Code::NoLinger, what).fix("loginctl enable-linger"));
+    }
     if let Some((free, read_only, noexec)) = facts.space {
         if free < STATE || read_only {
             let why = if read_only { "its filesystem is read-only" } else { "its filesystem is full" };
@@ -339,7 +343,7 @@ fn kernel(facts: &Facts) -> Check {
         let calls = lacking.join(", ");
         check.warn(if facts.refusal.seccomp {
             let what = format!("a seccomp filter of the outer container forbids {calls}; slower ways are used");
-            Warning::new(Code::CallFiltered, what).fix("--security-opt seccomp=unconfined for it, or a newer engine")
+            Warning::new(Code::Forbidden, what).fix("--security-opt seccomp=unconfined for it, or a newer engine")
         } else {
             Warning::new(Code::Kernel, format!("this kernel lacks {calls}; slower ways are used"))
         });

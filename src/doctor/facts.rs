@@ -76,6 +76,8 @@ pub(super) struct Facts {
     pub(super) cgroup: Option<Errno>,
     /// Controllers of the caller's cgroup.
     pub(super) controllers: Vec<String>,
+    /// logind is there, and ends what the caller leaves running.
+    pub(super) ends_at_logout: bool,
     /// Hard limit of open files.
     pub(super) files: u64,
     /// Keys of the caller, and the most.
@@ -119,6 +121,7 @@ pub(super) fn gather(globals: &Globals) -> Result<Facts> {
         networked: networked(),
         cgroup: cgroup.err(),
         controllers: read("cgroup.controllers").split_whitespace().map(str::to_owned).collect(),
+        ends_at_logout: host.caller.uid != 0 && Path::new("/run/systemd/users").exists() && !lingers(&host),
         files: process::rlimit(libc::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
         keys: keys(&fs::read_to_string("/proc/key-users").unwrap_or_default(), host.caller.uid),
         processes: in_use("pids.current").zip(in_use("pids.max")),
@@ -151,6 +154,12 @@ fn map(ids: &Ids, host: &Host) -> Option<Error> {
             mapped.err()
         }
     }
+}
+
+/// logind(8) keeps a file for each account that lingers.
+fn lingers(host: &Host) -> bool {
+    let name = host.account.as_ref().and_then(|account| account.name.as_ref());
+    name.is_none_or(|name| Path::new("/var/lib/systemd/linger").join(name).exists())
 }
 
 /// Makes a cgroup below another, and removes it.

@@ -134,6 +134,7 @@ const ROWS: &[(&str, Status, Code, Change)] = &[
         let warning = Warning::new(Code::StateDirFallback, "state is kept in /tmp/pura-1000");
         facts.state = Some(Ok(("/tmp/pura-1000".into(), Some(warning))));
     }),
+    ("state", Status::Warn, Code::NoLinger, |facts| facts.ends_at_logout = true),
     ("state", Status::Fail, Code::StateRefused, |facts| facts.space = Some((4096, false, false))),
     ("state", Status::Fail, Code::StateRefused, |facts| facts.space = Some((1 << 30, true, false))),
     ("cgroup", Status::Warn, Code::CgroupV1, |facts| facts.host.cgroup.unified = false),
@@ -156,7 +157,7 @@ const ROWS: &[(&str, Status, Code, Change)] = &[
     ("network", Status::Ok, Code::LowPorts, |facts| facts.ports = Some(1024)),
     ("kernel", Status::Warn, Code::Kernel, |facts| facts.kernel = "5.10.0-30-amd64".to_owned()),
     ("kernel", Status::Warn, Code::Kernel, |facts| facts.trial.note(Probe::Calls as u8, 1)),
-    ("kernel", Status::Warn, Code::CallFiltered, |facts| {
+    ("kernel", Status::Warn, Code::Forbidden, |facts| {
         facts.trial.note(Probe::Calls as u8, 1);
         facts.refusal.seccomp = true;
     }),

@@ -223,6 +223,8 @@ pub enum Code {
     IdLeftOver = 730,
     /// Processes survive.
     Survivors = 731,
+    /// Warning: containers end with the caller's last session.
+    NoLinger = 770,
     /// config.json cannot be read.
     ConfigMissing = 801,
     /// config.json is not valid JSON.
@@ -249,8 +251,8 @@ pub enum Code {
     LoopbackOnly = 905,
     /// Warning: /dev/net/tun is missing or closed.
     Tun = 906,
-    /// Warning: a seccomp filter of the outer container forbids a call.
-    CallFiltered = 907,
+    /// A seccomp filter around pura forbids a call.
+    Forbidden = 907,
     /// A helper is not installed.
     Helper = 908,
     /// Warning: low ports are root's.
