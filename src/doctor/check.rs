@@ -196,6 +196,9 @@ fn state(facts: &Facts) -> Check {
         Some(Err(error)) => check.fail(error.clone().into_finding()),
         None => {}
     }
+    if let Some(Ok((path, _))) = &facts.state {
+        check.fact("directory", path.display().to_string().into());
+    }
     if facts.ends_at_logout {
         let what = "containers that are left running end with your last session";
         check.warn(Warning::new(Code::NoLinger, what).fix("loginctl enable-linger"));

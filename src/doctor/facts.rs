@@ -121,7 +121,7 @@ pub(super) fn gather(globals: &Globals) -> Result<Facts> {
         networked: networked(),
         cgroup: cgroup.err(),
         controllers: read("cgroup.controllers").split_whitespace().map(str::to_owned).collect(),
-        ends_at_logout: host.caller.uid != 0 && Path::new("/run/systemd/users").exists() && !lingers(&host),
+        ends_at_logout: !lingers(&host),
         files: process::rlimit(libc::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
         keys: keys(&fs::read_to_string("/proc/key-users").unwrap_or_default(), host.caller.uid),
         processes: in_use("pids.current").zip(in_use("pids.max")),
@@ -156,10 +156,11 @@ fn map(ids: &Ids, host: &Host) -> Option<Error> {
     }
 }
 
-/// logind(8) keeps a file for each account that lingers.
+/// systemd-logind(8) keeps a file for each user who has sessions, and one for each who lingers. Who has none loses none.
 fn lingers(host: &Host) -> bool {
     let name = host.account.as_ref().and_then(|account| account.name.as_ref());
-    name.is_none_or(|name| Path::new("/var/lib/systemd/linger").join(name).exists())
+    let has_sessions = Path::new("/run/systemd/users").join(host.caller.uid.to_string()).exists();
+    !has_sessions || name.is_none_or(|name| Path::new("/var/lib/systemd/linger").join(name).exists())
 }
 
 /// Makes a cgroup below another, and removes it.

@@ -79,7 +79,7 @@ fn it_changes_nothing_and_leaves_nothing() -> Result<()> {
     fs::create_dir(&runtime)?;
     fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700))?;
     let before = fs::read_to_string("/proc/self/mountinfo")?.lines().count();
-    let outcome = Pura::new(bundle.dir(), &["doctor"]).env("XDG_RUNTIME_DIR", &runtime).output()?;
+    let outcome = Pura::new(bundle.dir(), &["doctor", "--json"]).env("XDG_RUNTIME_DIR", &runtime).output()?;
     ensure!(outcome.stdout.contains(&format!("{}/pura", runtime.display())) && outcome.code() < 3, "{outcome:?}");
     assert_eq!(fs::read_dir(&runtime)?.count(), 0, "the state directory is only looked for");
     assert_eq!(fs::read_to_string("/proc/self/mountinfo")?.lines().count(), before);
