@@ -3,6 +3,7 @@
 //! Version 2 only. The leaf is made before clone and entered by it: moving a process costs milliseconds, because the
 //! kernel waits for an RCU grace period. Limits are in it before init is.
 
+pub mod devices;
 pub mod freezer;
 mod leaf;
 mod levels;
@@ -26,15 +27,12 @@ use nix::{
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::{
-    cli::CgroupDriver,
+    cli::{CgroupDriver, Limiting},
     error::{Code, Error, Result, Warning},
     host::Host,
-    plan::resources::{self, Absent, Now, Write},
+    plan::resources::{self, Absent, Now, Rules, Write},
 };
 use levels::{Enable, Obstacle, grant};
-
-/// Lets real root filter devices.
-const CAP_SYS_ADMIN: u8 = 21;
 
 /// Where the container's processes will be, and what holds there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +43,8 @@ pub struct Leaf {
     pub is_asked: bool,
     /// The lines for its files.
     pub writes: Vec<Write>,
+    /// Which devices may be opened; none: all.
+    pub devices: Option<Rules>,
     /// Who gets it, when that is not the caller.
     pub owner: Option<u32>,
     /// Controllers that directories made for it give on.
@@ -62,11 +62,35 @@ pub fn choose(
     host: &Host,
     driver: CgroupDriver,
     default_name: &str,
+    limiting: Limiting,
 ) -> Result<(Option<Leaf>, Vec<Warning>)> {
-    let linux = spec.linux().as_ref();
-    let resources = linux.and_then(|linux| linux.resources().as_ref());
-    let rules = resources.and_then(|resources| device_rules(resources, host));
-    let writes = resources.map_or(Ok(Vec::new()), |resources| resources::writes(resources, &Now::default()))?;
+    let (mut leaf, mut warnings) = place(spec, host, driver, default_name, limiting)?;
+    let is_enforced = devices::are_enforced(&host.caller, host.initial_userns);
+    let rules = resources(spec).filter(|_| is_enforced).and_then(Rules::of);
+    match &mut leaf {
+        Some(leaf) => leaf.devices = rules,
+        None => warnings.extend(rules.map(|_| devices::unfiltered("the container has no cgroup of its own"))),
+    }
+    Ok((leaf, warnings))
+}
+
+fn resources(spec: &Spec) -> Option<&LinuxResources> {
+    spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
+}
+
+fn place(
+    spec: &Spec,
+    host: &Host,
+    driver: CgroupDriver,
+    default_name: &str,
+    limiting: Limiting,
+) -> Result<(Option<Leaf>, Vec<Warning>)> {
+    let read = resources(spec).map(|resources| resources::writes(resources, &Now::default()));
+    let mut writes = read.transpose()?.unwrap_or_default();
+    if limiting == Limiting::BestEffort {
+        let limits = writes.iter_mut().filter(|write| write.absent == Absent::Refuse);
+        limits.for_each(|write| write.absent = Absent::Wish);
+    }
     let limit = writes.iter().find(|write| write.absent == Absent::Refuse).cloned();
     if let Some(limit) = &limit {
         require_version_2(limit, host.cgroup.unified)?;
@@ -75,38 +99,30 @@ pub fn choose(
     let Some(mount) = mount else {
         return match limit {
             Some(limit) => Err(limits::cannot(&limit, Code::Controller, "--cgroup-manager disabled makes no cgroup")),
-            None => Ok((None, limits::unset(&writes).into_iter().chain(rules).collect())),
+            None => Ok((None, limits::unset(&writes))),
         };
     };
     let own = mount.join(host.cgroup.own.trim_start_matches('/'));
     // systemd's form, slice:prefix:name, names no directory that is ours to make.
-    let path = linux.and_then(|linux| linux.cgroups_path().as_deref()).filter(|path| !path.as_os_str().is_empty());
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
     let asked = path
-        .filter(|path| !path.as_os_str().as_bytes().contains(&b':'))
+        .filter(|path| !path.as_os_str().is_empty() && !path.as_os_str().as_bytes().contains(&b':'))
         .map(|path| asked(path, mount, &own))
         .transpose()?;
     let site = Site { mount, own: &own, asked, default_name };
     if let Some(limit) = limit {
-        return site.limited(&limit, &writes).map(|leaf| (Some(leaf), rules.into_iter().collect()));
+        return site.limited(&limit, &writes).map(|leaf| (Some(leaf), Vec::new()));
     }
     // A limit of 0 takes the controller where it can be had, and is content without.
     let wish = writes.iter().find(|write| write.absent == Absent::Warn).filter(|_| host.cgroup.unified);
     if let Some(leaf) = wish.and_then(|wish| site.limited(wish, &writes).ok()) {
-        return Ok((Some(leaf), rules.into_iter().collect()));
+        return Ok((Some(leaf), Vec::new()));
     }
-    let (leaf, mut warnings) = site.unlimited(writes);
-    warnings.extend(rules);
-    Ok((leaf, warnings))
-}
-
-/// Rules that forbid devices to a container of real root's, whose root may open the host's where a mount shows them. For
-/// all others they are moot: a user namespace makes no nodes, and the host's own permissions are the caller's.
-fn device_rules(resources: &LinuxResources, host: &Host) -> Option<Warning> {
-    let forbids = resources.devices().iter().flatten().any(|rule| !rule.allow());
-    let is_root = host.initial_userns && host.caller.has(CAP_SYS_ADMIN);
-    let what = "linux.resources.devices is not applied: no device nodes can be made, but those of the host that a mount \
-                brings in can be opened by who may on the host";
-    (forbids && is_root).then(|| Warning::new(Code::DeviceRules, what))
+    let wishes = host.cgroup.unified && writes.iter().any(|write| write.absent == Absent::Wish);
+    if let Some(leaf) = wishes.then(|| site.best(&writes)).flatten() {
+        return Ok((Some(leaf), Vec::new()));
+    }
+    Ok(site.unlimited(writes))
 }
 
 /// The name of the leaf when the config names none. Ids are unique only in one state directory, hence its inode.
@@ -154,12 +170,7 @@ impl Site<'_> {
     /// A place that has the controllers: the one that is asked for; else below the caller's cgroup, if nobody lives
     /// there, beside it, if that is the caller's to divide, or below it when only pura lives there and can make room.
     fn limited(&self, limit: &Write, writes: &[Write]) -> Result<Leaf> {
-        let below = self.own.join(self.default_name);
-        let beside = self.own.parent().filter(|_| self.own != self.mount).map(|parent| parent.join(self.default_name));
-        let (first, second, is_asked) = match self.asked.clone().filter(|asked| may_make(asked)) {
-            Some(asked) => (asked, None, true),
-            None => (below, beside.filter(|beside| may_make(beside)), false),
-        };
+        let (first, second, is_asked) = self.places();
         let leaf = |directory: &Path, vacates| {
             self.granted(directory, writes, &limit.absent, vacates).map(|leaf| Leaf {
                 is_asked,
@@ -184,6 +195,36 @@ impl Site<'_> {
         Err(obstacle.refuse(limit, writes, &self.own.to_string_lossy()))
     }
 
+    /// The first of the same places that has most of the controllers.
+    fn best(&self, writes: &[Write]) -> Option<Leaf> {
+        let (first, second, is_asked) = self.places();
+        let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
+        let is_alone = || levels::above(&first, self.mount).last().is_some_and(|level| level.processes == [own_pid]);
+        let makes_room = Some(&first).filter(|_| !is_asked && is_alone());
+        let all = [
+            Some((&first, false)),
+            makes_room.map(|directory| (directory, true)),
+            second.as_ref().map(|second| (second, false)),
+        ];
+        let leaves = all
+            .into_iter()
+            .rev()
+            .flatten()
+            .filter_map(|(directory, vacates)| self.granted(directory, writes, &Absent::Refuse, vacates).ok());
+        let best = leaves.max_by_key(|leaf| leaf.controllers.len())?;
+        Some(Leaf { is_asked, writes: writes.to_vec(), ..best })
+    }
+
+    /// Where a leaf with limits is looked for, and whether that is asked for.
+    fn places(&self) -> (PathBuf, Option<PathBuf>, bool) {
+        let below = self.own.join(self.default_name);
+        let beside = self.own.parent().filter(|_| self.own != self.mount).map(|parent| parent.join(self.default_name));
+        match self.asked.clone().filter(|asked| may_make(asked)) {
+            Some(asked) => (asked, None, true),
+            None => (below, beside.filter(|beside| may_make(beside)), false),
+        }
+    }
+
     /// The leaf with the controllers of all lines of one kind, and of those that warn where that is possible.
     fn granted(
         &self,
@@ -202,7 +243,7 @@ impl Site<'_> {
         }
         let mut wanted = controllers(writes, kind);
         let mut enables = grant(&levels, &wanted)?;
-        for controller in controllers(writes, &Absent::Warn) {
+        for controller in [Absent::Warn, Absent::Wish].iter().flat_map(|optional| controllers(writes, optional)) {
             let more: Vec<_> = wanted.iter().cloned().chain([controller]).collect();
             if let Ok(granted) = grant(&levels, &more) {
                 (wanted, enables) = (more, granted);
@@ -240,6 +281,17 @@ pub fn extend(directory: &Path, mount: &Path, writes: &[Write]) -> Result<()> {
     let enables =
         grant(&levels::above(directory, mount), &wanted).map_err(|obstacle| obstacle.refuse(limit, writes, &own))?;
     enables.iter().try_for_each(leaf::enable)
+}
+
+/// Whether a cgroup gives controllers on: then no process can be born in it, `cgroups(7)`.
+pub fn is_divided(directory: &Path) -> bool {
+    !levels::words(&directory.join("cgroup.subtree_control")).is_empty()
+}
+
+/// Lets a cgroup that stays be of use to others again.
+pub fn leave(directory: &Path) {
+    freezer::leave(directory);
+    drop(devices::put(directory, None, false));
 }
 
 /// The directory that linux.cgroupsPath means: from the hierarchy's root, or from the caller's cgroup.
@@ -285,6 +337,9 @@ impl std::fmt::Display for Leaf {
             let why = if write.absent == Absent::Skip { ", if it is there" } else { "" };
             writeln!(f, "{why} (linux.resources.{})", write.place)?;
         }
+        if let Some(rules) = &self.devices {
+            writeln!(f, "  {rules}, but those of every container (linux.resources.devices)")?;
+        }
         if let Some(owner) = self.owner {
             writeln!(f, "  give it to user {owner}")?;
         }
@@ -300,7 +355,8 @@ mod tests {
     fn chosen(resources: &str, unified: bool, driver: CgroupDriver) -> Result<(Option<Leaf>, Vec<Warning>)> {
         let json = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{resources},"cgroupsPath":"a"}}}}"#);
         let cgroup = Cgroup { mount: Some("/dev/null/none".into()), unified, own: "/own".to_owned() };
-        choose(&serde_json::from_str(&json).unwrap(), &Host { cgroup, ..Host::default() }, driver, "pura-c1.1")
+        let host = Host { cgroup, ..Host::default() };
+        choose(&serde_json::from_str(&json).unwrap(), &host, driver, "pura-c1.1", Limiting::Strict)
     }
 
     #[test]
@@ -337,13 +393,18 @@ mod tests {
     #[test]
     fn device_rules_are_moot_unless_real_root_calls() {
         let warns = |json: &str, initial_userns: bool, effective: u64| {
+            let spec = serde_json::from_str(&format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{json}}}}}"#));
             let caller = crate::host::Caller { effective, ..Default::default() };
             let host = Host { caller, initial_userns, ..Host::default() };
-            device_rules(&serde_json::from_str(json).unwrap(), &host).is_some()
+            let (_, warnings) =
+                choose(&spec.unwrap(), &host, CgroupDriver::Disabled, "pura-c1.1", Limiting::Strict).unwrap();
+            warnings.iter().any(|warning| warning.code() == Code::DeviceRules)
         };
         let deny = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
-        assert!(warns(deny, true, 1 << CAP_SYS_ADMIN));
-        assert!(!warns(deny, false, 1 << CAP_SYS_ADMIN) && !warns(deny, true, 0));
-        assert!(!warns(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#, true, 1 << CAP_SYS_ADMIN));
+        assert!(warns(deny, true, 1 << 21));
+        assert!(!warns(deny, false, 1 << 21) && !warns(deny, true, 0));
+        for open in [r#"{"devices":[]}"#, "{}", r#"{"devices":[{"allow":true,"access":"rwm"}]}"#] {
+            assert!(!warns(open, true, u64::MAX), "{open}");
+        }
     }
 }

@@ -96,6 +96,8 @@ pub enum UsernsMode {
     Auto,
     /// The caller keeps its ids inside; the others are subordinate ids.
     KeepId,
+    /// The caller has no id inside, only subordinate ids do.
+    NoMap,
     /// The caller's id alone.
     Single,
     /// No user namespace is made.
@@ -232,6 +234,25 @@ pub struct Create {
     pub no_pivot: bool,
     /// `--no-new-keyring`
     pub no_new_keyring: bool,
+    /// `--root-emulation`
+    pub root_emulation: Option<RootEmulation>,
+}
+
+/// When calls that change ids succeed without effect: a filter answers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootEmulation {
+    /// Where the program is root, and no other id is mapped.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl From<bool> for RootEmulation {
+    fn from(is_on: bool) -> Self {
+        if is_on { Self::On } else { Self::Off }
+    }
 }
 
 /// `run ID`
@@ -243,6 +264,10 @@ pub struct Run {
     pub detach: bool,
     /// `--keep`: leave the state after the program has ended.
     pub keep: bool,
+    /// `--stats`: say what was used.
+    pub stats: bool,
+    /// `--cgroup=besteffort`
+    pub limiting: Limiting,
 }
 
 /// What `exec` does in a paused container.
@@ -307,6 +332,16 @@ pub enum Shell {
     Zsh,
     /// fish
     Fish,
+}
+
+/// What becomes of a limit that cannot be had.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Limiting {
+    /// An error.
+    #[default]
+    Strict,
+    /// A warning.
+    BestEffort,
 }
 
 /// What is on `/proc`.
@@ -379,6 +414,7 @@ pub struct Ps {
 
 /// `run [--rootfs DIR] -- CMD…`: no bundle, safe defaults.
 #[derive(Debug, Default, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ZeroConfig {
     /// What `run` shares with it; the id comes from `--name` or is made up by the command when empty.
     pub run: Run,
@@ -392,6 +428,8 @@ pub struct ZeroConfig {
     pub cwd: Option<PathBuf>,
     /// `-u UID[:GID]`
     pub user: Option<OsString>,
+    /// `--keep-groups`: the caller's supplementary groups stay.
+    pub keep_groups: bool,
     /// `-v SRC:DST[:OPTIONS]`
     pub volumes: Vec<OsString>,
     /// `--hostname NAME`

@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd as _, OwnedFd, RawFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use crate::{
     agent::Notice,
     bundle::Bundle,
     cgroup::{self, Leaf},
-    cli::{Create, Globals},
+    cli::{Create, Globals, Limiting},
     clock,
     console::Console,
     error::{Code, Error, Result, Warning},
@@ -23,13 +23,16 @@ use crate::{
     plan::{
         Assembly, Plan,
         compile::{self, Order},
-        resources::Write,
+        resources::{Rules, Write},
     },
     receivers::PidfdReceivers,
     resctrl::{self, Wanted},
     state::Status,
     store::{Claim, Id, Identity, Intent, PidFile, Record, Root, Roots, boot_id},
-    sys::{self, process::Home},
+    sys::{
+        self,
+        process::{Attribute, Home},
+    },
     teardown,
 };
 
@@ -46,6 +49,8 @@ pub struct Making<'a> {
     pub bundle: &'a Bundle,
     /// `create`: init waits for `start`.
     pub waits: bool,
+    /// What becomes of a limit that cannot be had.
+    pub limiting: Limiting,
     /// Nobody stays to relay a terminal.
     pub detached: bool,
     /// A root that is put together from the host's, instead of the bundle's.
@@ -99,7 +104,7 @@ impl Making<'_> {
         let host = probe::host(spec, &self.bundle.directory, caller, self.globals.userns)?;
         let (root, fallback) = Roots::find(self.globals)?.create()?;
         let name = cgroup::default_name(self.id.as_str(), root.inode);
-        let (mut leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name)?;
+        let (mut leaf, no_leaf) = cgroup::choose(spec, &host, self.globals.cgroup_driver, &name, self.limiting)?;
         let annotated = Assembly::of_bundle(spec, &self.bundle.directory);
         let group = resctrl::choose(spec, &host, self.id.as_str())?;
         let order = Order {
@@ -111,6 +116,7 @@ impl Making<'_> {
             no_pivot: self.create.no_pivot,
             new_keyring: !self.create.no_new_keyring,
             assembly: self.assembly.or(annotated.as_ref()),
+            root_emulation: self.create.root_emulation,
         };
         let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
         if let Some(leaf) = &mut leaf {
@@ -176,6 +182,7 @@ impl Making<'_> {
             record.init = init;
             record.mounts = container.mounts.as_ref().and_then(|mounts| sys::namespace::mounts_id(mounts.as_fd()).ok());
             record.cgroup_stays = stays;
+            record.cgroup_moved = container.is_moved;
             record.degradations.extend(unset.iter().chain(&container.warnings).map(ToString::to_string));
             claim.commit(&record)?;
             let write = |path| PidFile::prepare(path, self.id.as_str())?.write(init.pid);
@@ -231,11 +238,13 @@ impl Making<'_> {
             init: Identity::default(),
             cgroup: intent.cgroup.clone(),
             cgroup_stays: intent.cgroup_stays,
+            cgroup_moved: false,
             resctrl: intent.resctrl.clone(),
             mounts: None,
             user_namespace: plan.ids().user_namespace.word().to_owned(),
             uid_map: host::ids::lines(&maps.uids),
             gid_map: host::ids::lines(&maps.gids),
+            root_emulation: plan.root_emulation,
             degradations: plan.warnings().iter().map(ToString::to_string).collect(),
             poststop: !Kind::Poststop.of(spec).is_empty(),
             annotations: spec
@@ -262,6 +271,11 @@ impl Made {
             group.keep();
         }
         self.container.restore_signals();
+    }
+
+    /// The cgroup that was made for it, which knows of nobody else.
+    pub fn cgroup(&self) -> Option<&Path> {
+        self.leaf.as_ref().filter(|leaf| !leaf.stays).map(|leaf| leaf.directory.as_path())
     }
 
     /// Ends the program, and takes back all that was made.
@@ -306,6 +320,8 @@ struct Ours {
     directory: PathBuf,
     /// The lines for its files.
     writes: Vec<Write>,
+    /// Which devices may be opened.
+    devices: Option<Rules>,
     /// Who gets it.
     owner: Option<u32>,
     /// The directories that were made for it, from the top.
@@ -318,14 +334,18 @@ struct Ours {
 impl Ours {
     fn make(leaf: Leaf) -> Result<Self> {
         let made = cgroup::make(&leaf)?;
-        let Leaf { directory, is_asked, writes, owner, .. } = leaf;
+        let Leaf { directory, is_asked, writes, devices, owner, .. } = leaf;
         let stays = is_asked && !made.contains(&directory);
-        Ok(Self { directory, writes, owner, made, stays, kept: false })
+        Ok(Self { directory, writes, devices, owner, made, stays, kept: false })
     }
 
     /// Writes the limits, then gives it away.
     fn limit(&self) -> Result<Vec<Warning>> {
-        let unset = cgroup::limits::apply(&self.directory, &self.writes)?;
+        let mut unset = cgroup::limits::apply(&self.directory, &self.writes)?;
+        if let Some(rules) = &self.devices {
+            let put = |program| cgroup::devices::put(&self.directory, Some(&program), !self.stays);
+            unset.extend(cgroup::devices::load(rules).and_then(put).err());
+        }
         self.owner.map_or(Ok(()), |owner| cgroup::owner::give(&self.directory, owner)).map(|()| unset)
     }
 
@@ -344,7 +364,7 @@ impl Drop for Ours {
                 cgroup::kill(&self.directory);
                 cgroup::wait_empty(&self.directory, teardown::LIMIT);
             }
-            cgroup::freezer::leave(&self.directory);
+            cgroup::leave(&self.directory);
             return;
         }
         if std::fs::remove_dir(&self.directory).is_err() {
@@ -360,6 +380,10 @@ pub fn prepare_process(host: &Host) -> Result<()> {
     // What pura makes has the modes that it says; the program gets the caller's mask, or the config's.
     if host.caller.umask != host::UMASK {
         let _ = sys::process::set_umask(host::UMASK);
+    }
+    // Whoever executes a file that it may not read is not dumpable, and its files in /proc, with the maps, are root's.
+    if host.itself.as_ref().is_some_and(|itself| itself.mode & 0o444 != 0o444) {
+        let _ = sys::process::prctl(Attribute::Dumpable, 1);
     }
     // Ignored, it would let the kernel reap our children before we have heard of their end.
     if host.caller.ignored >> (libc::SIGCHLD - 1) & 1 == 1 {

@@ -138,7 +138,12 @@ impl Warning {
 
     /// The same as an error, for `--strict`.
     pub fn into_error(self) -> Error {
-        Error { code: self.code, what: "degrade under --strict".into(), place: None, why: self.what, fix: self.fix }
+        self.refuse("degrade under --strict")
+    }
+
+    /// The same as an error, where there is no weaker way to do `what`.
+    pub fn refuse(self, what: impl Into<Cow<'static, str>>) -> Error {
+        Error { code: self.code, what: what.into(), place: None, why: self.what, fix: self.fix }
     }
 }
 

@@ -11,7 +11,14 @@ mod shown;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
-use nix::{errno::Errno, sys::signal::SigSet, unistd::Pid};
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{SigSet, Signal},
+        wait::WaitStatus,
+    },
+    unistd::Pid,
+};
 
 use crate::{
     agent::Notice,
@@ -72,6 +79,9 @@ pub struct Container {
     console: Console,
     /// What init had to do without.
     pub warnings: Vec<Warning>,
+    /// Init could not be born in its cgroup, and was moved there.
+    pub is_moved: bool,
+    life: Life,
     /// Init is the second process of its plan.
     is_reborn: bool,
     /// The caller's network, until its devices have been moved.
@@ -82,6 +92,17 @@ pub struct Container {
     mask: SigSet,
 }
 
+/// What is known of init's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// It has not said a word yet.
+    Silent,
+    /// It has.
+    Spoken,
+    /// It was killed before it could.
+    Stillborn,
+}
+
 impl Launch<'_> {
     /// Starts a container. `created` is called once: all is made, and init waits to be told that it is recorded. A plan
     /// without that meeting has nobody to tell, and it is not called.
@@ -89,39 +110,62 @@ impl Launch<'_> {
     /// Returns when init has become the program or, in `create`, waits for `start`. On an error nothing of it is alive.
     pub fn run(mut self, created: impl FnOnce(&Container) -> Result<()>) -> Result<Container> {
         let plan = self.plan;
-        let (ours, theirs) = link::pair().doing(Code::Exhausted, || "make the link to init".to_owned())?;
-        if plan.has_rebirth() {
-            link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
-        }
+        let (mut ours, theirs) = self.link()?;
         let mut slots = self.slots(theirs)?;
         let vectors = Vectors::new(plan.argv(), plan.env());
         // Before the parent joins what init is to be born in.
-        let network = network::open(plan)?;
+        let mut network = network::open(plan)?;
         let hooks: Vec<_> = plan.hooks().iter().map(|hook| plan.hook_vectors(hook)).collect();
         let notice = plan.notice().map(Notice::text).unwrap_or_default();
         // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
-        let mut container = match self.bear(&mut slots) {
-            Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, notice, slots).main(),
-            Ok(Fork::Parent(init)) => Container {
-                init,
-                master: None,
-                console: std::mem::replace(&mut self.console, Console::None),
-                warnings: Vec::new(),
-                is_reborn: false,
-                network,
-                mounts: None,
-                mask,
-            },
-            Err(error) => {
-                let _ = sys::signal::restore(&mask);
-                return Err(error);
+        let (mut created, mut is_again) = (Some(created), false);
+        loop {
+            let init = match self.bear(&mut slots, is_again) {
+                Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, notice, slots).main(),
+                Ok(Fork::Parent(init)) => init,
+                Err(error) => {
+                    let _ = sys::signal::restore(&mask);
+                    return Err(error);
+                }
+            };
+            let console = std::mem::replace(&mut self.console, Console::None);
+            let mut container = Container::born(init, console, network, mask);
+            container.is_moved = is_again;
+            // Init's end must not live on in us, or we would never see that init is gone.
+            drop(slots.take(Slot::LINK.index()));
+            let met = container.meet(&self, ours.as_fd(), &mut created);
+            if met.is_ok() {
+                slots.close();
+                return Ok(container);
             }
-        };
-        // Init's end must not live on in us, or we would never see that init is gone.
-        slots.close();
-        container.meet(&self, ours.as_fd(), created).inspect_err(|_| container.discard())?;
-        Ok(container)
+            if container.life != Life::Stillborn || !self.moves_init() {
+                container.discard();
+                return met.map(|()| container);
+            }
+            let (our_next, their_next) = self.link().inspect_err(|_| container.restore_signals())?;
+            slots.put(Slot::LINK.index(), their_next);
+            (ours, network, is_again) = (our_next, container.network, true);
+            self.console = container.console;
+        }
+    }
+
+    /// The link to init, from both ends.
+    fn link(&self) -> Result<(OwnedFd, OwnedFd)> {
+        let (ours, theirs) = link::pair().doing(Code::Exhausted, || "make the link to init".to_owned())?;
+        if self.plan.has_rebirth() {
+            link::name_senders(ours.as_fd(), true).doing(Code::Bug, || "ask who speaks for init".to_owned())?;
+        }
+        Ok((ours, theirs))
+    }
+
+    /// Whether init, which was killed at birth, can be born where the caller is and be moved: the kernel takes a
+    /// `cgroup.kill` of the caller's cgroup, however long ago, for one of the cgroup that init is born in (Linux 6.14).
+    fn moves_init(&mut self) -> bool {
+        let Some(home) = self.cgroup.as_mut().filter(|home| !home.is_used) else { return false };
+        home.is_used = true;
+        // That one has been left again.
+        !self.plan.joined_first.iter().any(|(_, kinds)| kinds & libc::CLONE_NEWTIME != 0)
     }
 
     /// Opens what the plan wants init to find in its slots.
@@ -145,15 +189,29 @@ impl Launch<'_> {
 }
 
 impl Container {
+    fn born(init: Pid, console: Console, network: Option<OwnedFd>, mask: SigSet) -> Self {
+        Self {
+            init,
+            master: None,
+            console,
+            warnings: Vec::new(),
+            is_moved: false,
+            life: Life::Silent,
+            is_reborn: false,
+            network,
+            mounts: None,
+            mask,
+        }
+    }
+
     /// Serves init at each meeting of the plan, in order, until it has become the program or waits for `start`.
     fn meet(
         &mut self,
         launch: &Launch<'_>,
         link: BorrowedFd<'_>,
-        created: impl FnOnce(&Self) -> Result<()>,
+        created: &mut Option<impl FnOnce(&Self) -> Result<()>>,
     ) -> Result<()> {
         let plan = launch.plan;
-        let mut created = Some(created);
         // Started at once: they take longer than all that init does before it needs the map.
         let mut mappers = None;
         if let UserNamespace::Create { maps, writer: Writer::Mappers, .. } = &plan.ids.user_namespace {
@@ -198,6 +256,9 @@ impl Container {
                 let (heard, descriptor) = link::receive_with(link);
                 (heard, descriptor, None)
             };
+            if matches!(heard, Heard::Report(_)) {
+                self.life = Life::Spoken;
+            }
             match (heard, sender) {
                 (Heard::Report(Report::At(at)), _) if at == meeting as u32 => return Ok(descriptor),
                 (Heard::Report(Report::Warned { step, errno }), _) => {
@@ -274,8 +335,12 @@ impl Container {
         link::name_senders(link, false).doing(Code::Bug, || "listen to init".to_owned())
     }
 
-    fn obituary(&self) -> Error {
-        let died = sys::process::wait(self.init).map_or_else(|errno| errno.to_string(), |status| format!("{status:?}"));
+    fn obituary(&mut self) -> Error {
+        let status = sys::process::wait(self.init);
+        if self.life == Life::Silent && matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))) {
+            self.life = Life::Stillborn;
+        }
+        let died = status.map_or_else(|errno| errno.to_string(), |status| format!("{status:?}"));
         Error::new(Code::Bug, "start the container", format!("init died before it was ready: {died}"))
     }
 
@@ -305,7 +370,13 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
     // Used up is a matter of the kind alone; the rest are causes that a user namespace of the caller's does not have.
     let refused = refused.filter(|refused| is_new || errno == Errno::ENOSPC && matches!(refused, Step::Others(_)));
     let cause = refused.and_then(|refused| refusal::cause(refused, errno, &refusal::gather(host)));
-    cause.unwrap_or_else(|| plan.explain(step, errno))
+    let forbidden = || match op {
+        Some(op @ (Op::Hostname { .. } | Op::Domainname(_) | Op::PivotRoot(_))) if host.caller.seccomp => {
+            (errno == Errno::EPERM).then(|| refusal::forbidden_call(plan.describe(*op)))
+        }
+        _ => None,
+    };
+    cause.or_else(forbidden).unwrap_or_else(|| plan.explain(step, errno))
 }
 
 /// `start`: releases init, which waits on the connection.

@@ -29,6 +29,7 @@ pub mod hooks;
 pub mod agent;
 pub mod console;
 pub mod supervise;
+pub mod usage;
 
 pub mod members;
 pub mod teardown;

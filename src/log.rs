@@ -50,15 +50,20 @@ impl Log {
             return Err(first.clone().into_error());
         }
         for warning in warnings {
-            if self.level >= LogLevel::Warning {
-                self.line("warning", &warning.to_string(), Some(warning.code()));
-            }
-            let mut stderr = std::io::stderr();
-            if loud || stderr.is_terminal() {
-                drop(writeln!(stderr, "pura: warning: {warning}"));
-            }
+            self.tell(warning, loud);
         }
         Ok(())
+    }
+
+    /// A warning that is no degradation.
+    pub fn tell(&self, warning: &Warning, loud: bool) {
+        if self.level >= LogLevel::Warning {
+            self.line("warning", &warning.to_string(), Some(warning.code()));
+        }
+        let mut stderr = std::io::stderr();
+        if loud || stderr.is_terminal() {
+            drop(writeln!(stderr, "pura: warning: {warning}"));
+        }
     }
 
     fn line(&self, level: &str, message: &str, code: Option<Code>) {

@@ -147,6 +147,8 @@ pub struct Plan {
     pub(crate) lowered_oom_score: Option<i32>,
     /// What [`Op::Seccomp`] attaches.
     pub(crate) filter: Option<Filter>,
+    /// It also answers calls that change ids.
+    pub(crate) root_emulation: bool,
     /// What [`Op::TellAgent`] sends.
     pub(crate) notice: Option<Notice>,
     /// Parameters of joined namespaces, which only the parent, real root, may write.

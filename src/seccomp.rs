@@ -88,13 +88,63 @@ impl Filter {
     }
 }
 
+/// Calls that change ids or capabilities, by all the names that a machine has for them. A program that makes them wants to
+/// be root with more than one id, or somebody else.
+const IDENTITY: [&str; 26] = [
+    "capset",
+    "chown",
+    "chown32",
+    "fchown",
+    "fchown32",
+    "fchownat",
+    "lchown",
+    "lchown32",
+    "setfsgid",
+    "setfsgid32",
+    "setfsuid",
+    "setfsuid32",
+    "setgid",
+    "setgid32",
+    "setgroups",
+    "setgroups32",
+    "setregid",
+    "setregid32",
+    "setresgid",
+    "setresgid32",
+    "setresuid",
+    "setresuid32",
+    "setreuid",
+    "setreuid32",
+    "setuid",
+    "setuid32",
+];
+
+/// A profile that allows everything, on every architecture of the machine.
+pub fn permissive(machine: Machine) -> LinuxSeccomp {
+    let mut profile = LinuxSeccomp::default();
+    profile.set_default_action(Action::ScmpActAllow).set_default_errno_ret(None).set_flags(None);
+    let all = machine.families().iter().flat_map(|family| family.iter().map(|abi| abi.oci()));
+    profile.set_architectures(Some(all.collect())).set_syscalls(None);
+    profile
+}
+
+/// Compiles a profile in which calls that change ids or capabilities return 0 without effect where it would let them
+/// through: `SECCOMP_RET_ERRNO` with errno 0, `seccomp(2)`. What it does not let through stays as it is.
+pub fn emulating_root(profile: &LinuxSeccomp, machine: Machine) -> Result<Filter> {
+    answering(profile, machine, &IDENTITY)
+}
+
 /// Compiles a profile. Architectures of other machines are accepted and left out; those of this one that the profile
 /// leaves out may make no system call at all.
 pub fn compile(profile: &LinuxSeccomp, machine: Machine) -> Result<Filter> {
+    answering(profile, machine, &[])
+}
+
+fn answering(profile: &LinuxSeccomp, machine: Machine, answered: &[&str]) -> Result<Filter> {
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let listed = profile.architectures().as_deref().unwrap_or_default();
     let default = returned(profile.default_action(), profile.default_errno_ret());
-    let index = Rules::new(rules, machine);
+    let index = Rules::new(rules, machine, answered);
     let (mut families, mut names) = (Vec::new(), String::new());
     for family in machine.families() {
         // The machine's own architecture needs no naming, or the program could not start.
@@ -111,7 +161,8 @@ pub fn compile(profile: &LinuxSeccomp, machine: Machine) -> Result<Filter> {
             .at("linux.seccomp")
             .fix("fewer rules with arguments"));
     }
-    let summary = format!("{}; for{names}; {} instructions", summary(profile, rules), program.len());
+    let emulated = if answered.is_empty() { "" } else { "; chown, setuid, setgroups, capset and the like return 0" };
+    let summary = format!("{}{emulated}; for{names}; {} instructions", summary(profile, rules), program.len());
     let flags = flags(profile, program.iter().any(|instruction| instruction.notifies()));
     let native = families.into_iter().next().map(|(_, verdicts)| (machine, verdicts));
     Ok(Filter { program, flags, summary, unknown: index.unknown, place: "linux.seccomp", native })

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::store::{Entry, Record};
+use crate::store::{Entry, Id, Record, Root};
 
 /// The version of the specification whose state this is.
 pub const OCI_VERSION: &str = "1.3.0";
@@ -92,6 +92,14 @@ impl State {
             }
             None => Self::unfinished(entry),
         }
+    }
+
+    /// The same, of one of many.
+    pub fn glance(root: &Root, id: &Id) -> Option<Self> {
+        if let Some((record, status)) = Entry::glance(root, id) {
+            return Some(Self::recorded(record, status));
+        }
+        Self::of(&Entry::open(root.clone(), id).ok()??)
     }
 
     fn recorded(record: Record, status: Status) -> Self {

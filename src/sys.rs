@@ -5,6 +5,7 @@
 
 mod absent;
 pub mod alloc;
+pub mod bpf;
 pub mod caps;
 pub mod child;
 pub mod copy;

@@ -142,7 +142,7 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
         return Err(survives(survivors(&living(leaf))));
     }
     if traces.cgroup_stays {
-        cgroup::freezer::leave(leaf);
+        cgroup::leave(leaf);
         return Ok(());
     }
     cgroup::remove(leaf).map_err(|error| {

@@ -78,8 +78,16 @@ pub fn bundle(zero: &ZeroConfig, mode: UsernsMode) -> Result<(Bundle, Option<Ass
         .hostname
         .clone()
         .map_or_else(|| id(zero).map(|id| id.as_str().chars().take(64).collect()), |name| text(&name, "--hostname"))?;
-    let annotations = (zero.proc == Proc::Bind).then(|| [("org.pura.proc".to_owned(), "bind".to_owned())].into());
-    spec.set_hostname(Some(hostname)).set_annotations(annotations);
+    let annotations = [
+        ("org.pura.proc", "bind", zero.proc == Proc::Bind),
+        ("org.pura.root-emulation", "auto", true),
+        ("run.oci.keep_original_groups", "1", zero.keep_groups),
+    ];
+    let annotations = annotations
+        .into_iter()
+        .filter(|(_, _, is_set)| *is_set)
+        .map(|(key, value, _)| (key.to_owned(), value.to_owned()));
+    spec.set_hostname(Some(hostname)).set_annotations(Some(annotations.collect()));
     Ok((Bundle::of(directory, spec)?, assembly))
 }
 

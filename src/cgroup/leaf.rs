@@ -79,9 +79,13 @@ fn refuse_used(leaf: &Leaf, is_new: bool) -> Result<()> {
 
 /// Opens the leaf, for clone.
 pub fn open(directory: &Path) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    nix::fcntl::open(directory, flags, Mode::empty())
+    nix::fcntl::open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .doing(Code::CgroupRefused, || format!("open the cgroup {directory:?}"))
+}
+
+/// The same, for what takes no mere reference: `bpf(2)`.
+pub(super) fn open_to_use(directory: &Path) -> nix::Result<OwnedFd> {
+    nix::fcntl::open(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Lets a cgroup give controllers on.

@@ -22,12 +22,16 @@ pub(super) fn cannot(limit: &Write, code: Code, why: impl Into<Cow<'static, str>
 
 /// The warnings about lines that only ask, where there is no cgroup to write them to.
 pub(super) fn unset(writes: &[Write]) -> Vec<Warning> {
-    writes.iter().filter(|write| write.absent == Absent::Warn).map(absent).collect()
+    writes.iter().filter(|write| matches!(write.absent, Absent::Warn | Absent::Wish)).map(absent).collect()
 }
 
 fn absent(write: &Write) -> Warning {
-    let what = format!("{} is not set to {}: there is no such file here", write.file, write.value);
-    Warning::new(Code::Controller, format!("{what} (linux.resources.{})", write.place))
+    let (code, why) = match write.absent {
+        Absent::Wish => (Code::NoCgroup, "it cannot be had here, and without --cgroup=besteffort the error says why"),
+        Absent::Refuse | Absent::Warn | Absent::Skip => (Code::Controller, "there is no such file here"),
+    };
+    let what = format!("{} is not set to {}: {why}", write.file, write.value);
+    Warning::new(code, format!("{what} (linux.resources.{})", write.place))
 }
 
 /// Writes all lines to a leaf that nobody lives in yet.
@@ -66,7 +70,7 @@ fn present<'a>(directory: &Path, writes: &'a [Write]) -> Result<(Vec<Line<'a>>, 
         match (found, &write.absent) {
             (Some((file, value)), _) => lines.push(Line { write, file: directory.join(file), value }),
             (None, Absent::Skip) => {}
-            (None, Absent::Warn) => warnings.push(absent(write)),
+            (None, Absent::Warn | Absent::Wish) => warnings.push(absent(write)),
             (None, Absent::Refuse) => {
                 let why = format!("the kernel has no such limit: {} does not exist", write.file);
                 return Err(cannot(write, Code::LimitRefused, why));

@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxNamespaceType as Kind, Spec};
 use crate::{
     error::{Code, Context as _, Result},
     host::Caller,
-    plan::ids::Ids,
+    plan::ids::{Ids, UserNamespace},
 };
 
 const CAP_CHOWN: u8 = 0;
@@ -16,7 +16,7 @@ const CAP_CHOWN: u8 = 0;
 const LIST: &str = "/sys/kernel/cgroup/delegate";
 const FILES: [&str; 3] = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"];
 
-/// The user, as the host sees it, when it is another than the caller and the caller may give things away. Asked for by a
+/// The user, as the caller sees it, when it is another than the caller and the caller may give things away. Asked for by a
 /// cgroup namespace of the container's own and a cgroup mount that can be written.
 pub fn owner(spec: &Spec, ids: &Ids, caller: &Caller) -> Option<u32> {
     let namespaces = spec.linux().as_ref()?.namespaces().as_ref()?;
@@ -32,10 +32,13 @@ pub fn owner(spec: &Spec, ids: &Ids, caller: &Caller) -> Option<u32> {
         return None;
     }
     let inside = spec.process().as_ref()?.user().uid();
-    let outside = match &ids.maps {
+    let mapped = match &ids.maps {
         Some(maps) => maps.uids.iter().find_map(|extent| extent.outside_of(inside))?,
         None => inside,
     };
+    // The maps of the caller's own namespace lead out of it, where its chown(2) knows no ids.
+    let is_shared = matches!(ids.user_namespace, UserNamespace::Reuse | UserNamespace::Inherit);
+    let outside = if is_shared { inside } else { mapped };
     Some(outside).filter(|outside| *outside != caller.uid)
 }
 
@@ -61,6 +64,10 @@ mod tests {
     };
 
     fn of(cgroup: &str, options: &str, uid: u32, effective: u64) -> Option<u32> {
+        within(UserNamespace::Join { index: 0 }, cgroup, options, uid, effective)
+    }
+
+    fn within(user_namespace: UserNamespace, cgroup: &str, options: &str, uid: u32, effective: u64) -> Option<u32> {
         let json = format!(
             r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{"uid":{uid},"gid":0}}}},
                "mounts":[{{"destination":"/sys/fs/cgroup","type":"cgroup","options":[{options}]}}],
@@ -69,11 +76,7 @@ mod tests {
         let extent = Extent { inside: 0, outside: 5000, count: 100 };
         let maps = Some(Maps { uids: vec![extent], gids: Vec::new() });
         let caller = Caller { effective, ..Caller::default() };
-        owner(
-            &serde_json::from_str(&json).unwrap(),
-            &Ids { user_namespace: UserNamespace::Inherit, maps, setgroups_denied: false },
-            &caller,
-        )
+        owner(&serde_json::from_str(&json).unwrap(), &Ids { user_namespace, maps, setgroups_denied: false }, &caller)
     }
 
     #[test]
@@ -90,5 +93,13 @@ mod tests {
         ] {
             assert_eq!(of(namespace, options, uid, effective), None, "{namespace} {options} {uid}");
         }
+    }
+
+    #[test]
+    fn in_the_callers_own_user_namespace_the_user_is_the_one_inside() {
+        let own = r#"{"type":"cgroup"}"#;
+        assert_eq!(within(UserNamespace::Reuse, own, "", 7, 1), Some(7));
+        assert_eq!(within(UserNamespace::Inherit, own, "", 7, 1), Some(7));
+        assert_eq!(within(UserNamespace::Reuse, own, "", 700, 1), None);
     }
 }

@@ -244,7 +244,7 @@ mod tests {
             ("pura state a b", "unexpected argument 'b'"),
             ("pura checkpoint --help", "unrecognized subcommand 'checkpoint'"),
             ("pura list -f xml", "--format \"xml\" is none of table, json"),
-            ("pura --userns=maybe list", "--userns \"maybe\" is none of auto, keep-id, single, inherit"),
+            ("pura --userns=maybe list", "--userns \"maybe\" is none of auto, keep-id, nomap, single, inherit"),
             ("pura create --preserve-fds=-1 c", "--preserve-fds \"-1\" is no number"),
         ] {
             let error = refused(line);

@@ -5,18 +5,22 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::ArgMatches;
 
 use super::{
-    CgroupDriver, Create, Events, Exec, Globals, LimitFlags, ListFormat, LogFormat, LogLevel, LogService, Map, Proc,
-    Ps, Remedy, Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
+    CgroupDriver, Create, Events, Exec, Globals, LimitFlags, Limiting, ListFormat, LogFormat, LogLevel, LogService,
+    Map, Proc, Ps, Remedy, RootEmulation, Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
 
-const USERNS: [(&str, UsernsMode); 4] = [
+const USERNS: [(&str, UsernsMode); 5] = [
     ("auto", UsernsMode::Auto),
     ("keep-id", UsernsMode::KeepId),
+    ("nomap", UsernsMode::NoMap),
     ("single", UsernsMode::Single),
     ("inherit", UsernsMode::Inherit),
 ];
+
+const EMULATION: [(&str, RootEmulation); 3] =
+    [("auto", RootEmulation::Auto), ("on", RootEmulation::On), ("off", RootEmulation::Off)];
 
 /// What stands before the verb, and the user namespace of a `run` behind it; flags win over the environment.
 pub(super) fn globals(matches: &ArgMatches, own: &ArgMatches) -> Result<Globals> {
@@ -225,12 +229,22 @@ fn create(matches: &ArgMatches) -> Result<Create> {
         preserve_fds: number(matches, "preserve-fds")?,
         no_pivot: matches.get_flag("no-pivot"),
         no_new_keyring: matches.get_flag("no-new-keyring"),
+        root_emulation: chosen(matches, "root-emulation", &EMULATION)?,
     })
 }
 
 /// `run`: of a bundle, or of a command.
 fn run(matches: &ArgMatches, tail: &[OsString], plans: bool) -> Result<Verb> {
-    let run = Run { create: create(matches)?, detach: matches.get_flag("detach"), keep: matches.get_flag("keep") };
+    let run = Run {
+        create: create(matches)?,
+        detach: matches.get_flag("detach"),
+        keep: matches.get_flag("keep"),
+        stats: matches.get_flag("stats"),
+        limiting: chosen(matches, "cgroup", &[("besteffort", Limiting::BestEffort)])?.unwrap_or_default(),
+    };
+    if run.stats && run.detach {
+        return refuse("--stats is said at the end, which --detach does not wait for".to_owned());
+    }
     let rootfs = path(matches, "rootfs");
     let (dashed, words) = match tail {
         [dashes, words @ ..] if dashes == "--" => (true, words),
@@ -284,6 +298,7 @@ fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command:
         env: all(matches, "env"),
         cwd: path(matches, "workdir"),
         user: value(matches, "user"),
+        keep_groups: matches.get_flag("keep-groups"),
         volumes: all(matches, "volume"),
         hostname: value(matches, "hostname"),
         read_only: matches.get_flag("read-only"),

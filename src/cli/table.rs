@@ -82,7 +82,7 @@ pub const GLOBALS: &[Flag] = &[
         Value::One("DRIVER"),
         "cgroupfs, or disabled for no cgroup; systemd is taken as cgroupfs",
     ),
-    flag("userns", None, Value::One("MODE"), "auto, keep-id, single or inherit [env: PURA_USERNS]"),
+    flag("userns", None, Value::One("MODE"), "auto, keep-id, nomap, single or inherit [env: PURA_USERNS]"),
     flag("strict", None, Value::None, "Make every degradation an error [env: PURA_STRICT=1]"),
     flag("rootless", None, Value::Optional("BOOL"), ""),
 ];
@@ -96,16 +96,19 @@ const CREATE: &[Flag] = &[
     flag("preserve-fds", None, Value::One("N"), "Keep descriptors 3 to 2+N open for the program"),
     flag("no-pivot", None, Value::None, "Enter the root without pivot_root"),
     flag("no-new-keyring", None, Value::None, "Keep the caller's session keyring"),
+    flag("root-emulation", None, Value::One("MODE"), "auto, on or off: let chown and setuid succeed without effect"),
     flag("no-subreaper", None, Value::None, ""),
 ];
 
 const USERNS: &[Flag] =
-    &[flag("userns", None, Value::One("MODE"), "As before the verb: auto, keep-id, single or inherit")];
+    &[flag("userns", None, Value::One("MODE"), "As before the verb: auto, keep-id, nomap, single or inherit")];
 
 const RUN: &[Flag] = &[
     flag("detach", Some('d'), Value::None, "Return as soon as the program runs"),
     flag("keep", None, Value::None, "Keep the state after the program has ended"),
     flag("dry-run", None, Value::None, "Print the plan and create nothing"),
+    flag("stats", None, Value::None, "When the program has ended, say on standard error what it used"),
+    flag("cgroup", None, Value::One("MODE"), "besteffort: a limit that cannot be had here is a warning"),
 ];
 
 /// Flags of the form of `run` that has no bundle.
@@ -115,6 +118,7 @@ pub const ZERO_CONFIG: &[Flag] = &[
     flag("env", Some('e'), Value::Many("NAME[=VALUE]"), "Set a variable, or pass the caller's"),
     flag("workdir", Some('w'), Value::One("DIR"), "Working directory"),
     flag("user", Some('u'), Value::One("UID[:GID]"), "Run as another user"),
+    flag("keep-groups", None, Value::None, "Keep the caller's groups, which have no names inside"),
     flag("volume", Some('v'), Value::Many("SRC:DST[:ro]"), "Bind a file or directory of the host"),
     flag("hostname", None, Value::One("NAME"), "Host name inside"),
     flag("read-only", None, Value::None, "Make the root read-only, without a throw-away layer"),

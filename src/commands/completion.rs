@@ -53,7 +53,7 @@ fn bash() -> String {
     format!(
         "_pura() {{\n  local word=${{COMP_WORDS[COMP_CWORD]}} verb= words= ids= at\n  \
          for ((at = 1; at < COMP_CWORD; at++)); do\n    case ${{COMP_WORDS[at]}} in\n      \
-         --) return ;;\n      {either}) verb=${{COMP_WORDS[at]}}; break ;;\n    esac\n  done\n  \
+         --) return ;;\n      {either}) verb=${{verb:-${{COMP_WORDS[at]}}}} ;;\n    esac\n  done\n  \
          case $verb in\n    '') words='{all} {globals}' ;;\n{cases}  esac\n  \
          if [[ $ids && $word != -* ]]; then words=$(pura list --quiet 2>/dev/null); fi\n  \
          if [[ $ids || ! $verb || $word == -* ]]; then COMPREPLY=($(compgen -W \"$words\" -- \"$word\")); fi\n}}\n\

@@ -1,7 +1,13 @@
 //! `pura create`: everything but the program.
 
 use super::Call;
-use crate::{bundle, cli::Create, container::Making, error::Result, store::Id};
+use crate::{
+    bundle,
+    cli::{Create, Limiting},
+    container::Making,
+    error::Result,
+    store::Id,
+};
 
 /// Makes a container that waits for `start`.
 pub(super) fn create(call: Call<'_>, create: &Create) -> Result<u8> {
@@ -13,6 +19,7 @@ pub(super) fn create(call: Call<'_>, create: &Create) -> Result<u8> {
         id: &id,
         bundle: &bundle,
         waits: true,
+        limiting: Limiting::Strict,
         detached: true,
         assembly: None,
         loud: false,

@@ -42,17 +42,9 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let (spec, unknown) = with_process(bundle::recorded(&entry.config()?)?, exec)?;
     call.log.warn(&unknown, false)?;
     let host = host(&spec)?;
-    let order = Order {
-        bundle: &record.bundle,
-        // For its name: what is below belongs to the container, and nothing of it is touched.
-        state: &entry.root.path.join(id.as_str()),
-        waits: false,
-        clamps: false,
-        scattered: false,
-        no_pivot: false,
-        new_keyring: true,
-        assembly: None,
-    };
+    // For its name: what is below belongs to the container, and nothing of it is touched.
+    let state = entry.root.path.join(id.as_str());
+    let order = order(&record, &state);
     let joined = joined(&record, status);
     let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))?;
     itself::protect(&host, &joined.ids)?;
@@ -64,17 +56,15 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
-    let cgroup = birthplace(record.cgroup.as_deref(), exec.cgroup.as_deref(), call)?;
+    let cgroup = birthplace(&record, exec.cgroup.as_deref(), call)?;
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     container::prepare_process(&host)?;
     launch::take_on(&plan)?;
-    // Its next child copies its memory, in which there is more of the host than the container may see.
-    sys::process::prctl(sys::process::Attribute::Dumpable, 0)
-        .doing(Code::Bug, || "hide from the container".to_owned())?;
+    hide()?;
     let launch = Launch {
         plan: &plan,
         host: &host,
-        cgroup: cgroup.as_ref().map(|cgroup| Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays }),
+        cgroup: cgroup.as_ref().map(|cgroup| home(cgroup, &record)),
         console,
         listener: None,
         given: Some((join::INIT, init)),
@@ -100,7 +90,28 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         container.restore_signals();
         return Ok(0);
     }
-    supervise::wait(&mut container)
+    supervise::wait(&mut container, call.log)
+}
+
+/// What the plan has to know of the request.
+fn order<'a>(record: &'a Record, state: &'a Path) -> Order<'a> {
+    Order {
+        bundle: &record.bundle,
+        state,
+        waits: false,
+        clamps: false,
+        scattered: false,
+        no_pivot: false,
+        new_keyring: true,
+        assembly: None,
+        root_emulation: Some(record.root_emulation.into()),
+    }
+}
+
+/// Closes this process to the container: its next child copies its memory, in which there is more of the host than that may
+/// see.
+fn hide() -> Result<()> {
+    sys::process::prctl(sys::process::Attribute::Dumpable, 0).doing(Code::Bug, || "hide from the container".to_owned())
 }
 
 /// The container as the plan wants it.
@@ -236,10 +247,19 @@ fn denies_groups(pid: i32) -> bool {
     sys::path::read::<8>(&path).is_ok_and(|text| text.starts_with(b"deny"))
 }
 
+fn home<'a>(cgroup: &'a OwnedFd, record: &Record) -> Home<'a> {
+    Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays || record.cgroup_moved }
+}
+
 /// The cgroup to be born in: the container's own, or the one that was asked for.
-fn birthplace(own: Option<&Path>, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
-    match (own, asked) {
+fn birthplace(record: &Record, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
+    match (record.cgroup.as_deref(), asked) {
         (own, Some(asked)) => enter_below(own, asked).map(Some),
+        (Some(own), None) if cgroup::is_divided(own) => {
+            // Where init has gone, as systemd does in a container: nobody can live in the container's own any more.
+            let home = probe::cgroup_of(record.init.pid).filter(|home| home.starts_with(own));
+            enter(home.as_deref().unwrap_or(own), call)
+        }
         (Some(own), None) => enter(own, call),
         (None, None) => Ok(None),
     }
@@ -255,6 +275,9 @@ fn enter_below(own: Option<&Path>, asked: &Path) -> Result<OwnedFd> {
     }
     let directory = own.join(asked.strip_prefix("/").unwrap_or(asked));
     let opened = open_cgroup(&directory).doing(Code::CgroupRefused, what)?;
+    if cgroup::is_divided(&directory) {
+        return Err(refuse("it gives controllers on, and so can hold no processes"));
+    }
     if cgroup::may_enter(&directory) { Ok(opened) } else { Err(refuse("you may not move processes there")) }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     cli::ListFormat,
     error::{Code, Error, Result},
     state::State,
-    store::{Entry, Roots},
+    store::Roots,
 };
 
 /// The containers of every state directory of the caller's; damaged entries, and those of others, are left out.
@@ -15,8 +15,7 @@ pub(super) fn list(call: Call<'_>, format: ListFormat, quiet: bool) -> Result<St
     let mut states = Vec::new();
     for root in Roots::find(call.globals)?.existing()? {
         for id in root.ids() {
-            let entry = Entry::open(root.clone(), &id).ok().flatten();
-            states.extend(entry.and_then(|entry| State::of(&entry)));
+            states.extend(State::glance(&root, &id));
         }
     }
     if quiet {

@@ -3,7 +3,7 @@
 use super::Call;
 use crate::{
     bundle::{self, Bundle},
-    cli::{Create, Verb},
+    cli::{Run, Verb},
     container::Making,
     error::{Code, Error, Result},
     plan::Assembly,
@@ -19,24 +19,25 @@ pub(super) fn plan(call: Call<'_>, of: &Verb) -> Result<String> {
         let is_unnamed = id.as_str() == "plan";
         let bundle =
             if is_unnamed { bundle::open(&run.create)? } else { bundle::open_unless_command(&run.create, "plan")? };
-        return print(call, &run.create, &id, &bundle, None);
+        return print(call, run, &id, &bundle, None);
     }
     if let Verb::ZeroConfig(zero) = of {
         let (bundle, assembly) = zero_config::bundle(zero, call.globals.userns)?;
-        return print(call, &zero.run.create, &zero_config::id(zero)?, &bundle, assembly.as_ref())
+        return print(call, &zero.run, &zero_config::id(zero)?, &bundle, assembly.as_ref())
             .map_err(|error| zero_config::at_option(zero, error));
     }
     Err(Error::new(Code::Bug, "plan", format!("there is no plan of {of:?}")))
 }
 
-fn print(call: Call<'_>, create: &Create, id: &Id, bundle: &Bundle, assembly: Option<&Assembly>) -> Result<String> {
+fn print(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, assembly: Option<&Assembly>) -> Result<String> {
     let making = Making {
         globals: call.globals,
-        create,
+        create: &run.create,
         id,
         bundle,
         waits: false,
         detached: false,
+        limiting: run.limiting,
         assembly,
         loud: true,
         log: call.log,

@@ -1,5 +1,7 @@
 //! `pura run`: the whole life of a container, top to bottom.
 
+use std::{io::Write as _, time::Instant};
+
 use super::Call;
 use crate::{
     bundle::{self, Bundle},
@@ -9,7 +11,9 @@ use crate::{
     plan::Assembly,
     spec,
     store::Id,
-    supervise, zero_config,
+    supervise,
+    usage::Usage,
+    zero_config,
 };
 
 /// Runs the program of a bundle and returns its exit status.
@@ -49,17 +53,23 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, source: Source<'_>)
         bundle,
         waits: false,
         detached: run.detach,
+        limiting: run.limiting,
         assembly,
         loud,
         log: call.log,
         preserved: call.preserved,
     };
     let mut made = making.make()?;
+    let begin = Instant::now();
     if run.detach {
         made.keep();
         return Ok(0);
     }
-    let status = supervise::wait(&mut made.container)?;
+    let status = supervise::wait(&mut made.container, call.log)?;
+    if run.stats {
+        // Who cannot be told, because standard error is closed, does not look.
+        drop(writeln!(std::io::stderr(), "pura: {}", Usage::since(begin, made.cgroup())));
+    }
     if run.keep {
         made.keep();
     } else if made.remove()? {

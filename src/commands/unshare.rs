@@ -62,7 +62,7 @@ fn enter(wanted: &UserNamespace, host: &Host) -> Result<Option<u8>> {
     let own = getpid();
     if *writer == Writer::Init {
         process::unshare(flags).map_err(|errno| refused(flags, host, errno))?;
-        return idmap::write(own, maps, *deny_setgroups).map(|()| None);
+        return idmap::write(own, maps, *deny_setgroups, host).map(|()| None);
     }
     let (gate, key) = pipe2(OFlag::O_CLOEXEC).doing(Code::Exhausted, || "make a pipe".to_owned())?;
     match process::copy().map_err(|errno| refused(0, host, errno))? {
@@ -90,7 +90,7 @@ fn map(process: Pid, maps: &crate::host::Maps, writer: Writer, host: &Host) -> R
     if writer == Writer::Mappers {
         return idmap::start_mappers(process, maps)?.finish(host);
     }
-    idmap::write(process, maps, false)
+    idmap::write(process, maps, false, host)
 }
 
 /// Becomes the program, looked for in PATH as a shell does, with the environment as it is.

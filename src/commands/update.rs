@@ -7,11 +7,11 @@ use oci_spec::runtime::{LinuxMemory, LinuxResources};
 use super::{Call, living};
 use crate::{
     bundle,
-    cgroup::{self, limits},
+    cgroup::{self, devices, limits},
     cli::Update,
     error::{Code, Error, Result},
     host::probe,
-    plan::resources::{self, Absent, Now},
+    plan::resources::{self, Absent, Now, Rules},
 };
 
 /// Changes all that is asked for, or nothing.
@@ -31,7 +31,16 @@ pub(super) fn update(call: Call<'_>, update: &Update) -> Result<u8> {
             cgroup::extend(&directory, mount, &writes)?;
         }
     }
+    // Loaded first, because that is what may fail: then nothing has changed.
+    let filters = resources.devices().as_ref().is_some_and(|rules| !rules.is_empty())
+        && devices::are_enforced(&probe::caller()?, probe::is_initial(probe::own_userns()));
+    let loaded = Rules::of(&resources).filter(|_| filters).map(|rules| devices::load(&rules)).transpose();
+    if let Err(warning) = &loaded {
+        call.log.warn(std::slice::from_ref(warning), false)?;
+    }
     call.log.warn(&limits::change(&directory, &writes)?, false)?;
+    let put = loaded.ok().filter(|_| filters).map(|program| devices::put(&directory, program.as_ref(), false));
+    call.log.warn(put.and_then(std::result::Result::err).as_slice(), false)?;
     Ok(0)
 }
 

@@ -185,6 +185,8 @@ pub enum Code {
     ConsoleSocket = 613,
     /// A hook failed.
     Hook = 614,
+    /// Warning: process 1 has no handler for the signal of Ctrl-C.
+    InterruptIgnored = 615,
     /// Arguments and environment are too long.
     TooLong = 616,
     /// The pidfd socket cannot be reached.

@@ -1,7 +1,7 @@
 //! The probing itself: as few system calls as the config asks for.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs,
     os::{
         fd::{AsFd as _, OwnedFd},
@@ -121,7 +121,9 @@ fn needs_account(spec: &Spec, caller: &Caller, mode: UsernsMode) -> bool {
         linux.and_then(|linux| linux.namespaces().as_ref()?.iter().find(|namespace| namespace.typ() == Kind::User));
     let is_joined = user.is_some_and(|user| user.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()));
     // The rule of the plan: no entry, and a caller who needs no new one, or who wants none.
-    let is_none_made = user.is_none() && (caller.has(CAP_SYS_ADMIN) && caller.uid == 0 || mode == UsernsMode::Inherit);
+    let nomap = mode == UsernsMode::NoMap;
+    let is_none_made =
+        user.is_none() && (caller.has(CAP_SYS_ADMIN) && caller.uid == 0 && !nomap || mode == UsernsMode::Inherit);
     if is_joined || is_none_made {
         return false;
     }
@@ -134,7 +136,7 @@ fn needs_account(spec: &Spec, caller: &Caller, mode: UsernsMode) -> bool {
             !(caller.may_map() || is_own(uids, caller.uid) && is_own(gids, caller.gid))
         }
         // Root that may map has all ids of its namespace anyway.
-        _ => mode != UsernsMode::Single && !(caller.may_map() && caller.uid == 0),
+        _ => nomap || mode != UsernsMode::Single && !(caller.may_map() && caller.uid == 0),
     }
 }
 
@@ -145,11 +147,20 @@ pub fn cgroup() -> Cgroup {
     let unified = is_cgroup2("/sys/fs/cgroup");
     let mount =
         if unified { Some("/sys/fs/cgroup") } else { Some("/sys/fs/cgroup/unified").filter(|path| is_cgroup2(path)) };
-    let own = mount.and_then(|_| sys::path::read::<8192>(c"/proc/self/cgroup").ok());
-    let own = own
-        .and_then(|lines| String::from_utf8(lines).ok())
-        .and_then(|lines| lines.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned)));
+    let own = mount.and_then(|_| place(c"/proc/self/cgroup"));
     Cgroup { mount: mount.map(PathBuf::from), unified, own: own.unwrap_or_else(|| "/".to_owned()) }
+}
+
+/// The directory of the cgroup that a process is in.
+pub fn cgroup_of(pid: i32) -> Option<PathBuf> {
+    let path = CString::new(format!("/proc/{pid}/cgroup")).ok()?;
+    Some(cgroup().mount?.join(place(&path)?.trim_start_matches('/')))
+}
+
+/// The line of version 2 in a file of `cgroups(7)`.
+fn place(file: &CStr) -> Option<String> {
+    let lines = String::from_utf8(sys::path::read::<8192>(file).ok()?).ok()?;
+    lines.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned))
 }
 
 /// The file that this process runs from.
@@ -184,7 +195,7 @@ pub fn nice(spec: &Spec) -> Option<Nice> {
 
 /// The caller's own score. The kernel shows nowhere how far it may be lowered: tried out, only where that matters.
 pub fn oom_score(spec: &Spec) -> Option<OomScore> {
-    const FILE: &std::ffi::CStr = c"/proc/self/oom_score_adj";
+    const FILE: &CStr = c"/proc/self/oom_score_adj";
     let wanted = spec.process().as_ref()?.oom_score_adj()?;
     let own = String::from_utf8(sys::path::read::<16>(FILE).ok()?).ok()?.trim_end().parse().ok()?;
     let write = |score: i32| sys::path::write(FILE, score.to_string().as_bytes());
@@ -281,6 +292,8 @@ mod tests {
             (NONE, 1000, 0, UsernsMode::Single, false),
             (NONE, 1000, 0, UsernsMode::Inherit, false),
             (NONE, 0, BOTH | ADMIN, UsernsMode::Unset, false),
+            (NONE, 0, BOTH | ADMIN, UsernsMode::NoMap, true),
+            (&mapped(100_000, 10), 0, BOTH | ADMIN, UsernsMode::NoMap, false),
             (USER, 1000, 0, UsernsMode::Unset, true),
             (USER, 1000, 0, UsernsMode::Inherit, true),
             (USER, 1000, BOTH, UsernsMode::Unset, true),

@@ -42,6 +42,9 @@ pub enum Step {
     Others(i32),
 }
 
+/// What helps against the filter of an outer container.
+pub const UNCONFINED: &str = "--security-opt seccomp=unconfined for the outer container";
+
 /// What tells the causes apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
@@ -106,6 +109,11 @@ pub fn explain(flags: u64, host: &Host, errno: Errno) -> Error {
     if lacks_power { error.fix("--userns=auto, which needs no privilege") } else { error }
 }
 
+/// A step with all the power that it takes, which the filter of an outer container forbids nevertheless.
+pub fn forbidden_call(what: String) -> Error {
+    Error::new(Code::Forbidden, what, "a seccomp filter forbids it (this is a container)").fix(UNCONFINED)
+}
+
 /// Reads what tells the causes apart.
 pub fn gather(host: &Host) -> Facts {
     let label = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"]
@@ -140,8 +148,8 @@ pub fn cause(step: Step, errno: Errno, facts: &Facts) -> Option<Error> {
         Step::User(kinds) => Some(user(kinds, errno, facts)),
         Step::Maps if errno == Errno::EROFS => Some(read_only_proc()),
         Step::Maps if errno == Errno::EPERM && facts.lacks_setfcap && !facts.restricted => {
-            let why = "root may map its own id only with CAP_SETFCAP, which it lacks here";
-            let fix = "--cap-add SETFCAP for the outer container, or run pura as another user";
+            let why = "the caller is root without CAP_SETFCAP, and may not be mapped";
+            let fix = "--cap-add SETFCAP for the outer container, or another user than root in it";
             Some(Error::new(Code::MapRefused, "map ids", why).fix(fix))
         }
         Step::Maps => taken(errno, facts),

@@ -39,7 +39,10 @@ impl Init<'_> {
             Op::NewSession => setsid().map(drop),
             Op::SetIds { uid, gid } => sys::process::set_ids(uid, gid),
             Op::SetGroups => sys::process::set_groups(self.plan.groups()),
-            Op::Hostname(name) => sys::process::set_hostname(self.plan.text(name)),
+            Op::Hostname { name, required } => match sys::process::set_hostname(self.plan.text(name)) {
+                Err(Errno::EPERM) if !required => self.warn(step, Errno::EPERM),
+                done => done,
+            },
             Op::Domainname(name) => sys::process::set_domainname(self.plan.text(name)),
             Op::LoopbackUp => {
                 let socket = sys::net::loopback_up()?;
@@ -130,8 +133,8 @@ impl Init<'_> {
                 let value = self.plan.text(value).to_bytes();
                 sys::procfs::write(self.slots.get(proc.index())?, self.plan.text(file), value)
             }
-            Op::MountOrBind { kind, source, flags, host, path, on } => {
-                self.mount_or_bind(step, Choice { kind, source, flags, host, path, on })
+            Op::MountOrBind { kind, source, flags, host, set, path, on } => {
+                self.mount_or_bind(step, Choice { kind, source, flags, host, set, path, on })
             }
             Op::OpenPath { path, into } => {
                 let opened = sys::path::open_host(self.plan.text(path), REFERENCE)?;
@@ -253,7 +256,7 @@ impl Init<'_> {
         if !matches!(mounted, Err(Errno::EPERM | Errno::EINVAL | Errno::ENODEV)) {
             return mounted;
         }
-        self.bind_read_only(lower, libc::MOUNT_ATTR_NOSUID, on)?;
+        self.bind_with(lower, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_RDONLY, on)?;
         self.warn(step, mounted.err().unwrap_or(Errno::EINVAL))
     }
 

@@ -156,10 +156,10 @@ impl Init<'_> {
         Ok(tree)
     }
 
-    /// Puts a tree of the host on `on`, all of it read-only and with what else `set` says.
-    pub(super) fn bind_read_only(&mut self, host: Text, set: u64, on: Slot) -> nix::Result<()> {
+    /// Puts a tree of the host on `on`, all of it with what `set` says.
+    pub(super) fn bind_with(&mut self, host: Text, set: u64, on: Slot) -> nix::Result<()> {
         self.open_tree(host, true, Slot::TREE)?;
-        self.change_detached(Slot::TREE, Change { set: set | libc::MOUNT_ATTR_RDONLY, clear: 0, recursive: true })?;
+        self.change_detached(Slot::TREE, Change { set, clear: 0, recursive: true })?;
         self.move_mount(Slot::TREE, on, true)
     }
 

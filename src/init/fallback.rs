@@ -17,12 +17,13 @@ pub(super) struct Choice {
     pub(super) source: Text,
     pub(super) flags: u64,
     pub(super) host: Text,
+    pub(super) set: u64,
     pub(super) path: Text,
     pub(super) on: Slot,
 }
 
 impl Init<'_> {
-    /// Mounts a filesystem of the kernel's; where that is closed, the host's is bound, read-only.
+    /// Mounts a filesystem of the kernel's; where that is closed, the host's is bound.
     pub(super) fn mount_or_bind(&mut self, step: u32, choice: Choice) -> nix::Result<()> {
         let [kind, source] = [choice.kind, choice.source].map(|text| self.plan.text(text));
         let target = self.slots.get(choice.on.index())?;
@@ -35,8 +36,7 @@ impl Init<'_> {
                 sys::mount::mount_on(again.as_fd(), kind, source, choice.flags, c"")
             }
             Err(Errno::EPERM) => {
-                let set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-                self.bind_read_only(choice.host, set, choice.on)?;
+                self.bind_with(choice.host, choice.set, choice.on)?;
                 self.warn(step, Errno::EPERM)
             }
             done => done,

@@ -33,10 +33,14 @@ type Stumble = (u32, Errno);
 
 impl Launch<'_> {
     /// Clones init. The parent joins first what init is to be born in; but a parent that has hooks to run, which have to
-    /// see the caller's namespaces, may not be able to come back, and lets another process do both.
-    pub(super) fn bear(&self, slots: &mut Slots) -> Result<Fork> {
+    /// see the caller's namespaces, may not be able to come back, and lets another process do both. A second time, it has
+    /// joined them.
+    pub(super) fn bear(&self, slots: &mut Slots, is_again: bool) -> Result<Fork> {
         if !self.plan.joined_first.is_empty() && self.hooks.any_outside() {
             return self.bear_by_proxy(slots);
+        }
+        if is_again {
+            return process::clone(self.plan.clone_flags, self.cgroup).map_err(|errno| self.explain((CLONE, errno)));
         }
         let clocks = own_clocks(self.plan)?;
         let born = self.bear_with(slots, self.plan.clone_flags).map_err(|stumble| self.explain(stumble))?;

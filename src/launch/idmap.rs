@@ -5,15 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::Pid;
+use nix::{errno::Errno, unistd::Pid};
 
 use super::helper::{self, Started};
 use crate::{
-    error::{Code, Context as _, Error, Result},
+    error::{Code, Context as _, Error, Result, plain},
     host::{
         Host, Maps,
         ids::{Extent, lines},
-        refusal::mapper,
+        refusal::{self, Step, mapper},
     },
     plan::{Plan, ids::UserNamespace},
 };
@@ -22,13 +22,24 @@ use crate::{
 pub fn map(plan: &Plan, host: &Host, init: Pid, mappers: Option<Mappers>) -> Result<()> {
     match (&plan.ids.user_namespace, mappers) {
         (_, Some(mappers)) => mappers.finish(host),
-        (UserNamespace::Create { maps, deny_setgroups, .. }, None) => write(init, maps, *deny_setgroups),
+        (UserNamespace::Create { maps, deny_setgroups, .. }, None) => write(init, maps, *deny_setgroups, host),
         _ => Ok(()),
     }
 }
 
-/// Writes both maps of init; each file takes one write(2), once.
-pub fn write(init: Pid, maps: &Maps, deny_setgroups: bool) -> Result<()> {
+/// Writes both maps of a process, its own too, without a helper.
+pub fn write(process: Pid, maps: &Maps, deny_setgroups: bool, host: &Host) -> Result<()> {
+    write_all(process, maps, deny_setgroups).map_err(|(what, errno)| {
+        let plainly = || Error::new(Code::MapRefused, what, plain(errno));
+        refusal::cause(Step::Maps, errno, &refusal::gather(host)).unwrap_or_else(plainly)
+    })
+}
+
+/// On failure, what was attempted, and why it was refused.
+type Written = std::result::Result<(), (String, Errno)>;
+
+/// Each file takes one write(2), once.
+fn write_all(init: Pid, maps: &Maps, deny_setgroups: bool) -> Written {
     if deny_setgroups {
         write_file(init, "setgroups", "deny")?;
     }
@@ -36,9 +47,11 @@ pub fn write(init: Pid, maps: &Maps, deny_setgroups: bool) -> Result<()> {
     write_file(init, "gid_map", &lines(&maps.gids))
 }
 
-fn write_file(init: Pid, name: &str, text: &str) -> Result<()> {
-    let written = std::fs::write(format!("/proc/{init}/{name}"), text);
-    written.doing(Code::MapRefused, || format!("map ids: write {text:?} to {name}"))
+fn write_file(init: Pid, name: &str, text: &str) -> Written {
+    std::fs::write(format!("/proc/{init}/{name}"), text).map_err(|cause| {
+        let errno = Errno::from_raw(cause.raw_os_error().unwrap_or_default());
+        (format!("map ids: write {text:?} to {name}"), errno)
+    })
 }
 
 /// Both mappers, at work.

@@ -66,16 +66,8 @@ fn meet(waits: bool, reborn: bool, reports: &[Report]) -> (usize, Result<()>) {
         // As `Launch::run` does.
         link::name_senders(ours.as_fd(), reborn).unwrap();
         let init = std::thread::spawn(move || report(&theirs, reports));
-        let mut container = Container {
-            init: Pid::from_raw(NOBODY.cast_signed()),
-            master: None,
-            console: Console::None,
-            warnings: Vec::new(),
-            is_reborn: false,
-            network: None,
-            mounts: None,
-            mask: SigSet::empty(),
-        };
+        let nobody = Pid::from_raw(NOBODY.cast_signed());
+        let mut container = Container::born(nobody, Console::None, None, SigSet::empty());
         let mut recorded = 0;
         let (spec, host) = (Spec::default(), Host::default());
         let launch = Launch {
@@ -89,10 +81,11 @@ fn meet(waits: bool, reborn: bool, reports: &[Report]) -> (usize, Result<()>) {
             preserved: &[],
             hooks: Hooks { spec: &spec, id: "c1", bundle: Path::new("/b") },
         };
-        let result = container.meet(&launch, ours.as_fd(), |_| {
+        let mut created = Some(|_: &Container| {
             recorded += 1;
             Ok(())
         });
+        let result = container.meet(&launch, ours.as_fd(), &mut created);
         drop(ours);
         init.join().unwrap();
         tell.send((recorded, result)).unwrap();

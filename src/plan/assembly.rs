@@ -41,27 +41,60 @@ impl Assembly {
     }
 }
 
-impl Draft<'_> {
-    /// Builds the root on a tmpfs over the container's own state directory: seen by init alone, and gone with it.
-    pub(super) fn assemble(&mut self, assembly: &Assembly) -> Result<()> {
+impl<'a> Draft<'a> {
+    /// Builds the root on a tmpfs over the container's own state directory: seen by init alone, and gone with it. The
+    /// caller alone finds what it is made of; but if it has no id inside, it can make nothing, and the rest is for
+    /// [`Draft::assemble_late`].
+    pub(super) fn assemble(&mut self, assembly: &'a Assembly) -> Result<()> {
         let scratch = self.slot()?;
         let state = self.text(self.order.state.as_os_str().as_bytes())?;
         self.step(Op::OpenPath { path: state, into: Slot::TARGET });
-        let (kind, data) = (self.text("tmpfs")?, self.text("mode=0755")?);
+        let owner = self.owner().filter(|_| self.caller_inside().is_none());
+        let data = owner.map_or_else(|| "mode=0755".to_owned(), |(uid, gid)| format!("mode=0755,uid={uid},gid={gid}"));
+        let (kind, data) = (self.text("tmpfs")?, self.text(data)?);
         let flags = libc::MS_NOSUID | libc::MS_NODEV;
         self.step(Op::Mount { kind, source: kind, flags, data, on: Slot::TARGET });
         // Again, because the first descriptor is of what the tmpfs covers.
         self.step(Op::OpenPath { path: state, into: scratch });
+        if owner.is_none() {
+            return self.layers(assembly, scratch, None);
+        }
+        let mut lower = None;
+        if let Assembly::Over(tree) = assembly {
+            let (path, into) = (self.text(tree.as_os_str().as_bytes())?, self.slot()?);
+            self.step(Op::OpenTree { path, recursive: true, into });
+            lower = Some(into);
+        }
+        self.late_assembly = Some((assembly, scratch, lower));
+        Ok(())
+    }
+
+    /// The rest, once init is who owns what it makes.
+    pub(super) fn assemble_late(&mut self) -> Result<()> {
+        let Some((assembly, scratch, lower)) = self.late_assembly.take() else { return Ok(()) };
+        self.layers(assembly, scratch, lower)
+    }
+
+    /// What is in the directory `scratch`. `lower` is the tree below, where its path leads nowhere any more.
+    fn layers(&mut self, assembly: &Assembly, scratch: Slot, lower: Option<Slot>) -> Result<()> {
         self.step(Op::Enter(scratch));
         for name in ["root", "upper", "work"] {
             let name = self.text(name)?;
             self.step(Op::MakeDirectory(name));
         }
-        let root = self.text(self.order.state.join("root").as_os_str().as_bytes())?;
+        let root = self.text("root")?;
         match assembly {
             Assembly::Over(tree) => {
+                if let Some(lower) = lower {
+                    let path = self.text("lower")?;
+                    self.step(Op::MakeDirectory(path));
+                    self.step(Op::OpenPath { path, into: Slot::TARGET });
+                    self.step(Op::MoveMount { tree: lower, path, on: Slot::TARGET, recursive: true });
+                }
                 self.step(Op::OpenPath { path: root, into: Slot::TARGET });
-                self.overlay(tree, "")?;
+                self.overlay(tree, if lower.is_some() { Path::new("../lower") } else { tree }, "")?;
+                // A mount is made from within the directory that it covers.
+                self.step(Op::Enter(scratch));
                 self.step(Op::OpenPath { path: root, into: Slot::ROOT });
             }
             Assembly::Of(layers) => {
@@ -102,7 +135,7 @@ impl Draft<'_> {
         let path = self.text(tree.as_os_str().as_bytes())?;
         if matches!(layer, Layer::Overlay(_)) {
             self.step(Op::FindTarget { path, target: Target::RealDirectory, into: Slot::TARGET });
-            return self.overlay(&tree, name);
+            return self.overlay(&tree, &tree, name);
         }
         self.step(Op::OpenTree { path, recursive: true, into: Slot::TREE });
         let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID;
@@ -112,21 +145,23 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn overlay(&mut self, tree: &Path, name: &str) -> Result<()> {
-        let lower = self.text(tree.as_os_str().as_bytes())?;
-        let layer = |directory: &str| escape(&self.order.state.join(directory).join(name));
+    /// Of a tree, which is found at `lower`.
+    fn overlay(&mut self, tree: &Path, lower: &Path, name: &str) -> Result<()> {
+        // Seen from the mount point. Where the caller has no id inside, an absolute path leads nowhere.
+        let scratch = Path::new(if name.is_empty() { ".." } else { "../.." });
+        let layer = |directory: &str| escape(&scratch.join(directory).join(name));
         // trusted.* attributes are closed to a user namespace; GameOver(lay) is why others must not be taken over.
         let data = [
             b"userxattr,lowerdir=",
-            escape(tree).as_slice(),
+            escape(lower).as_slice(),
             b",upperdir=",
             &layer("upper"),
             b",workdir=",
             &layer("work"),
         ]
         .concat();
-        let data = self.text(data)?;
-        self.step(Op::MountOverlay { lower, data, on: Slot::TARGET });
+        let (data, tree) = (self.text(data)?, self.text(tree.as_os_str().as_bytes())?);
+        self.step(Op::MountOverlay { lower: tree, data, on: Slot::TARGET });
         Ok(())
     }
 }

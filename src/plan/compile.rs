@@ -33,6 +33,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // With the ids of the caller, who may pass directories that container root may not.
     let sources = draft.open_sources()?;
     draft.become_owner();
+    draft.assemble_late()?;
     // As container root, whose the files are, and through a procfs that no mount of the config can have covered
     // (CVE-2025-52881).
     draft.sysctls()?;

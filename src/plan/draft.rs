@@ -10,6 +10,7 @@ use super::{
     ids::Ids,
 };
 use crate::{
+    cli::RootEmulation,
     error::{Code, Error, Result, Warning},
     host::Host,
 };
@@ -34,6 +35,8 @@ pub struct Order<'a> {
     pub clamps: bool,
     /// A root that is put together from the host's, instead of the config's.
     pub assembly: Option<&'a Assembly>,
+    /// Whether calls that change ids are answered instead of made; `None` leaves it to the config.
+    pub root_emulation: Option<RootEmulation>,
 }
 
 /// A plan that is being written: the config, the facts, and what has been decided so far.
@@ -45,6 +48,8 @@ pub(super) struct Draft<'a> {
     pub(super) plan: Plan,
     /// Mounts that become read-only once all that belongs into them is made: slot, and place in the config.
     pub(super) late_read_only: Vec<(Slot, String)>,
+    /// A root that is put together once the ids are those of its owner: what of, the scratch directory, the tree below.
+    pub(super) late_assembly: Option<(&'a Assembly, Slot, Option<Slot>)>,
     /// The mount namespace that is joined once the root is made: its position in `linux.namespaces`, and its slot.
     pub(super) joined_mounts: Option<(usize, Slot)>,
 }
@@ -70,6 +75,7 @@ impl<'a> Draft<'a> {
             raised: Vec::new(),
             lowered_oom_score: None,
             filter: None,
+            root_emulation: false,
             notice: None,
             parameters: Vec::new(),
             moved_devices: Vec::new(),
@@ -83,7 +89,7 @@ impl<'a> Draft<'a> {
             warnings: Vec::new(),
             notes: Vec::new(),
         };
-        Self { spec, host, order, plan, late_read_only: Vec::new(), joined_mounts: None }
+        Self { spec, host, order, plan, late_read_only: Vec::new(), late_assembly: None, joined_mounts: None }
     }
 
     /// Adds a step that config.json did not ask for.

@@ -11,7 +11,7 @@ use self::words::{attribute_words, attributes, capabilities, limit, propagation,
 use super::{Input, Meeting, Op, Plan, Slot, Target, arena::Text, ids::UserNamespace, limits, namespaces};
 use crate::{
     error::{Code, Error, Warning, plain},
-    host::refusal::no_cgroup_namespace,
+    host::refusal::{UNCONFINED, no_cgroup_namespace},
     sys::schedule::Scheduling,
 };
 
@@ -90,8 +90,9 @@ impl Plan {
             }
             Op::OpenProc(_) => "open a procfs that nothing can have covered".to_owned(),
             Op::Sysctl { key, value, .. } => format!("set {} to {}", lossy(self.text(key)), text(value)),
-            Op::MountOrBind { kind, flags, host, .. } => {
-                format!("mount {} ({}), or bind {} read-only", lossy(self.text(kind)), words(flags, c""), text(host))
+            Op::MountOrBind { kind, flags, host, set, .. } => {
+                let how = if set & libc::MOUNT_ATTR_RDONLY == 0 { "" } else { " read-only" };
+                format!("mount {} ({}), or bind {}{how}", lossy(self.text(kind)), words(flags, c""), text(host))
             }
             Op::OpenPath { path, .. } => format!("open {}", text(path)),
             Op::BindRoot { path, .. } => format!("make {} the root", text(path)),
@@ -128,7 +129,7 @@ impl Plan {
             Op::ChangeRoot(_) => "enter the root with chroot".to_owned(),
             Op::Mask(path) => format!("mask {}", text(path)),
             Op::ReadOnly(path) => format!("make {} read-only", text(path)),
-            Op::Hostname(name) => format!("set the host name {}", text(name)),
+            Op::Hostname { name, .. } => format!("set the host name {}", text(name)),
             Op::Domainname(name) => format!("set the domain name {}", text(name)),
             Op::LoopbackUp => "bring up the loopback interface".to_owned(),
             Op::NewKeyring => "leave the caller's session keyring".to_owned(),
@@ -229,10 +230,12 @@ impl Plan {
                 Code::Keyring,
                 format!("the caller's session keys stay reachable inside: no new keyring: {why}"),
             ),
+            Some(Op::Hostname { .. }) => {
+                Warning::new(Code::Forbidden, "the host name is the caller's: a seccomp filter forbids sethostname")
+                    .fix(UNCONFINED)
+            }
             Some(Op::MountOrBind { kind, host, .. }) => {
-                let (kind, host) = (lossy(self.text(*kind)), lossy(self.text(*host)));
-                let code = if kind == "sysfs" { Code::SysfsBound } else { Code::FilesystemType };
-                Warning::new(code, format!("{host} is the host's, read-only, because {kind} may not be mounted: {why}"))
+                codes::bound(&lossy(self.text(*kind)), &lossy(self.text(*host)), &why)
             }
             Some(Op::Unshare(_)) => no_cgroup_namespace(errno),
             Some(Op::CopyUp { path, .. }) => Warning::new(

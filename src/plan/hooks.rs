@@ -130,6 +130,7 @@ mod tests {
             no_pivot: false,
             new_keyring: false,
             assembly: None,
+            root_emulation: None,
         };
         compile::container(&spec, &host, UsernsMode::Single, &order).unwrap()
     }

@@ -65,7 +65,7 @@ impl Draft<'_> {
     }
 
     /// The ids that the caller has in the container, when they are known.
-    fn caller_inside(&self) -> Option<(u32, u32)> {
+    pub(super) fn caller_inside(&self) -> Option<(u32, u32)> {
         let caller = &self.host.caller;
         match &self.plan.ids.user_namespace {
             UserNamespace::Create { maps, .. } => {
@@ -267,7 +267,7 @@ mod tests {
         let spec = serde_json::json!({"ociVersion": "1.3.0", "root": {"path": "r"}, "process": process});
         let spec = serde_json::from_value(spec).unwrap();
         let mode = crate::cli::UsernsMode::Single;
-        crate::plan::sample::compile(&spec, crate::plan::sample::user(), mode, false, 0).unwrap()
+        crate::plan::sample::compile(&spec, crate::plan::sample::user(), mode, true, 0).unwrap()
     }
 
     #[test]

@@ -90,6 +90,14 @@ pub struct Ids {
     pub setgroups_denied: bool,
 }
 
+impl Ids {
+    /// Whether one user and one group is all that is mapped.
+    pub fn is_single(&self) -> bool {
+        let is_one = |map: &[Extent]| map.iter().map(|extent| u64::from(extent.count)).sum::<u64>() == 1;
+        self.maps.as_ref().is_some_and(|maps| is_one(&maps.uids) && is_one(&maps.gids))
+    }
+}
+
 /// Decides on the user namespace and its maps, and checks the config's ids against them.
 pub fn decide(spec: &Spec, host: &Host, mode: UsernsMode) -> Result<(Ids, Vec<Warning>)> {
     let mut warnings = Vec::new();
@@ -118,7 +126,8 @@ fn choose(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning
     if let Some(index) = foreign_owner(spec, host) {
         return Ok(joined(host, index, UserNamespace::JoinOwner { index }));
     }
-    if caller.has(CAP_SYS_ADMIN) && !host.initial_userns {
+    let wants_less = matches!(mode, UsernsMode::Single | UsernsMode::NoMap);
+    if caller.has(CAP_SYS_ADMIN) && !host.initial_userns && !wants_less {
         return Ok(known(UserNamespace::Reuse, Some(host.own_maps.clone())));
     }
     create(spec, host, mode, warnings)
@@ -157,7 +166,7 @@ fn create(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning
     let uids = lines(linux.and_then(|linux| linux.uid_mappings().as_ref()));
     let gids = lines(linux.and_then(|linux| linux.gid_mappings().as_ref()));
     let maps = if uids.is_empty() && gids.is_empty() {
-        automatic::automatic(spec, host, mode, warnings)
+        automatic::automatic(spec, host, mode, warnings)?
     } else {
         Maps { uids, gids }
     };
@@ -338,6 +347,9 @@ mod tests {
         assert_eq!(row(PLAIN, 1000, 0, true, UsernsMode::Single, &some), (init, vec![]));
         assert_eq!(row(USER, 1000, 0, false, UsernsMode::Unset, &some), (mappers, vec![]));
         assert_eq!(row(PLAIN, 0, ALL, false, UsernsMode::Unset, &[]), ("reused", vec![]));
+        assert_eq!(row(PLAIN, 0, ALL, false, UsernsMode::KeepId, &[]), ("reused", vec![]));
+        assert_eq!(row(PLAIN, 0, ALL, false, UsernsMode::Single, &[]), (parent, vec![]));
+        assert_eq!(row(PLAIN, 1000, 0, true, UsernsMode::NoMap, &some), (mappers, vec![]));
         assert_eq!(row(PLAIN, 0, ALL, true, UsernsMode::Unset, &[]), (parent, vec![]));
         assert_eq!(row(PLAIN, 0, ALL, true, UsernsMode::Inherit, &[]), ("inherited", vec![Code::Inherit]));
     }

@@ -43,12 +43,17 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     let mut draft = Draft::new(spec, host, order, container.ids.clone());
     draft.plan.warnings = warnings;
     draft.compile_filter(Some((container.status, container.init)))?;
-    // All namespaces in one call, by the parent: its next child is then born inside all of them.
+    // All namespaces in one call, by the parent: its next child is then born inside all of them. But for that of cgroups:
+    // whoever is in it moves nobody into it from outside, where the hierarchy is mounted with nsdelegate, `cgroups(7)`.
     draft.inherited_labels()?;
     draft.inherited_score()?;
     draft.affinity()?;
     let init = draft.slot()?;
-    draft.plan.joined_first.push((init, namespaces(spec, container)));
+    let all = namespaces(spec, container);
+    draft.plan.joined_first.push((init, all & !libc::CLONE_NEWCGROUP));
+    if all & libc::CLONE_NEWCGROUP != 0 {
+        draft.step(Op::SetNs { from: init, kind: libc::CLONE_NEWCGROUP });
+    }
 
     die_with_parent(&mut draft);
     draft.step(Op::Sweep { kept: u16::MAX });
@@ -146,6 +151,7 @@ mod tests {
             no_pivot: false,
             new_keyring: true,
             assembly: None,
+            root_emulation: None,
         };
         let container = Container::recorded((Status::Running, 7), word, crate::host::Maps::default(), false);
         process(&spec, &Host::default(), &order, &container, user.contains('7')).unwrap()
@@ -159,6 +165,13 @@ mod tests {
         let all = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
         assert_eq!(joined("new"), [(INIT, all | libc::CLONE_NEWUSER)]);
         assert_eq!(joined("reused"), [(INIT, all)]);
+    }
+
+    #[test]
+    fn the_cgroup_namespace_is_joined_by_who_is_born_in_the_containers_cgroup() {
+        let plan = plan(r#"[{"type":"cgroup"}]"#, r#"{"uid":0,"gid":0}"#, "reused");
+        assert_eq!(plan.joined_first, [(INIT, libc::CLONE_NEWNS)]);
+        assert!(matches!(plan.ops().first(), Some(Op::SetNs { from: INIT, kind: libc::CLONE_NEWCGROUP })));
     }
 
     #[test]

@@ -18,6 +18,10 @@ use super::{
 };
 use crate::error::{Code, Error, Result, Warning};
 
+/// What is bound of the host instead of a filesystem that may not be mounted.
+const UNPRIVILEGED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+const READ_ONLY: u64 = UNPRIVILEGED | MOUNT_ATTR_RDONLY;
+
 /// After how many mounts the descriptors of finished ones are closed: two system calls, against a limit on open files.
 pub(super) const SWEEP_EVERY: usize = 16;
 
@@ -125,7 +129,7 @@ impl<'a> Draft<'a> {
                 ));
                 self.bind_host("/sys", MOUNT_ATTR_RDONLY, entry, &options)
             }
-            "sysfs" => self.kernel_filesystem(["sysfs", "sysfs", "/sys"], entry, &options),
+            "sysfs" => self.kernel_filesystem(["sysfs", "sysfs", "/sys"], READ_ONLY, entry, &options),
             "proc" if self.annotation("org.pura.proc") == Some("bind") => {
                 self.warn(Warning::new(
                     Code::ProcOuter,
@@ -141,6 +145,10 @@ impl<'a> Draft<'a> {
             "cgroup" | "cgroup2" => self.cgroup(entry, &options),
             "proc" if self.is_only_the_callers(Kind::Pid) => self.joined_filesystem("proc", entry, &options),
             "mqueue" if self.is_only_the_callers(Kind::Ipc) => self.joined_filesystem("mqueue", entry, &options),
+            // A person is told that it is the outer one.
+            "proc" if self.order.clamps && options.data.is_empty() => {
+                self.kernel_filesystem(["proc", "proc", "/proc"], UNPRIVILEGED, entry, &options)
+            }
             _ => self.filesystem(entry, &options),
         }
     }
@@ -248,23 +256,23 @@ impl<'a> Draft<'a> {
         if !self.is_new(Kind::Cgroup) || self.host.cgroup.mount.is_none() {
             return self.bind_host("/sys/fs/cgroup", MOUNT_ATTR_RDONLY, entry, options);
         }
-        self.kernel_filesystem(["cgroup2", "cgroup", "/sys/fs/cgroup"], entry, options)
+        self.kernel_filesystem(["cgroup2", "cgroup", "/sys/fs/cgroup"], READ_ONLY, entry, options)
     }
 
     /// Mounts a filesystem that shows the kernel's objects; init binds the host's when it may not.
     ///
-    /// Its type, its source, and the tree of the host.
-    fn kernel_filesystem(&mut self, names: [&str; 3], entry: Entry<'_>, options: &Options) -> Result<()> {
+    /// Its type, its source, and the tree of the host, with the attributes of all that is bound of it.
+    fn kernel_filesystem(&mut self, names: [&str; 3], set: u64, entry: Entry<'_>, options: &Options) -> Result<()> {
         let [kind, source, host] = names;
         if !options.data.is_empty() {
             let why = format!("{kind} takes no such option: {:?}", options.data.join(","));
             return Err(entry.refuse(Code::MountOption, why));
         }
-        self.find(entry, if kind == "sysfs" { Target::RealDirectory } else { Target::Directory })?;
+        self.find(entry, if kind == "cgroup2" { Target::Directory } else { Target::RealDirectory })?;
         let (kind, source, host) = (self.text(kind)?, self.text(source)?, self.text(host)?);
         let path = self.text(entry.mount.destination().as_os_str().as_bytes())?;
         let flags = options.mount_flags();
-        self.step_for(Op::MountOrBind { kind, source, flags, host, path, on: Slot::TARGET }, entry.place());
+        self.step_for(Op::MountOrBind { kind, source, flags, host, set, path, on: Slot::TARGET }, entry.place());
         self.propagate(entry, options, true)
     }
 

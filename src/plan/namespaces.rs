@@ -95,10 +95,13 @@ impl Draft<'_> {
         Some(lines.concat())
     }
 
-    /// What the caller's user namespace owns is joined by the parent, which still may; the rest by init, from inside.
+    /// What the caller's user namespace owns is joined by the parent, which still may; the rest by init, from inside. So is
+    /// that of cgroups where init may do so, because nobody in it can bear a child into a cgroup outside of it.
     fn join(&mut self, index: usize, path: &Path, flag: i32, later: &mut Vec<(usize, Slot, i32)>) -> Result<()> {
         let slot = self.joined(index, path, flag)?;
-        if self.owner_of(index) == Some(self.host.own_userns) {
+        let stays = matches!(self.plan.ids.user_namespace, UserNamespace::Reuse | UserNamespace::Inherit);
+        let is_late = flag == libc::CLONE_NEWCGROUP && stays;
+        if self.owner_of(index) == Some(self.host.own_userns) && !is_late {
             self.plan.joined_first.push((slot, flag));
         } else {
             later.push((index, slot, flag));
@@ -245,8 +248,8 @@ impl Draft<'_> {
     pub(super) fn names(&mut self) -> Result<()> {
         // An empty name is none: without a UTS namespace of its own it would become the caller's.
         if let Some(hostname) = self.spec.hostname().as_ref().filter(|name| !name.is_empty()) {
-            let text = self.text(hostname)?;
-            self.step_for(Op::Hostname(text), "hostname");
+            let name = self.text(hostname)?;
+            self.step_for(Op::Hostname { name, required: !self.order.clamps }, "hostname");
         }
         if let Some(domainname) = self.spec.domainname().as_ref().filter(|name| !name.is_empty()) {
             let text = self.text(domainname)?;
@@ -295,6 +298,6 @@ mod tests {
         let spec = serde_json::from_value(spec).unwrap();
         let mode = crate::cli::UsernsMode::Inherit;
         let plan = crate::plan::sample::compile(&spec, crate::plan::sample::root(), mode, false, 0).unwrap();
-        assert!(!plan.ops().iter().any(|op| matches!(op, Op::Hostname(_) | Op::Domainname(_))), "{plan}");
+        assert!(!plan.ops().iter().any(|op| matches!(op, Op::Hostname { .. } | Op::Domainname(_))), "{plan}");
     }
 }

@@ -195,7 +195,7 @@ pub enum Op {
         /// The key as config.json has it, for errors.
         key: Text,
     },
-    /// Mount a filesystem over a directory; on EBUSY over a tmpfs; on EPERM bind a tree of the host, read-only, and warn.
+    /// Mount a filesystem over a directory; on EBUSY over a tmpfs; on EPERM bind a tree of the host, and warn.
     MountOrBind {
         /// Its type.
         kind: Text,
@@ -205,6 +205,8 @@ pub enum Op {
         flags: u64,
         /// The tree of the host.
         host: Text,
+        /// What is set on it, and on all below: `MOUNT_ATTR_*`.
+        set: u64,
         /// The directory's path, as the container sees it.
         path: Text,
         /// The directory.
@@ -347,7 +349,12 @@ pub enum Op {
     /// Make a path, and all mounted below it, read-only. A missing path is left alone.
     ReadOnly(Text),
     /// Set the host name.
-    Hostname(Text),
+    Hostname {
+        /// The name.
+        name: Text,
+        /// EPERM, which is a filter around pura, is an error, not a warning.
+        required: bool,
+    },
     /// Set the NIS domain name.
     Domainname(Text),
     /// Bring the loopback interface up.

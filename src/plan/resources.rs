@@ -4,11 +4,13 @@
 //! is an error: a limit is never silently absent.
 
 mod blocks;
+mod devices;
 
 use std::fmt::Display;
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
+pub use self::devices::{Instruction, Rules};
 use crate::error::{Code, Error, Result};
 
 /// One line for one file of the container's cgroup.
@@ -33,6 +35,8 @@ pub enum Absent {
     Refuse,
     /// A warning; the controller is used where it can be had.
     Warn,
+    /// The same, of a limit under `run --cgroup=besteffort`.
+    Wish,
     /// Nothing: the line asks for what holds without the file.
     Skip,
 }
@@ -70,6 +74,7 @@ pub fn writes(resources: &LinuxResources, now: &Now) -> Result<Vec<Write>> {
         draft.pids(*pids);
     }
     draft.devices(resources);
+    draft.device_rules(resources);
     for (key, lines) in sorted(resources.unified().as_ref()) {
         draft.unified(key, lines);
     }

@@ -107,6 +107,7 @@ pub(crate) fn order(waits: bool) -> Order<'static> {
         new_keyring: true,
         clamps: false,
         assembly: None,
+        root_emulation: None,
     }
 }
 

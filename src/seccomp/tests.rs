@@ -238,3 +238,47 @@ fn both_machines_have_programs() {
     assert_eq!(filter.unknown, ["nonsense"]);
     assert!(filter.allows("mkdirat") && !filter.allows("execve"));
 }
+
+#[test]
+fn root_emulation_answers_what_the_profile_lets_through_on_every_architecture_and_nothing_else() {
+    let answered = |profile: &LinuxSeccomp, machine| emulating_root(profile, machine).unwrap().program;
+    let open = answered(&permissive(Machine::X86), Machine::X86);
+    let x32 = abi::X32_BIT;
+    // setuid, chown, fchownat, setgroups, capset; setuid of 16 bits, setuid32, chown32, fchownat.
+    for (audit, numbers) in [(X86_64, [105, 92, 260, 116, 126]), (X86, [23, 213, 212, 298, 185])] {
+        for number in numbers {
+            assert_eq!(run(&open, &call(audit, number, &[1, 2, 3])), ERRNO, "{audit:x} {number}");
+            if audit == X86_64 {
+                assert_eq!(run(&open, &call(audit, x32 + number, &[])), ERRNO, "x32 {number}");
+            }
+        }
+    }
+    // getuid, execve, the ends of both tables.
+    for (audit, number) in [(X86_64, 102), (X86_64, 59), (X86_64, 500), (X86_64, x32 + 520), (X86, 24), (X86, 500)] {
+        assert_eq!(run(&open, &call(audit, number, &[])), ALLOW, "{audit:x} {number}");
+    }
+    let arm = answered(&permissive(Machine::Arm), Machine::Arm);
+    for (audit, number) in [(0xc000_00b7, 146), (0xc000_00b7, 54), (0x4000_0028, 213), (0x4000_0028, 23)] {
+        assert_eq!(run(&arm, &call(audit, number, &[])), ERRNO, "{audit:x} {number}");
+    }
+    // By arguments, or for all; what is stricter than 0 stays, and so does what asks somebody.
+    let rule =
+        |name: &str, action: &str| json!({"names": [name], "action": format!("SCMP_ACT_{action}"), "errnoRet": null});
+    let strict = parse(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": ["chown"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 1, "value": 0, "op": "SCMP_CMP_EQ"}]},
+        rule("setuid", "KILL_PROCESS"), rule("setgid", "NOTIFY"), rule("setgroups", "LOG"), rule("capset", "TRAP"),
+        rule("execve", "ALLOW")]}));
+    let merged = answered(&strict, Machine::X86);
+    for (number, arguments, wanted) in [
+        (92, [0, 0], ERRNO),
+        (92, [0, 7], ERRNO + 1),
+        (105, [0, 0], KILL_PROCESS),
+        (106, [0, 0], NOTIFY),
+        (116, [0, 0], ERRNO),
+        (126, [0, 0], 0x0003_0000),
+        (260, [0, 0], ERRNO + 38),
+        (59, [0, 0], ALLOW),
+    ] {
+        assert_eq!(run(&merged, &call(X86_64, number, &arguments)), wanted, "{number} {arguments:?}");
+    }
+}

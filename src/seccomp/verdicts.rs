@@ -40,6 +40,25 @@ impl Verdict {
         self.has(&[NOTIFY])
     }
 
+    /// With success and no effect for what would be let through.
+    fn answered(mut self) -> Self {
+        let answer = |value: &mut u32| {
+            if [ALLOW, LOG].contains(&(*value & ACTION)) {
+                *value = ERRNO;
+            }
+        };
+        match &mut self {
+            Self::Return(value) => answer(value),
+            Self::Cases { cases, otherwise } => {
+                for (_, value) in cases {
+                    answer(value);
+                }
+                answer(otherwise);
+            }
+        }
+        self
+    }
+
     fn has(&self, actions: &[u32]) -> bool {
         let is_one = |value: u32| actions.contains(&(value & ACTION));
         match self {
@@ -95,9 +114,11 @@ impl Verdicts {
         for same in calls.chunk_by(|one, next| one.number == next.number) {
             named.clear();
             rules.of(same, &mut named);
-            if let (Some(call), false) = (same.first(), named.is_empty()) {
+            let is_answered = same.iter().any(|call| rules.answered.contains(&call.name));
+            if let (Some(call), true) = (same.first(), is_answered || !named.is_empty()) {
                 gap(self, call.number);
-                self.push(call.number, decide(&named, default));
+                let verdict = decide(&named, if named.is_empty() { unnamed(call.number) } else { default });
+                self.push(call.number, if is_answered { verdict.answered() } else { verdict });
             }
         }
         gap(self, NONE);
@@ -135,15 +156,18 @@ pub(super) struct Rules<'a> {
     first: Vec<Option<usize>>,
     /// The position of a rule, and the next mention of the same name.
     mentions: Vec<(usize, Option<usize>)>,
+    /// Names of calls that are answered instead of made.
+    answered: Vec<u16>,
     /// Names that the machine does not know, in the order of the profile.
     pub(super) unknown: Vec<String>,
 }
 
 impl<'a> Rules<'a> {
-    pub(super) fn new(rules: &'a [Rule], machine: Machine) -> Self {
+    pub(super) fn new(rules: &'a [Rule], machine: Machine, answered: &[&str]) -> Self {
         let table = machine.table();
         let (first, mentions) = (vec![None; table.names()], Vec::with_capacity(512));
-        let mut index = Self { listed: rules, first, mentions, unknown: Vec::new() };
+        let answered = answered.iter().filter_map(|name| table.find(name)).collect();
+        let mut index = Self { listed: rules, first, mentions, answered, unknown: Vec::new() };
         // From the end, so that each mention leads to the next one.
         for (at, rule) in rules.iter().enumerate().rev() {
             for name in rule.names().iter().rev() {

@@ -6,9 +6,10 @@ use super::Faults;
 use crate::error::Code;
 
 /// Keys, and the values that they may have.
-const VALUES: [(&str, &[&str]); 3] = [
+const VALUES: [(&str, &[&str]); 4] = [
     ("org.pura.overlay", &["1"]),
     ("org.pura.proc", &["bind"]),
+    ("org.pura.root-emulation", &["1", "0", "auto"]),
     ("run.oci.mount_context_type", &["context", "fscontext", "defcontext", "rootcontext"]),
 ];
 

@@ -199,7 +199,7 @@ impl Claim {
         if !files::is_current(&root, self.id.as_str(), directory.as_fd())? {
             return Ok(false);
         }
-        Files(directory.as_fd()).remove(files)?;
+        Files::of(directory.as_fd()).remove(files)?;
         unlinkat(&root.directory, self.id.as_str(), UnlinkatFlags::RemoveDir).map(|()| true)
     }
 }

@@ -63,8 +63,16 @@ impl Entry {
         }
     }
 
+    /// Record and status of a container, for one who looks at many: nothing is held open. Nothing without a record.
+    pub fn glance(root: &Root, id: &Id) -> Option<(Record, Status)> {
+        let files = Files::below(root.directory.as_fd(), id.as_str());
+        let record = files.record()?;
+        let status = files.status(Some(&record));
+        Some((record, status))
+    }
+
     fn files(&self) -> Files<'_> {
-        Files(self.directory.as_fd())
+        Files::of(self.directory.as_fd())
     }
 
     /// What was recorded when it was created: nothing while it is being created, or when the file is damaged.
@@ -151,7 +159,7 @@ pub(super) fn lock(mut directory: OwnedFd, limit: u16) -> std::result::Result<Fl
 
 impl Locked {
     fn files(&self) -> Files<'_> {
-        Files(self.directory.as_fd())
+        Files::of(self.directory.as_fd())
     }
 
     /// As [`Entry::record`].
@@ -233,7 +241,7 @@ pub fn finish_removals(root: &Root) {
             continue;
         }
         if let Ok(Ok(left)) = directory(root.directory.as_fd(), name).map(|left| lock(left, 0)) {
-            let _ = Files(left.as_fd()).remove(&ALL);
+            let _ = Files::of(left.as_fd()).remove(&ALL);
             let _ = unlinkat(&root.directory, name, UnlinkatFlags::RemoveDir);
         }
     }

@@ -1,6 +1,7 @@
 //! What the files of one container say, whatever of them survives, and what the kernel says to that.
 
 use std::{
+    ffi::CString,
     fs::File,
     io::Read as _,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -9,7 +10,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat},
+    fcntl::{AtFlags, OFlag, ResolveFlag, openat},
     sys::stat::Mode,
     unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat},
 };
@@ -24,7 +25,11 @@ const ONE_READ: usize = 4096;
 
 /// The directory of a container, for reading.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Files<'a>(pub(super) BorrowedFd<'a>);
+pub(super) struct Files<'a> {
+    directory: BorrowedFd<'a>,
+    /// That is the one above, and this the container's name in it.
+    name: Option<&'a str>,
+}
 
 /// What of a container may be alive. Nothing after a reboot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,7 +52,22 @@ pub struct Traces {
     pub poststop: bool,
 }
 
-impl Files<'_> {
+impl<'a> Files<'a> {
+    /// Those of an open directory.
+    pub(super) fn of(directory: BorrowedFd<'a>) -> Self {
+        Self { directory, name: None }
+    }
+
+    /// Those of a directory that is only looked into, once: it may be another one at the next look.
+    pub(super) fn below(directory: BorrowedFd<'a>, name: &'a str) -> Self {
+        Self { directory, name: Some(name) }
+    }
+
+    fn path(self, file: &str) -> CString {
+        let path = self.name.map_or_else(|| file.to_owned(), |name| format!("{name}/{file}"));
+        CString::new(path).unwrap_or_default()
+    }
+
     pub(super) fn record(self) -> Option<Record> {
         let record: Record = serde_json::from_slice(&self.read(STATE, LARGEST).ok()?).ok()?;
         (record.version == VERSION).then_some(record)
@@ -127,7 +147,7 @@ impl Files<'_> {
 
     /// Whether anything but the intent is there: with that alone, nothing has been made.
     pub(super) fn has_more_than_intent(self) -> bool {
-        let Ok(mut names) = directory(self.0, ".").and_then(nix::dir::Dir::from_fd) else { return true };
+        let Ok(mut names) = directory(self.directory, ".").and_then(nix::dir::Dir::from_fd) else { return true };
         let known = [".", "..", INTENT];
         names.iter().any(|entry| {
             entry.map_or(true, |entry| !known.iter().any(|name| entry.file_name().to_bytes() == name.as_bytes()))
@@ -137,7 +157,7 @@ impl Files<'_> {
     /// Removes files that pura has made, in the order given. Another's file stays, and then the directory does too.
     pub(super) fn remove(self, files: &[&str]) -> nix::Result<()> {
         for name in files {
-            match unlinkat(self.0, *name, UnlinkatFlags::NoRemoveDir) {
+            match unlinkat(self.directory, self.path(name).as_c_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno),
             }
@@ -146,12 +166,18 @@ impl Files<'_> {
     }
 
     fn has(self, name: &str) -> bool {
-        faccessat(self.0, name, AccessFlags::F_OK, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+        faccessat(self.directory, self.path(name).as_c_str(), AccessFlags::F_OK, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
     }
 
     fn read(self, name: &str, most: u64) -> std::io::Result<Vec<u8>> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let mut file = File::from(openat(self.0, name, flags, Mode::empty())?);
+        let path = self.path(name);
+        let opened = match self.name {
+            None => openat(self.directory, path.as_c_str(), flags, Mode::empty()),
+            // No link may lead to where another's files are.
+            Some(_) => crate::sys::path::open(self.directory, &path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS),
+        };
+        let mut file = File::from(opened?);
         let mut bytes = vec![0; ONE_READ];
         let count = file.read(&mut bytes)?;
         bytes.truncate(count);

@@ -85,6 +85,9 @@ pub struct Record {
     /// It was there before the container, and stays.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub cgroup_stays: bool,
+    /// Nobody can be born in it from where it was made: init had to be moved.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub cgroup_moved: bool,
     /// Its group in resctrl.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resctrl: Option<Group>,
@@ -97,6 +100,9 @@ pub struct Record {
     pub uid_map: String,
     /// Its gid map.
     pub gid_map: String,
+    /// Calls that change ids are answered instead of made, in later processes too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub root_emulation: bool,
     /// What is weaker than asked for.
     #[serde(default)]
     pub degradations: Vec<String>,

@@ -5,12 +5,12 @@ use std::fs;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::harness::Bundle;
+use crate::harness::{Bundle, subordinate};
 
 #[test]
 fn annotations_that_ask_for_what_is_not_done_are_refused() -> Result<()> {
     let mut bundle = Bundle::new()?;
-    for key in ["run.oci.handler", "org.pura.root-emulation", "org.pura.unheard-of"] {
+    for key in ["run.oci.handler", "org.pura.unheard-of"] {
         bundle.config["annotations"] = json!({key: "1"});
         bundle.is_refused(804, &[key])?;
     }
@@ -20,7 +20,7 @@ fn annotations_that_ask_for_what_is_not_done_are_refused() -> Result<()> {
 #[test]
 fn a_value_that_means_nothing_is_refused() -> Result<()> {
     let mut bundle = Bundle::new()?;
-    for key in ["org.pura.overlay", "org.pura.proc", "run.oci.mount_context_type"] {
+    for key in ["org.pura.overlay", "org.pura.proc", "org.pura.root-emulation", "run.oci.mount_context_type"] {
         bundle.config["annotations"] = json!({key: "bogus"});
         bundle.is_refused(803, &[key, "\"bogus\" is none of"])?;
     }
@@ -96,4 +96,16 @@ fn a_context_type_is_no_way_around_an_error_of_the_label() -> Result<()> {
         bundle.is_refused(508, &["linux.mountLabel", "SELinux is off"])?;
     }
     Ok(())
+}
+
+#[test]
+fn an_overlay_is_made_by_a_root_that_the_caller_is_not() -> Result<()> {
+    requires!(unprivileged, userns, subids, overlay);
+    let mut bundle = Bundle::new()?;
+    let line = |kind| -> Result<(u32, u32, u32)> { Ok((0, subordinate(kind)?, 1000)) };
+    bundle.map(&[line("uid")?], &[line("gid")?]);
+    bundle.config["annotations"] = json!({"org.pura.overlay": "1"});
+    bundle.args(&["/bin/pura-probe", "mounts"]);
+    assert_eq!(bundle.run_strictly()?.facts()?.mount("/")?.kind, "overlay");
+    bundle.is_clean()
 }

@@ -49,6 +49,23 @@ fn init_and_exec_are_in_the_leaf_and_it_goes_with_the_container() -> Result<()> 
 }
 
 #[test]
+fn exec_enters_the_cgroup_and_then_its_namespace() -> Result<()> {
+    requires!(userns, busybox, cgroup);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    bundle.share("cgroup");
+    bundle.push("/linux/namespaces", json!({"type": "cgroup"}))?;
+    let _running = bundle.started()?;
+    let of_init = fs::read_link(format!("/proc/{}/ns/cgroup", bundle.pid()?))?;
+    let exec = bundle.pura(&["exec", "c1", "/bin/busybox", "readlink", "/proc/self/ns/cgroup"]).output()?;
+    assert_eq!(exec.succeeds()?.trim(), of_init.to_string_lossy());
+    let mut exec = bundle.pura(&["exec", "--detach", "c1", "/bin/pura-probe", "sleep"]).spawn()?;
+    exec.wait()?.succeeds()?;
+    let pids = read(&bundle, "cgroup.procs")?;
+    assert_eq!(pids.lines().count(), 2, "{pids}");
+    bundle.delete()
+}
+
+#[test]
 fn one_cgroups_path_is_one_cgroup_and_one_that_leads_out_makes_nothing() -> Result<()> {
     requires!(userns, cgroup);
     for path in ["../up", "a/../../up", "/../up", "/", ".", "./."] {

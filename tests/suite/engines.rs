@@ -1,8 +1,11 @@
 //! Engines with pura as their runtime: the real programs, with images made here, and nothing pulled.
 
+mod build;
 mod buildah;
+mod container;
 mod podman;
 mod root;
+mod screen;
 
 use std::{
     ffi::OsString,
@@ -24,6 +27,9 @@ use crate::harness::{Outcome, Pura, busybox, eventually, has_failed, leftovers, 
 /// The one image: a busybox and two accounts.
 const IMAGE: &str = "localhost/busybox";
 
+/// The names that pura has in turn.
+const NAMES: [&str; 2] = ["pura", "crun"];
+
 /// Podman and Buildah, with storage, configuration and run-time directory of their own.
 #[derive(Debug)]
 struct Engine {
@@ -31,8 +37,16 @@ struct Engine {
 }
 
 impl Engine {
-    /// An engine that knows pura under a name.
+    /// Podman that knows pura under a name, with the image.
     fn new(runtime: &str) -> Result<Self> {
+        let engine = Self::bare(runtime)?;
+        let tar = engine.path("image.tar");
+        engine.call(&["import", "--quiet", &tar.to_string_lossy(), IMAGE])?.must_end(0, "")?;
+        Ok(engine)
+    }
+
+    /// The directories and the image's tar, for engines that do not share Podman's storage.
+    fn bare(runtime: &str) -> Result<Self> {
         // Short: with long paths, Podman 4.3 never hears of a container's end, and waits for 20 seconds.
         let dir = tempfile::Builder::new().prefix("e").rand_bytes(3).tempdir()?;
         let engine = Self { dir };
@@ -46,7 +60,7 @@ impl Engine {
         fs::write(engine.path("volume/file"), "of the host\n")?;
         fs::write(engine.path("containers.conf"), engine.configuration(runtime))?;
         fs::write(engine.path("storage.conf"), engine.storage())?;
-        engine.import()?;
+        engine.pack()?;
         Ok(engine)
     }
 
@@ -78,7 +92,7 @@ impl Engine {
     }
 
     /// Makes the image, as a tar of a root file system.
-    fn import(&self) -> Result<()> {
+    fn pack(&self) -> Result<()> {
         let root = self.path("image");
         for name in ["bin", "etc", "tmp", "root", "proc", "sys", "dev"] {
             fs::create_dir_all(root.join(name))?;
@@ -100,7 +114,6 @@ impl Engine {
             .arg(".")
             .status()?;
         ensure!(packed.success(), "tar: {packed}");
-        self.call(&["import", "--quiet", &tar.to_string_lossy(), IMAGE])?.must_end(0, "")?;
         Ok(())
     }
 
@@ -112,15 +125,31 @@ impl Engine {
     /// Calls one of the family.
     fn call_by(&self, program: &str, words: &[&str]) -> Result<Answer> {
         let line: Vec<OsString> = std::iter::once(program).chain(words.iter().copied()).map(Into::into).collect();
-        let mut call = Pura::through(self.dir.path(), &line)
-            .env("HOME", self.dir.path())
-            .env("CONTAINERS_CONF", self.path("containers.conf"))
-            .env("CONTAINERS_STORAGE_CONF", self.path("storage.conf"))
-            .cwd(&self.path("tmp"));
-        if own_uid() != 0 {
-            call = call.env("XDG_RUNTIME_DIR", self.path("r"));
+        let mut call = Pura::through(self.dir.path(), &line).cwd(&self.path("tmp"));
+        for (name, value) in self.environment() {
+            call = call.env(name, value);
         }
         Ok(Answer(call.output()?))
+    }
+
+    /// What tells the family where its files are.
+    fn environment(&self) -> Vec<(&'static str, PathBuf)> {
+        let mut all = vec![
+            ("HOME", self.dir.path().to_owned()),
+            ("CONTAINERS_CONF", self.path("containers.conf")),
+            ("CONTAINERS_STORAGE_CONF", self.path("storage.conf")),
+        ];
+        if own_uid() != 0 {
+            all.push(("XDG_RUNTIME_DIR", self.path("r")));
+        }
+        all
+    }
+
+    /// A container that runs until it is told to end.
+    fn detach(&self, options: &[&str], name: &str, script: &str) -> Result<()> {
+        let words = ["--network=none", "--name", name, IMAGE, "sh", "-c", script];
+        self.call(&[&["run", "-d"][..], options, &words].concat())?.must_end(0, "")?;
+        Ok(())
     }
 
     /// `podman run --rm --network=none OPTIONS IMAGE sh -c SCRIPT`.
@@ -133,7 +162,9 @@ impl Engine {
     /// Removes all that an engine keeps: its files may belong to subordinate ids, and its pause process holds the
     /// namespace that can remove them.
     fn clear(&self) -> Result<()> {
-        self.call(&["rm", "--all", "--force", "--time=0"])?;
+        if self.path("s").exists() {
+            self.call(&["rm", "--all", "--force", "--time=0"])?;
+        }
         if own_uid() != 0 {
             let dirs = ["s", "r/s"].map(|name| self.path(name).to_string_lossy().into_owned());
             self.call(&["unshare", "rm", "-rf", &dirs[0], &dirs[1]])?;

@@ -296,6 +296,25 @@ fn a_filter_that_forbids_namespaces_or_mounts_is_named() -> Result<()> {
 }
 
 #[test]
+fn a_host_name_that_a_filter_forbids_is_an_error_of_create_and_a_warning_of_run() -> Result<()> {
+    requires!(unprivileged, userns);
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config["hostname"] = "inside".into();
+    let forbidden = "a seccomp filter forbids";
+    hidden(&bundle, EPERM, "sethostname", &bundle.with_bundle("create", &["c1"])?).output()?.fails(
+        1,
+        907,
+        &["set the host name \"inside\"", forbidden, "seccomp=unconfined"],
+    )?;
+    run_without(&bundle, EPERM, "sethostname")?.succeeds_silently()?;
+    bundle.write()?;
+    let strict = bundle.pura(&["--strict", "run", "--bundle"]).args(&[bundle.path("bundle")]).args(&["c1"]);
+    hidden(&bundle, EPERM, "sethostname", &strict).output()?.fails(125, 907, &[forbidden])?;
+    run_without(&bundle, EPERM, "pivot_root")?.fails(125, 907, &["pivot_root", forbidden])?;
+    bundle.is_clean()
+}
+
+#[test]
 fn hooks_end_in_time_without_pidfds() -> Result<()> {
     requires!(userns, busybox);
     let mut bundle = Bundle::probing(&["true"])?;

@@ -238,6 +238,7 @@ fn annotations_that_act_are_said_to_be_unsafe() -> Result<()> {
     let unsafe_ones = words(&features, "/potentiallyUnsafeConfigAnnotations")?;
     for key in [
         "org.pura.proc",
+        "org.pura.root-emulation",
         "run.oci.hooks.stderr",
         "run.oci.hooks.stdout",
         "run.oci.keep_original_groups",

@@ -221,7 +221,7 @@ fn a_failed_update_keeps_the_old_limits() -> Result<()> {
         (r#"{"memory":{"limit":134217728},"pids":{"limit":9},"unified":{"cpu.weight":"0"}}"#, 410, "cpu.weight to 0"),
         (r#"{"memory":{"limit":134217728},"unified":{"memory.nosuch":"0"}}"#, 410, "memory.nosuch"),
         (r#"{"memory":{"limit":4096,"checkBeforeUpdate":true},"pids":{"limit":9}}"#, 410, "checkBeforeUpdate"),
-        (r#"{"memory":{"limit":134217728},"hugepageLimits":[{"pageSize":"2MB","limit":1}]}"#, 461, "hugetlb"),
+        (r#"{"memory":{"limit":134217728},"unified":{"nosuch.max":"1"}}"#, 461, "nosuch"),
         (r#"{"memory":{"limit":134217728,"swappiness":1}}"#, 804, "swappiness"),
         (r#"{"memory":[]}"#, 803, "memory"),
         ("{", 802, "line 1"),
@@ -322,4 +322,62 @@ fn where_processes_live_no_controller_is_given_on_and_one_who_is_alone_makes_roo
     fs::remove_dir(alone.join("pura-caller"))?;
     fs::remove_dir(alone)?;
     Ok(())
+}
+
+#[test]
+fn processors_and_memory_nodes_are_those_that_are_listed() -> Result<()> {
+    requires!(userns, controllers, cpuset, busybox);
+    let show = "grep -E '^(Cpus|Mems)_allowed_list' /proc/self/status";
+    let mut bundle = limited(json!({"cpu": {"cpus": "0", "mems": "0"}}), &["/bin/sh", "-c", show])?;
+    let outcome = bundle.run()?;
+    let lists: Vec<&str> = outcome.succeeds()?.split_whitespace().skip(1).step_by(2).collect();
+    assert_eq!(lists, ["0", "0"]);
+    bundle.config["process"]["args"] = json!(SLEEP);
+    let _running = bundle.started()?;
+    let leaf = leaf(&bundle)?;
+    bundle.pura(&["update", "--cpuset-cpus", "0-0", "--cpuset-mems", "0", "c1"]).output()?.succeeds_silently()?;
+    assert_eq!((value(&leaf, "cpuset.cpus")?, value(&leaf, "cpuset.mems")?), ("0".into(), "0".into()));
+    bundle.pura(&["update", "--cpuset-cpus", "much", "c1"]).output()?.fails(1, 410, &["cpuset.cpus to much"])?;
+    assert_eq!(value(&leaf, "cpuset.cpus")?, "0");
+    bundle.delete()?;
+    // As on a command line.
+    let rootfs = bundle.rootfs("").display().to_string();
+    let words = [
+        "run",
+        "--rootfs",
+        &rootfs,
+        "--read-only",
+        "--userns=single",
+        "--cpuset-cpus",
+        "0",
+        "--",
+        "/bin/sh",
+        "-c",
+        show,
+    ];
+    let outcome = bundle.pura(&words).output()?;
+    assert!(outcome.code() == 0 && outcome.stdout.starts_with("Cpus_allowed_list:\t0\n"), "{outcome:?}");
+    Ok(())
+}
+
+#[test]
+fn huge_pages_are_limited_used_and_reserved() -> Result<()> {
+    requires!(userns, controllers, hugetlb);
+    let bundle = limited(json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}), SLEEP)?;
+    let _running = bundle.started()?;
+    let leaf = leaf(&bundle)?;
+    for file in ["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"] {
+        assert_eq!(value(&leaf, file)?, "4194304", "{file}");
+    }
+    let stats = bundle.pura(&["events", "--stats", "c1"]).output()?;
+    assert_eq!(serde_json::from_str::<Value>(stats.succeeds()?)?["data"]["hugetlb"]["2MB"]["usage"], 0);
+    bundle.delete()?;
+    limited(json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}), SLEEP)?.is_refused(410, &["hugetlb.3MB.max"])
+}
+
+#[test]
+fn an_rdma_device_that_is_not_there_is_named() -> Result<()> {
+    requires!(userns, controllers, rdma);
+    let bundle = limited(json!({"rdma": {"nosuch0": {"hcaHandles": 2}}}), SLEEP)?;
+    bundle.is_refused(410, &["rdma.max", "nosuch0", "linux.resources.rdma"])
 }

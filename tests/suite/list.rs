@@ -68,6 +68,33 @@ fn damaged_and_foreign_entries_are_skipped_and_left_alone() -> Result<()> {
     Ok(fs::remove_file(state.join("file"))?)
 }
 
+/// What `list` costs for each container, whatever the machine is busy with.
+#[test]
+fn one_more_container_is_ten_more_system_calls() -> Result<()> {
+    requires!(userns, strace);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    let state = bundle.path("state");
+    let calls = || -> Result<usize> {
+        let traced = bundle.path("calls");
+        // Not fcntl: debug builds ask about each descriptor that they close.
+        let words = ["strace", "-qq", "-e", "trace=%file,read,close", "-o", &traced.to_string_lossy()];
+        bundle.through(&words, &bundle.pura(&["list", "--quiet"])).output()?.succeeds()?;
+        Ok(fs::read_to_string(traced)?.lines().count())
+    };
+    let before = calls()?;
+    let copies: Vec<_> = (0..20).map(|number| state.join(format!("copy{number}"))).collect();
+    for copy in &copies {
+        fs::create_dir(copy)?;
+        fs::copy(state.join("c1/state.json"), copy.join("state.json"))?;
+    }
+    let after = calls()?;
+    // 3 of them are for the freezer of a container that has a cgroup.
+    assert!(after - before <= 20 * 10, "{} for each", (after - before) / 20);
+    copies.iter().try_for_each(fs::remove_dir_all)?;
+    bundle.delete()
+}
+
 #[test]
 fn a_state_directory_that_has_two_paths_is_looked_at_once() -> Result<()> {
     requires!(userns);

@@ -96,6 +96,39 @@ fn delete_and_kill_all_end_whoever_has_outlived_process_1() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn kill_all_sends_any_signal_to_every_process_without_a_cgroup() -> Result<()> {
+    requires!(userns, busybox);
+    // None of them ends: with process 1, the others would before they have said it.
+    let each = "trap 'echo got' USR1; echo ready; while :; do sleep 1000 & wait $!; done";
+    let script = format!("each() {{ {each}; }}; each & (each &); each");
+    for shares in [true, false] {
+        let mut bundle = Bundle::with_args(&["/bin/sh", "-c", &script])?;
+        if shares {
+            bundle.share("pid");
+            bundle.unmount("/proc");
+        }
+        bundle.write()?;
+        let create = bundle.pura(&["--cgroup-manager", "disabled", "create", "-b"]).args(&[bundle.path("bundle")]);
+        let mut running = create.args(&["c1"]).spawn()?;
+        running.wait()?.succeeds_silently()?;
+        bundle.verb("start")?.succeeds_silently()?;
+        for _ in 0..3 {
+            assert_eq!(running.line()?, "ready");
+        }
+        bundle.pura(&["kill", "--all", "c1", "USR1"]).output()?.succeeds_silently()?;
+        for _ in 0..3 {
+            assert_eq!(running.line()?, "got", "shares its PID namespace: {shares}");
+        }
+        bundle.pura(&["kill", "--all", "c1", "KILL"]).output()?.succeeds_silently()?;
+        bundle.becomes("stopped")?;
+        bundle.delete()?;
+        drop(running);
+        bundle.is_clean()?;
+    }
+    Ok(())
+}
+
 fn has_ids_of_mount_namespaces() -> Result<bool> {
     let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));

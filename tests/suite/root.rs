@@ -1,11 +1,16 @@
 //! What only real root can show. The promise is the same: no capability in the initial user namespace.
 
-use std::{fs, os::unix::fs::MetadataExt as _};
+mod device_rules;
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+};
 
 use anyhow::Result;
 use serde_json::json;
 
-use crate::harness::Bundle;
+use crate::harness::{Bundle, Pura};
 
 /// A base without a user namespace, as rootful engines send it.
 fn rootful(words: &[&str]) -> Result<Bundle> {
@@ -174,13 +179,31 @@ fn the_shell_of_newgrp_and_a_lost_bounding_set_are_told_from_each_other() -> Res
 }
 
 #[test]
-fn a_proc_that_hides_processes_of_others_is_no_obstacle_and_a_masked_one_is() -> Result<()> {
+fn a_proc_that_hides_processes_of_others_is_no_obstacle_and_a_read_only_one_is() -> Result<()> {
     requires!(root);
     let hide = "mount -t proc -o hidepid=2 proc /proc";
     for_account(&rootful(&["true"])?, hide, "")?.succeeds_silently()?;
-    let mask = "mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys";
-    for_account(&rootful(&["true"])?, mask, "")?.fails(125, 341, &["masks /proc", "fix: "])?;
     let closed = "mount -o remount,bind,ro /proc";
     for_account(&rootful(&["true"])?, closed, "")?.fails(125, 901, &["read-only"])?;
+    Ok(())
+}
+
+#[test]
+fn a_binary_that_may_be_executed_but_not_read_serves_an_ordinary_user() -> Result<()> {
+    requires!(root, overlay);
+    let bundle = Bundle::new()?;
+    let (binary, state, id) = (bundle.path("pura"), bundle.path("own"), "12345");
+    fs::copy(crate::harness::pura_binary(), &binary)?;
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o111))?;
+    fs::create_dir(&state)?;
+    std::os::unix::fs::chown(&state, Some(12345), Some(12345))?;
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700))?;
+    fs::set_permissions(bundle.dir(), fs::Permissions::from_mode(0o755))?;
+    let (binary, state) = (binary.to_string_lossy(), state.to_string_lossy());
+    let user = ["setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--inh-caps=-all"];
+    let run = [&*binary, "--root", &*state, "run", "--userns=single", "--", "cat", "/proc/self/uid_map"];
+    let words: Vec<_> = user.iter().chain(&run).map(Into::into).collect();
+    let outcome = Pura::through(bundle.dir(), &words).output()?;
+    assert_eq!(outcome.succeeds()?.split_whitespace().collect::<Vec<_>>(), ["0", id, "1"]);
     Ok(())
 }

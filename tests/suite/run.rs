@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use crate::harness::Bundle;
+use crate::harness::{Bundle, eventually};
 
 #[test]
 fn run_returns_the_exit_status_of_the_program() -> Result<()> {
@@ -41,6 +41,32 @@ fn run_forwards_signals_to_the_program() -> Result<()> {
         assert_eq!(running.line()?, "ready");
         running.signal(signal)?;
         running.wait()?.ends(64 + signal as i32)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_second_interrupt_kills_a_process_1_that_has_no_handler_for_it() -> Result<()> {
+    requires!(userns, busybox);
+    for shares_pids in [false, true] {
+        let mut bundle = Bundle::with_args(&["/bin/busybox", "tail", "-f", "/etc/passwd"])?;
+        if shares_pids {
+            bundle.share("pid");
+            bundle.unmount("/proc");
+        }
+        let mut running = bundle.with_bundle("run", &["c1"])?.spawn()?;
+        running.line()?;
+        if shares_pids {
+            running.signal(Signal::SIGINT)?;
+            running.wait()?.ends(128 + libc::SIGINT)?;
+            continue;
+        }
+        running.signal(Signal::SIGINT)?;
+        eventually("the warning", || Ok(running.stderr()?.contains("[PURA-615]")))?;
+        // However slow the machine is, two of them follow each other within two seconds in the end.
+        eventually("its end", || Ok(running.signal(Signal::SIGINT).is_err()))?;
+        assert_eq!(running.wait()?.code(), 128 + libc::SIGKILL);
+        bundle.is_clean()?;
     }
     Ok(())
 }

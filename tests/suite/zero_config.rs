@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::Result;
 
-use crate::harness::{Bundle, Facts, Outcome, own_uid, probe_binary};
+use crate::harness::{Bundle, Facts, Outcome, own_uid, probe_binary, subordinate};
 
 /// `pura run FLAGS -- COMMAND`
 fn run(bundle: &Bundle, flags: &[&str], command: &[&str]) -> Result<Outcome> {
@@ -225,5 +225,39 @@ fn an_error_names_the_option_and_no_place_in_a_config() -> Result<()> {
         let is_coded = codes.iter().any(|code| line.ends_with(&format!(" [PURA-{code:03}]")));
         assert!(is_coded && line.contains(named) && outcome.status.code() == Some(125), "{outcome:#?}");
     }
+    bundle.is_clean()
+}
+
+#[test]
+fn nomap_leaves_the_caller_out_of_the_map() -> Result<()> {
+    requires!(unprivileged, userns, subids, overlay);
+    let bundle = Bundle::new()?;
+    let script = "cat /proc/self/uid_map; id -u; touch /tmp/own && stat -c %u /tmp/own";
+    let outcome = run(&bundle, &["--userns=nomap"], &["/bin/sh", "-c", script])?;
+    let mut lines = outcome.succeeds()?.lines();
+    let map: Vec<u32> =
+        lines.next().unwrap_or_default().split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    assert!(map[0] == 0 && map[1] == subordinate("uid")? && map[2] >= 60000, "{map:?}");
+    assert_eq!(lines.collect::<Vec<_>>(), ["0", "0"]);
+    bundle.is_clean()
+}
+
+#[test]
+fn keep_groups_makes_no_setgroups_call() -> Result<()> {
+    requires!(unprivileged, userns, subids, overlay);
+    let bundle = Bundle::new()?;
+    let plan = |flags: &[&str]| -> Result<String> {
+        Ok(bundle.pura(&[&["plan"], flags, &["--", "true"]].concat()).output()?.succeeds()?.to_owned())
+    };
+    assert!(plan(&[])?.contains("drop the supplementary groups"));
+    assert!(!plan(&["--keep-groups"])?.contains("drop the supplementary groups"));
+    let count = fs::read_to_string("/proc/self/status")?
+        .lines()
+        .find_map(|line| line.strip_prefix("Groups:"))
+        .unwrap_or_default()
+        .split_whitespace()
+        .count();
+    let outcome = run(&bundle, &["--keep-groups"], &["/bin/grep", "Groups:", "/proc/self/status"])?;
+    assert_eq!(outcome.succeeds()?.split_whitespace().count(), count + 1, "{}", outcome.stdout);
     bundle.is_clean()
 }

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use crate::{
-    error::{Code, Error, plain},
+    error::{Code, Error, Warning, plain},
     plan::{Op, Plan, Showing},
 };
 
@@ -16,6 +16,17 @@ pub(super) const MASKED: &str = "an outer container masks /proc, which may not b
 /// And what helps.
 const MASKED_FIX: &str = "give the outer container --security-opt systempaths=unconfined (docker), unmask=ALL (podman) or \
     procMount: Unmasked (kubernetes), or set the annotation org.pura.proc=bind, or run --proc=bind";
+
+/// What is weaker where a filesystem of the kernel's may not be mounted.
+pub(super) fn bound(kind: &str, host: &str, why: &str) -> Warning {
+    if kind == "proc" {
+        let what = format!("/proc is the outer one, with its processes, because {MASKED}");
+        return Warning::new(Code::ProcOuter, what)
+            .fix("systempaths=unconfined (docker), unmask=ALL (podman) or procMount: Unmasked (kubernetes)");
+    }
+    let code = if kind == "sysfs" { Code::SysfsBound } else { Code::FilesystemType };
+    Warning::new(code, format!("{host} is the host's, read-only, because {kind} may not be mounted: {why}"))
+}
 
 /// What a system call that is not there may be hidden by.
 pub(super) const LACKS: &str = "the kernel or a seccomp filter lacks a system call for it (docs/kernel-features.md)";

@@ -5,7 +5,7 @@ use oci_spec::runtime::Spec;
 use super::MOST_LINES;
 use crate::{
     cli::UsernsMode,
-    error::{Code, Warning},
+    error::{Code, Result, Warning},
     host::{
         Host, Maps,
         ids::{Account, Extent, Range},
@@ -14,10 +14,11 @@ use crate::{
 };
 
 /// The maps when the config names none.
-pub(super) fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning>) -> Maps {
+pub(super) fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning>) -> Result<Maps> {
     let caller = &host.caller;
-    if caller.may_map() && caller.uid == 0 && mode != UsernsMode::Single {
-        return every_id(host);
+    let nomap = mode == UsernsMode::NoMap;
+    if caller.may_map() && caller.uid == 0 && mode != UsernsMode::Single && !nomap {
+        return Ok(every_id(host));
     }
     let single = |keep: bool| Maps {
         uids: vec![Extent { inside: if keep { caller.uid } else { 0 }, outside: caller.uid, count: 1 }],
@@ -25,12 +26,14 @@ pub(super) fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &m
     };
     let keep = mode == UsernsMode::KeepId;
     if mode == UsernsMode::Single {
-        return single(false);
+        return Ok(single(false));
     }
     let account = host.account.clone().unwrap_or_default();
     warnings.extend(account_warnings(&account, caller.uid, wants_more(spec)));
-    if account.uids.is_empty() || account.gids.is_empty() || account.no_mapper {
-        return single(keep);
+    if account.uids.is_empty() || account.gids.is_empty() || account.no_mapper && !nomap {
+        let reason = warnings.pop_if(|_| nomap);
+        return reason
+            .map_or_else(|| Ok(single(keep)), |warning| Err(warning.refuse("leave your own id out of the map")));
     }
     let mut map = |own: u32, ranges: &[Range]| {
         let (clean, split) = normalise(ranges, own);
@@ -42,11 +45,11 @@ pub(super) fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &m
                 warnings.push(warning);
             }
         }
-        if keep { keep_id(own, &clean) } else { stack(own, &clean) }
+        if keep { keep_id(own, &clean) } else { stack((!nomap).then_some(own), &clean) }
     };
     let uids = map(caller.uid, &account.uids);
     let gids = map(caller.gid, &account.gids);
-    Maps { uids, gids }
+    Ok(Maps { uids, gids })
 }
 
 /// Every id of the caller's user namespace as it is: what engines of real root expect. The last id, -1, is no id.
@@ -134,10 +137,10 @@ fn normalise(ranges: &[Range], own: u32) -> (Vec<Range>, bool) {
     (narrowed.take(MOST_LINES - 2).collect(), split)
 }
 
-/// Container 0 is the caller; the ranges follow from 1 on.
-fn stack(own: u32, ranges: &[Range]) -> Vec<Extent> {
-    let mut map = vec![Extent { inside: 0, outside: own, count: 1 }];
-    let mut next = 1_u32;
+/// Container 0 is the caller, if it has an id there; the ranges follow.
+fn stack(own: Option<u32>, ranges: &[Range]) -> Vec<Extent> {
+    let mut map: Vec<_> = own.map(|own| Extent { inside: 0, outside: own, count: 1 }).into_iter().collect();
+    let mut next = u32::from(own.is_some());
     for range in ranges {
         let count = range.count.min(u32::MAX - next);
         if count > 0 {
@@ -184,9 +187,19 @@ mod tests {
     #[test]
     fn the_caller_is_0_and_its_ranges_follow() {
         assert_eq!(
-            stack(1000, &[range(100_000, 65536), range(300_000, 10)]),
+            stack(Some(1000), &[range(100_000, 65536), range(300_000, 10)]),
             [line(0, 1000, 1), line(1, 100_000, 65536), line(65537, 300_000, 10)]
         );
+    }
+
+    #[test]
+    fn nomap_leaves_the_caller_out_and_is_never_less_than_that() {
+        let mut host = crate::plan::sample::user();
+        let maps = automatic(&Spec::default(), &host, UsernsMode::NoMap, &mut Vec::new()).unwrap();
+        assert_eq!((maps.uids, maps.gids), (vec![line(0, 100_000, 65536)], vec![line(0, 100_000, 65536)]));
+        host.account.as_mut().unwrap().uids.clear();
+        let error = automatic(&Spec::default(), &host, UsernsMode::NoMap, &mut Vec::new()).unwrap_err();
+        assert!(error.code() == Code::OneSidedIds && error.to_string().contains("usermod"), "{error}");
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 
-use super::Engine;
+use super::{Engine, NAMES};
 
 #[test]
 fn a_working_container_runs_programs_and_becomes_an_image() -> Result<()> {
     requires!(userns, subids, busybox, podman, buildah);
-    for name in ["pura", "crun"] {
+    for name in NAMES {
         let engine = Engine::new(name)?;
         let buildah = |words: &[&str]| engine.call_by("buildah", words);
         let run = |options: &[&str], program: &[&str]| {

@@ -1,21 +1,25 @@
-//! Podman without root. Some is done twice, since Podman treats the name `crun` in ways of its own.
+//! `podman run` without root, and its options. All is done twice, since Podman treats the name `crun` in ways of its own.
 
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Engine, IMAGE};
-use crate::harness::own_uid;
+use super::{Engine, IMAGE, NAMES};
+use crate::harness::{lacks, own_uid};
 
 /// Options of `run`, a script, its status, and what the output contains.
 type Row = (&'static [&'static str], &'static str, i32, &'static str);
 
-const NAMES: [&str; 2] = ["pura", "crun"];
-
-/// Runs each row, and the first two under the other name too.
+/// Runs each row, under both names.
 fn hold(rows: &[Row]) -> Result<()> {
-    for (name, rows) in [("pura", rows), ("crun", rows.get(..2).unwrap_or(rows))] {
+    hold_after(|_| Ok(()), rows)
+}
+
+/// As `hold`, after something was prepared.
+fn hold_after(prepare: fn(&Engine) -> Result<()>, rows: &[Row]) -> Result<()> {
+    for name in NAMES {
         let podman = Engine::new(name)?;
+        prepare(&podman)?;
         let volume = podman.path("volume").to_string_lossy().into_owned();
         for (options, script, status, words) in rows {
             let options: Vec<_> = options.iter().map(|word| word.replace("VOLUME", &volume)).collect();
@@ -41,6 +45,8 @@ fn statuses_and_output_arrive() -> Result<()> {
         (&["--tty"], "tty", 0, "/dev/pts/0"),
         (&["--log-driver=none"], "echo quiet", 0, "quiet"),
         (&["--health-cmd=none"], "echo no check", 0, "no check"),
+        (&["--personality=LINUX32"], "uname -m", 0, "i686"),
+        (&["--group-add=5", "--group-add=user"], "id", 0, "groups=5,1000(user)"),
     ])
 }
 
@@ -104,6 +110,7 @@ fn namespaces_are_shared_as_podman_asks_for() -> Result<()> {
         (&["--uts=host"], "hostname >/dev/null && echo named", 0, "named"),
         (&["--network=host"], "ls /sys/class/net", 0, "lo"),
         (&["--cgroupns=host"], "echo cgroup", 0, "cgroup"),
+        (&["--cgroupns=private"], "tail -n 1 /proc/self/cgroup", 0, "0::/"),
         (&["--cgroups=disabled"], "echo none", 0, "none"),
         (&["--cgroups=no-conmon"], "echo none", 0, "none"),
     ])
@@ -126,6 +133,17 @@ fn volumes_mounts_and_devices_are_as_podman_asks_for() -> Result<()> {
         (&["--volume=VOLUME:/v:bind"], read, 0, "of the host"),
         (&["--volume=VOLUME/file:/etc/file"], "cat /etc/file", 0, "of the host"),
         (&["--volume=named:/named"], "echo kept >/named/x && cat /named/x", 0, "kept"),
+        // The host's file system cannot be mapped without root; that is an error, and no missing program.
+        (&["--userns=keep-id", "--volume=VOLUME:/v:idmap"], read, 126, "[PURA-312]"),
+        (&["--userns=keep-id", "--mount=type=bind,source=VOLUME,destination=/v,idmap"], read, 126, "[PURA-312]"),
+        (&["--mount=type=bind,source=VOLUME,destination=/v"], read, 0, "of the host"),
+        (&["--mount=type=bind,src=VOLUME,dst=/v,ro"], "touch /v/x", 1, "Read-only file system"),
+        (&["--mount=type=bind,src=VOLUME,dst=/v,bind-propagation=rslave"], read, 0, "of the host"),
+        (&["--mount=type=bind,src=VOLUME,dst=/v,bind-nonrecursive"], read, 0, "of the host"),
+        (&["--mount=type=volume,source=named,destination=/v"], "cat /v/x", 0, "kept"),
+        (&["--mount=type=volume,source=named,destination=/v,ro=true"], "touch /v/y", 1, "Read-only file system"),
+        (&["--mount=type=devpts,destination=/v,uid=1,gid=1,mode=666"], "mount | grep ' /v '", 0, "mode=666"),
+        (&["--mount=type=tmpfs,destination=/v,tmpfs-mode=700"], "stat -c %a /v", 0, "700"),
         (&["--tmpfs=/t:size=1m,mode=1777"], "mount | grep ' /t '", 0, "size=1024k"),
         (&["--tmpfs=/etc:tmpcopyup"], "cat /etc/passwd", 0, "user:x:1000"),
         (&["--mount=type=tmpfs,destination=/t,tmpfs-size=1m"], "mount | grep ' /t '", 0, "size=1024k"),
@@ -137,85 +155,149 @@ fn volumes_mounts_and_devices_are_as_podman_asks_for() -> Result<()> {
 }
 
 #[test]
-fn a_container_lives_through_all_its_verbs() -> Result<()> {
+fn an_image_is_mounted_as_a_volume() -> Result<()> {
+    requires!(userns, subids, busybox, podman, overlay);
+    let read = "cat /v/etc/group; touch /v/x";
+    hold(&[
+        (&["--mount=type=image,source=localhost/busybox,destination=/v"], read, 1, "user:x:1000"),
+        (&["--mount=type=image,source=localhost/busybox,destination=/v,rw=true"], read, 0, "user:x:1000"),
+    ])
+}
+
+#[test]
+fn a_secret_is_a_file_or_a_variable() -> Result<()> {
     requires!(userns, subids, busybox, podman);
+    let make = |podman: &Engine| {
+        fs::write(podman.path("tmp/secret"), "hush\n")?;
+        podman.call(&["secret", "create", "s1", "secret"])?.must_end(0, "")?;
+        Ok(())
+    };
+    hold_after(
+        make,
+        &[
+            (&["--secret=s1"], "cat /run/secrets/s1", 0, "hush"),
+            (&["--secret=s1,type=mount,target=/s,mode=0400,uid=1000,gid=5"], "stat -c '%a %u %g' /s", 0, "400 1000 5"),
+            (&["--secret=s1,type=env,target=S"], "echo $S", 0, "hush"),
+        ],
+    )
+}
+
+#[test]
+fn the_hosts_message_queues_are_shared() -> Result<()> {
+    requires!(userns, subids, busybox, podman, mqueue);
+    let host = fs::read_link("/proc/self/ns/ipc")?;
     for name in NAMES {
         let podman = Engine::new(name)?;
-        let loops = "trap 'exit 5' TERM; trap 'echo one' USR1; echo up; while :; do sleep 0.05; done";
-        podman.call(&["run", "-d", "--name=c1", "--network=none", IMAGE, "sh", "-c", loops])?.must_end(0, "")?;
-        podman.call(&["exec", "c1", "id", "-u"])?.must_end(0, "0")?;
-        let user = ["exec", "-u", "1000", "-w", "/tmp", "-e", "A=b", "c1", "sh", "-c", "echo $(id -u) $PWD $A"];
-        podman.call(&user)?.must_end(0, "1000 /tmp b")?;
-        podman.call(&["exec", "c1", "sh", "-c", "exit 7"])?.must_end(7, "")?;
-        podman.call(&["exec", "c1", "nocmd"])?.must_end(127, "executable file not found in $PATH")?;
-        podman.call(&["exec", "-w", "/nodir", "c1", "true"])?.must_end(127, "no such file or directory")?;
-        podman.call(&["exec", "-t", "c1", "tty"])?.must_end(0, "/dev/pts/0")?;
-        podman
-            .call(&["exec", "--privileged", "c1", "grep", "CapEff", "/proc/self/status"])?
-            .must_end(0, "01ffffffffff")?;
-        podman.call(&["exec", "-d", "c1", "touch", "/tmp/made"])?.must_end(0, "")?;
-        crate::harness::eventually("the detached exec", || {
-            Ok(podman.call(&["exec", "c1", "test", "-e", "/tmp/made"])?.0.code() == 0)
-        })?;
-        podman.call(&["top", "c1"])?.must_end(0, "trap")?;
-        podman
-            .call(&["inspect", "--format={{.State.Status}} {{.OCIRuntime}}", "c1"])?
-            .must_end(0, &format!("running {name}"))?;
-        fs::write(podman.path("tmp/in"), "copied\n")?;
-        podman.call(&["cp", "in", "c1:/tmp/in"])?.must_end(0, "")?;
-        podman.call(&["exec", "c1", "cat", "/tmp/in"])?.must_end(0, "copied")?;
-        podman.call(&["kill", "-s", "USR1", "c1"])?.must_end(0, "c1")?;
-        crate::harness::eventually("the trap", || Ok(podman.call(&["logs", "c1"])?.0.stdout.contains("one")))?;
-        podman.call(&["stop", "c1"])?.must_end(0, "c1")?;
-        podman.call(&["inspect", "--format={{.State.ExitCode}}", "c1"])?.must_end(0, "5")?;
-        podman.call(&["start", "c1"])?.must_end(0, "c1")?;
-        podman.call(&["restart", "-t", "1", "c1"])?.must_end(0, "c1")?;
-        podman.call(&["rm", "-f", "-t", "0", "c1"])?.must_end(0, "c1")?;
-        let left = fs::read_dir(podman.path("r/pura")).map(Iterator::count).unwrap_or_default();
-        ensure!(left == 0, "{left} containers are left");
+        let shared = podman.run(&["--ipc=host"], "mount | grep ' /dev/mqueue ' && readlink /proc/self/ns/ipc")?;
+        shared.must_end(0, &host.to_string_lossy()).and_then(|_| shared.must_end(0, "type mqueue"))?;
     }
     Ok(())
 }
 
 #[test]
-fn a_deaf_program_is_killed_in_the_end() -> Result<()> {
+fn a_network_of_slirp4netns_is_there_before_the_program() -> Result<()> {
+    requires!(userns, subids, busybox, podman, slirp4netns);
+    hold(&[
+        (&["--network=slirp4netns"], "ip addr show tap0", 0, "10.0.2.100"),
+        (&["--network=slirp4netns"], "cat /etc/resolv.conf", 0, "10.0.2.3"),
+        (&["--network=slirp4netns:cidr=10.9.8.0/24"], "ip addr show tap0", 0, "10.9.8.100"),
+        (&["--network=slirp4netns", "--userns=keep-id"], "ip addr show tap0", 0, "10.0.2.100"),
+        (&["--network=slirp4netns", "--publish=127.0.0.1::80"], "ip route", 0, "10.0.2.2"),
+    ])
+}
+
+#[test]
+fn a_network_of_pasta_is_there_before_the_program() -> Result<()> {
+    requires!(userns, subids, busybox, podman, pasta);
+    let count = "ls /sys/class/net | wc -l";
+    hold(&[(&["--network=pasta"], count, 0, "2"), (&["--network=pasta", "--userns=keep-id"], count, 0, "2")])
+}
+
+#[test]
+fn descriptors_are_preserved_and_no_others() -> Result<()> {
+    requires!(userns, subids, busybox, podman);
+    let open = "exec 3<../volume/file 4<../volume/file 5</; exec podman \"$@\"";
+    // That of `ls` itself, which is gone when it asks for its target, comes behind them.
+    let list = ["sh", "-c", "cat <&4; cat <&3; ls /proc/self/fd | wc -l"];
+    for name in NAMES {
+        let podman = Engine::new(name)?;
+        let run = ["-c", open, "sh", "run", "--rm", "--network=none", "--preserve-fds=2", IMAGE];
+        let shown = podman.call_by("sh", &[&run[..], &list].concat())?;
+        ensure!(shown.must_end(0, "")? == "of the host\nof the host\n6", "{shown:?}");
+        podman.detach(&[], "c1", "sleep 1000")?;
+        let exec = ["-c", open, "sh", "exec", "--preserve-fds=2", "c1"];
+        let shown = podman.call_by("sh", &[&exec[..], &list].concat())?;
+        ensure!(shown.must_end(0, "")? == "of the host\nof the host\n6", "{shown:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_directory_is_the_root_file_system() -> Result<()> {
+    requires!(userns, subids, busybox, podman, overlay);
+    for name in NAMES {
+        let podman = Engine::new(name)?;
+        let root = podman.path("image").to_string_lossy().into_owned();
+        let run = |root: &str, script: &str| {
+            podman.call(&["run", "--rm", "--network=none", "--rootfs", root, "/bin/sh", "-c", script])
+        };
+        run(&format!("{root}:O"), "touch /gone && cat /etc/group")?.must_end(0, "user:x:1000")?;
+        run(&root, "ls /gone; touch /made")?.must_end(0, "No such file")?;
+        fs::metadata(podman.path("image/made")).context("what the container made is not there")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn limits_are_honoured_or_refused_by_name() -> Result<()> {
+    requires!(userns, subids, busybox, podman, cgroup);
+    let limits = [
+        ("--memory=64m", "memory", "memory.max", "67108864"),
+        ("--cpus=0.5", "cpu", "cpu.max", "50000 100000"),
+        ("--pids-limit=20", "pids", "pids.max", "20"),
+    ];
+    let has_controllers = lacks("controllers")?.is_none();
+    for name in NAMES {
+        let podman = Engine::new(name)?;
+        for (option, controller, file, value) in limits {
+            let answer = podman.run(&[option], &format!("cat /sys/fs/cgroup/{file}"))?;
+            if has_controllers {
+                answer.must_end(0, value)?;
+            } else {
+                answer.must_end(126, &format!("there is no {controller} controller"))?;
+            }
+        }
+        let options: &[&str] = if has_controllers { &["--memory=128m"] } else { &[] };
+        podman.detach(options, "c1", "sleep 1000")?;
+        let answer = podman.call(&["update", "--memory=64m", "c1"])?;
+        if has_controllers {
+            answer.must_end(0, "")?;
+            podman.call(&["exec", "c1", "cat", "/sys/fs/cgroup/memory.max"])?.must_end(0, "67108864")?;
+        } else {
+            answer.must_end(125, "there is no memory controller")?;
+            podman.call(&["exec", "c1", "true"])?.must_end(0, "")?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn pura_runs_in_containers_of_podman_and_names_what_is_in_the_way() -> Result<()> {
     requires!(userns, subids, busybox, podman);
     let podman = Engine::new("pura")?;
-    podman.call(&["run", "-d", "--name=c1", "--network=none", IMAGE, "sleep", "1000"])?.must_end(0, "")?;
-    podman.call(&["stop", "--time=1", "c1"])?.must_end(0, "c1")?;
-    podman.call(&["inspect", "--format={{.State.ExitCode}}", "c1"])?.must_end(0, "137")?;
-    Ok(())
-}
-
-#[test]
-fn the_members_of_a_pod_share_its_namespaces() -> Result<()> {
-    requires!(userns, subids, busybox, podman, catatonit);
-    for name in NAMES {
-        let podman = Engine::new(name)?;
-        podman.call(&["pod", "create", "--name=pod1", "--network=none", "--share=net,ipc,uts,pid"])?.must_end(0, "")?;
-        podman.call(&["run", "-d", "--pod=pod1", "--name=m1", IMAGE, "sleep", "1000"])?.must_end(0, "")?;
-        podman.call(&["run", "--rm", "--pod=pod1", IMAGE, "hostname"])?.must_end(0, "pod1")?;
-        podman.call(&["run", "--rm", "--pod=pod1", IMAGE, "ps"])?.must_end(0, "sleep 1000")?;
-        podman.call(&["pod", "rm", "-f", "-t", "0", "pod1"])?.must_end(0, "")?;
-    }
-    Ok(())
-}
-
-#[test]
-fn an_image_is_built() -> Result<()> {
-    requires!(userns, subids, busybox, podman);
-    for name in NAMES {
-        let podman = Engine::new(name)?;
-        let file = "FROM localhost/busybox\nRUN echo built >/etc/built\nRUN --mount=type=tmpfs,destination=/t touch \
-                    /t/x\nRUN --mount=type=cache,target=/c touch /c/x\nUSER 1000\nRUN id -u >/tmp/id\n";
-        fs::write(podman.path("tmp/Containerfile"), file)?;
-        let build = ["build", "--network=none", "--tag=localhost/built", "."];
-        podman.call(&build)?.must_end(0, "localhost/built")?;
-        let run = ["run", "--rm", "--network=none", "localhost/built", "cat", "/etc/built", "/tmp/id"];
-        podman.call(&run)?.must_end(0, "built\n1000")?;
-        fs::write(podman.path("tmp/Containerfile"), "FROM localhost/busybox\nRUN exit 3\n")?;
-        let failed = podman.call(&build)?;
-        ensure!(failed.0.code() != 0, "a RUN that fails fails the build: {failed:?}");
+    let bin = format!("{}:/p:ro", podman.path("bin").display());
+    let bare = ["--cap-drop=all", "--security-opt=no-new-privileges"];
+    let rows: [(&[&str], i32, &str); 6] = [
+        (&[], 0, "[PURA-907]"),
+        (&["--security-opt=seccomp=unconfined", "--security-opt=unmask=ALL"], 0, "ran as 0"),
+        (&["--privileged"], 0, "ran as 0"),
+        (&["--user=1000"], 0, "ran as 0"),
+        (&[bare[0], bare[1], "--user=1000"], 0, "ran as 0"),
+        (&bare, 125, "--cap-add SETFCAP"),
+    ];
+    for (options, status, words) in rows {
+        let options = [options, &["-v", &bin]].concat();
+        podman.run(&options, "/p/pura run -- sh -c 'echo ran as $(id -u)'")?.must_end(status, words)?;
     }
     Ok(())
 }

@@ -1,11 +1,13 @@
 //! Engines of real root. Its containers have a user namespace too.
 
+mod containerd;
+mod docker;
+
 use std::fs;
 
 use anyhow::{Result, ensure};
 
 use super::{Engine, IMAGE};
-use crate::harness::{Outcome, Pura, Running, eventually, pura_binary};
 
 #[test]
 fn podman_runs_containers_of_root() -> Result<()> {
@@ -43,64 +45,25 @@ fn owner(file: &fs::Metadata) -> u32 {
     std::os::unix::fs::MetadataExt::uid(file)
 }
 
-/// containerd, which ends with the value.
-#[derive(Debug)]
-struct Containerd<'a> {
-    engine: &'a Engine,
-    _daemon: Running,
-}
-
-impl<'a> Containerd<'a> {
-    fn new(engine: &'a Engine) -> Result<Self> {
-        let [root, state, socket, ttrpc] = ["d", "ds", "s.sock", "t.sock"].map(|name| engine.path(name));
-        let unused =
-            ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs"];
-        let settings = format!(
-            "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = {unused:?}\n[grpc]\naddress = \
-             {socket:?}\n[ttrpc]\naddress = {ttrpc:?}\n"
-        );
-        fs::write(engine.path("containerd.toml"), settings)?;
-        let line = ["containerd".into(), "--config".into(), engine.path("containerd.toml").into_os_string()];
-        let daemon = Pura::through(engine.dir.path(), &line).spawn()?;
-        let containerd = Self { engine, _daemon: daemon };
-        eventually("containerd answers", || Ok(containerd.ctr(&["version"])?.code() == 0))?;
-        Ok(containerd)
-    }
-
-    fn ctr(&self, words: &[&str]) -> Result<Outcome> {
-        let socket = self.engine.path("s.sock");
-        let line = ["ctr".into(), "--address".into(), socket.into_os_string()];
-        Pura::through(self.engine.dir.path(), &line).args(words).output()
+/// Removes the cgroups that an engine made for its containers to be in: they outlive them, whatever the runtime.
+fn remove_cgroups(name: &str) {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain(["/sys/fs/cgroup".into()]) {
+        for place in [hierarchy.join(name).join("buildkit"), hierarchy.join(name)] {
+            drop(fs::remove_dir(place));
+        }
     }
 }
 
 #[test]
-fn containerd_runs_containers_through_its_shim() -> Result<()> {
-    requires!(root, busybox, podman, containerd);
+fn the_callers_groups_are_kept_on_request() -> Result<()> {
+    requires!(root, busybox, podman);
     let engine = Engine::new("pura")?;
-    let archive = engine.path("image.oci").to_string_lossy().into_owned();
-    engine.call(&["save", "--quiet", "--format=oci-archive", "--output", &archive, IMAGE])?.must_end(0, "")?;
-    let containerd = Containerd::new(&engine)?;
-    let image = format!("{IMAGE}:latest");
-    let said = |outcome: Outcome, status: i32, words: &str| -> Result<()> {
-        ensure!(outcome.code() == status && outcome.stdout.contains(words), "wanted {status}, {words:?}: {outcome:?}");
-        Ok(())
+    let run = |option: &str| {
+        let program = ["podman", "run", "--rm", "--network=none", option, IMAGE, "id", "-G"];
+        engine.call_by("setpriv", &[&["--groups=0,4321", "--"][..], &program].concat())
     };
-    said(containerd.ctr(&["images", "import", "--snapshotter=native", &archive])?, 0, "")?;
-    let binary = pura_binary().to_string_lossy().into_owned();
-    let run = |options: &[&str], id: &str, program: &[&str]| {
-        let usual = ["run", "--snapshotter=native", "--runc-binary", &binary];
-        containerd.ctr(&[&usual[..], options, &[&image, id], program].concat())
-    };
-    said(run(&["--rm"], "c1", &["/bin/sh", "-c", "echo out; exit 3"])?, 3, "out")?;
-    said(run(&["-d"], "c2", &["/bin/sleep", "1000"])?, 0, "")?;
-    said(containerd.ctr(&["task", "exec", "--exec-id=e1", "c2", "/bin/sh", "-c", "hostname; exit 4"])?, 4, "")?;
-    said(containerd.ctr(&["task", "ls"])?, 0, "RUNNING")?;
-    said(containerd.ctr(&["task", "kill", "--signal=KILL", "c2"])?, 0, "")?;
-    eventually("its end", || Ok(containerd.ctr(&["task", "ls"])?.stdout.contains("STOPPED")))?;
-    said(containerd.ctr(&["task", "rm", "c2"])?, 137, "").or_else(|_| said(containerd.ctr(&["task", "ls"])?, 0, ""))?;
-    said(containerd.ctr(&["container", "rm", "c2"])?, 0, "")?;
-    let gone = containerd.ctr(&["task", "kill", "c2"])?;
-    ensure!(gone.stderr.contains("not found"), "{gone:?}");
+    ensure!(run("--group-add=keep-groups")?.must_end(0, "")? == "0 4321", "the caller's groups are lost");
+    ensure!(run("--group-add=7")?.must_end(0, "")? == "0 7", "the caller's groups are kept without being asked for");
     Ok(())
 }

@@ -174,6 +174,11 @@ impl Running {
         Ok(Outcome { line: self.line.clone(), status: status?, stdout: String::new(), stderr })
     }
 
+    /// Standard error so far.
+    pub(crate) fn stderr(&self) -> Result<String> {
+        Ok(text(&fs::read(&self.stderr)?))
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(Pid::from_raw(self.pid), signal)?)

@@ -30,10 +30,17 @@ pub(crate) fn lacks(fact: &str) -> Result<Option<String>> {
             ("ps", ps),
             ("cgroup", cgroup),
             ("controllers", controllers),
+            ("cpuset", || given(&["cpuset"])),
+            ("hugetlb", || given(&["hugetlb"])),
+            ("rdma", || given(&["rdma"])),
             ("podman", || installed("podman").and_then(|()| installed("conmon"))),
+            ("slirp4netns", || installed("slirp4netns").and_then(|()| tun())),
+            ("pasta", pasta),
+            ("mqueue", mqueue),
             ("catatonit", || installed("catatonit").or_else(|_| installed("/usr/libexec/podman/catatonit"))),
             ("buildah", || installed("buildah")),
             ("containerd", || installed("containerd").and_then(|()| installed("ctr"))),
+            ("docker", || installed("dockerd").and_then(|()| installed("docker"))),
             ("python", python),
         ];
         let why = |probe: Probe| probe().err().map(|why| format!("{why:#}"));
@@ -101,11 +108,14 @@ fn cgroup() -> Result<()> {
 
 /// The controllers that limits are tested with reach a cgroup of the caller's.
 fn controllers() -> Result<()> {
+    given(&["cpu", "io", "memory", "pids"])
+}
+
+fn given(wanted: &[&str]) -> Result<()> {
     let own = own_cgroup()?;
     let parent = own.parent().context("the cgroup has no parent")?;
     let given = fs::read_to_string(parent.join("cgroup.subtree_control"))?;
-    let lacking =
-        ["cpu", "io", "memory", "pids"].into_iter().find(|name| !given.split_whitespace().any(|g| g == *name));
+    let lacking = wanted.iter().find(|name| !given.split_whitespace().any(|g| g == **name));
     if let Some(name) = lacking {
         bail!("the controller {name} is not in {}", parent.display());
     }
@@ -131,7 +141,46 @@ fn libseccomp() -> Result<()> {
 
 /// A program of that name is there.
 fn installed(program: &str) -> Result<()> {
-    succeeds(Command::new(program).arg("--version").env("PATH", PATH).env("HOME", "/"))
+    succeeds(Command::new(program).arg("--version").env("PATH", PATH).env("HOME", std::env::temp_dir()))
+}
+
+/// A device for networks without root.
+fn tun() -> Result<()> {
+    fs::File::options().read(true).write(true).open("/dev/net/tun").context("/dev/net/tun")?;
+    Ok(())
+}
+
+/// pasta, and a Podman that knows it: one of 4.4 or later.
+fn pasta() -> Result<()> {
+    installed("pasta").and_then(|()| tun())?;
+    let [major, minor] = podman_version()?;
+    if (major, minor) < (4, 4) {
+        bail!("Podman {major}.{minor} does not know pasta");
+    }
+    Ok(())
+}
+
+/// The first two numbers of Podman's version.
+fn podman_version() -> Result<[u32; 2]> {
+    let told = Command::new("podman")
+        .arg("--version")
+        .env("PATH", PATH)
+        .env("HOME", std::env::temp_dir())
+        .output()
+        .context("podman")?;
+    let told = text(&told.stdout);
+    let mut numbers = told.split([' ', '.']).filter_map(|word| word.parse().ok());
+    let next = |numbers: &mut dyn Iterator<Item = u32>| numbers.next().with_context(|| told.clone());
+    Ok([next(&mut numbers)?, next(&mut numbers)?])
+}
+
+/// The host's message queues have a place in its /dev.
+fn mqueue() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    if !mounts.lines().any(|line| line.split(' ').nth(1) == Some("/dev/mqueue")) {
+        bail!("nothing is mounted on /dev/mqueue");
+    }
+    Ok(())
 }
 
 /// Python, which makes system calls that take unsafe code.

@@ -84,7 +84,8 @@ pub(super) fn sets(op: &Op) -> bool {
 
 /// Is refused without a capability.
 pub(super) fn needs_capability(op: &Op) -> bool {
-    let names = matches!(op, Op::Hostname(_) | Op::Domainname(_) | Op::LoopbackUp | Op::Unshare(_) | Op::SetNs { .. });
+    let names =
+        matches!(op, Op::Hostname { .. } | Op::Domainname(_) | Op::LoopbackUp | Op::Unshare(_) | Op::SetNs { .. });
     names || mounts(op) || pivots(op) || covers(op) || read_only_root(op) || drops(op) || isolates(op)
 }
 
