@@ -138,10 +138,11 @@ fn for_account(bundle: &Bundle, setup: &str, flags: &str) -> Result<crate::harne
     let (name, uid, gid, first) = account()?;
     let run = bundle.with_bundle("run", &["c1"])?;
     let files = bundle.path("files").display().to_string();
+    let groups = if flags.contains("--regid") { String::new() } else { format!("--regid={gid} --init-groups") };
     let script = format!(
         "set -e; USER={name}; UID_={uid}; FIRST={first}; FILES={files}; mkdir $FILES; both() {{ for kind in uid gid; do \
          printf '%s\\n' \"$@\" >$FILES/$kind; mount --bind $FILES/$kind /etc/sub$kind; done; }}; {setup}; \
-         chown -R $UID_ {}; exec setpriv --reuid={uid} --regid={gid} --init-groups --inh-caps=-all {flags} \"$@\"",
+         chown -R $UID_ {}; exec setpriv --reuid={uid} {groups} --inh-caps=-all {flags} \"$@\"",
         bundle.dir().display()
     );
     bundle.through(&["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"], &run).output()
