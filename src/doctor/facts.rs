@@ -53,6 +53,7 @@ pub(super) struct Device {
 
 /// All facts.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub(super) struct Facts {
     /// Who calls, and where.
     pub(super) host: Host,
