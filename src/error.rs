@@ -52,6 +52,11 @@ impl Error {
         Warning { code: self.code, what: format!("could not {}{place}: {}", self.what, self.why).into(), fix: self.fix }
     }
 
+    /// What was found out, for a list of such: the sentence is that of the error.
+    pub fn into_finding(self) -> Warning {
+        Warning { code: self.code, what: format!("cannot {}: {}", self.what, self.why).into(), fix: self.fix }
+    }
+
     /// Gives another name to the place, where there is one.
     #[must_use]
     pub fn rename_place(mut self, name: impl FnOnce(&str) -> Option<String>) -> Self {
@@ -143,6 +148,23 @@ impl Warning {
     /// The kind of degradation.
     pub fn code(&self) -> Code {
         self.code
+    }
+
+    /// What is weaker, without fix and code.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What to do.
+    pub fn remedy(&self) -> Option<&str> {
+        self.fix.as_deref()
+    }
+
+    /// For a caller in a container: parameters of the kernel are the host's.
+    pub fn for_inside(&mut self) {
+        if let Some(command) = self.fix.as_deref().filter(|fix| fix.starts_with("sudo sysctl ")) {
+            self.fix = Some(format!("on the host, outside of this container: {command}").into());
+        }
     }
 
     /// The same as an error, for `--strict`.

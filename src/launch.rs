@@ -25,7 +25,10 @@ use crate::{
     console::Console,
     error::{Code, Context as _, Error, Result, Warning, plain},
     hooks::{Hooks, Kind},
-    host::{self, Host},
+    host::{
+        Host,
+        refusal::{self, Step},
+    },
     init::Init,
     plan::{
         Meeting, Op, Plan, Slot,
@@ -347,24 +350,26 @@ impl Container {
 /// Why a step of init failed. What a new user namespace grants may have been taken again: that has a cause of its own.
 fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
     let op = usize::try_from(step).ok().and_then(|step| plan.ops.get(step));
-    let needs_only_the_namespace = matches!(op, Some(Op::WriteProc { .. } | Op::Unshare(_) | Op::Propagate { .. }));
-    let is_new = matches!(plan.ids.user_namespace, UserNamespace::Create { .. });
     if let Some(error) = plan.shut_root(errno) {
         return error;
     }
-    let restricted = if is_new && needs_only_the_namespace { host::refusal::restricted(host, errno) } else { None };
-    let forbidden = || match op {
-        Some(Op::Unshare(_) | Op::Propagate { .. }) if is_new => host::refusal::forbidden(host, errno),
+    let refused = match op {
+        Some(Op::WriteProc { file, .. }) if plan.text(*file) != c"/proc/self/oom_score_adj" => Some(Step::Maps),
+        Some(Op::Unshare(kinds)) => Some(Step::Others(*kinds)),
+        Some(Op::Propagate { .. }) => Some(Step::Use),
         _ => None,
     };
-    let refused = || match op {
-        Some(Op::WriteProc { .. }) if is_new => host::refusal::root_unmapped(host, errno),
+    let is_new = matches!(plan.ids.user_namespace, UserNamespace::Create { .. });
+    // Used up is a matter of the kind alone; the rest are causes that a user namespace of the caller's does not have.
+    let refused = refused.filter(|refused| is_new || errno == Errno::ENOSPC && matches!(refused, Step::Others(_)));
+    let cause = refused.and_then(|refused| refusal::cause(refused, errno, &refusal::gather(host)));
+    let forbidden = || match op {
         Some(op @ (Op::Hostname { .. } | Op::Domainname(_) | Op::PivotRoot(_))) if host.caller.seccomp => {
-            (errno == Errno::EPERM).then(|| host::refusal::forbidden_call(plan.describe(*op)))
+            (errno == Errno::EPERM).then(|| refusal::forbidden_call(plan.describe(*op)))
         }
         _ => None,
     };
-    restricted.or_else(forbidden).or_else(refused).unwrap_or_else(|| plan.explain(step, errno))
+    cause.or_else(forbidden).unwrap_or_else(|| plan.explain(step, errno))
 }
 
 /// What became of an init that has not told it. Whatever is no signal, or one that only a fault of its own sends, is a bug.

@@ -36,6 +36,8 @@ pub mod teardown;
 
 pub mod zero_config;
 
+pub mod doctor;
+
 pub mod clock;
 pub mod signal;
 pub mod socket;

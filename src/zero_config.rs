@@ -18,8 +18,12 @@ use crate::{
     bundle::{self, Bundle},
     cli::{Proc, UsernsMode, ZeroConfig},
     default_config as defaults,
-    error::{Code, Context as _, Error, Result},
-    plan::{Assembly, Layer},
+    error::{Code, Context as _, Error, Result, Warning},
+    host::{Host, probe},
+    plan::{
+        Assembly, Layer,
+        ids::{Ids, decide},
+    },
     store::Id,
 };
 
@@ -85,6 +89,19 @@ pub fn bundle(zero: &ZeroConfig, mode: UsernsMode) -> Result<(Bundle, Option<Ass
         .map(|(key, value, _)| (key.to_owned(), value.to_owned()));
     spec.set_hostname(Some(hostname)).set_annotations(Some(annotations.collect()));
     Ok((Bundle::of(directory, spec)?, assembly))
+}
+
+/// The ids of a container, and what is weaker about them than could be.
+pub type Mapping = Result<(Ids, Vec<Warning>)>;
+
+/// Who calls, and the ids that its containers have when nobody says otherwise. The refusal of a map is a finding of its own.
+pub fn ids(mode: UsernsMode) -> Result<(Host, Mapping)> {
+    let mut spec = Spec::default();
+    // Whatever the user would be: only the maps are asked for.
+    spec.set_process(None).set_mounts(None).set_linux(Some(defaults::linux()));
+    let host = probe::host(&spec, Path::new("/"), probe::caller()?, mode)?;
+    let ids = decide(&spec, &host, mode);
+    Ok((host, ids))
 }
 
 /// An error of this config, at an option instead of at a place in a config.json that nobody has written.

@@ -6,7 +6,7 @@ use clap::ArgMatches;
 
 use super::{
     CgroupDriver, Create, Events, Exec, Globals, LimitFlags, Limiting, ListFormat, LogFormat, LogLevel, LogService,
-    Proc, Ps, RootEmulation, Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
+    Map, Proc, Ps, Remedy, RootEmulation, Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
@@ -115,6 +115,22 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
         "list" => Verb::List { format: format(matches)?, quiet: matches.get_flag("quiet") },
         "spec" => {
             Verb::Spec { bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()), file: path(matches, "file") }
+        }
+        "unshare" => Verb::Unshare { command: tail.strip_prefix(&[OsString::from("--")]).unwrap_or(tail).to_vec() },
+        "map" => Verb::Map(Map {
+            of: value(matches, "ID|PATH").unwrap_or_default(),
+            gid: matches.get_flag("gid"),
+            container: value(matches, "container"),
+        }),
+        "doctor" => {
+            let remedies =
+                [("json", Remedy::Json), ("fix-script", Remedy::Script), ("apparmor-profile", Remedy::Profile)];
+            let asked: Vec<_> = remedies.into_iter().filter(|(flag, _)| matches.get_flag(flag)).collect();
+            if let [(one, _), (other, _), ..] = asked.as_slice() {
+                let why = format!("there are both --{one} and --{other}");
+                return Err(Error::new(Code::Usage, "read the command line", why));
+            }
+            Verb::Doctor(asked.first().map(|(_, remedy)| *remedy).unwrap_or_default())
         }
         "features" => Verb::Features,
         "completion" => {

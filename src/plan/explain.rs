@@ -11,11 +11,11 @@ use self::words::{attribute_words, attributes, capabilities, limit, propagation,
 use super::{Input, Meeting, Op, Plan, Slot, Target, arena::Text, ids::UserNamespace, limits, namespaces};
 use crate::{
     error::{Code, Error, Warning, plain},
-    host::refusal::UNCONFINED,
+    host::refusal::{UNCONFINED, no_cgroup_namespace},
     sys::schedule::Scheduling,
 };
 
-pub use codes::{explain_id_map, explain_showing, explain_sysctl};
+pub use codes::{explain_id_map, explain_showing, explain_sysctl, masked_proc};
 
 impl Plan {
     /// Says what `op` does, to complete "cannot ...".
@@ -238,6 +238,7 @@ impl Plan {
             Some(Op::MountOrBind { kind, host, .. }) => {
                 codes::bound(&lossy(self.text(*kind)), &lossy(self.text(*host)), &why)
             }
+            Some(Op::Unshare(_)) => no_cgroup_namespace(errno),
             Some(Op::CopyUp { path, .. }) => Warning::new(
                 Code::Mount,
                 format!("not all that the tmpfs on {:?} covers is in it as it was: {why}", lossy(self.text(*path))),

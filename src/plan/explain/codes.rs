@@ -98,9 +98,6 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
         }
         Op::Mount { .. } if matches!(errno, Errno::EPERM | Errno::ENODEV) => Some(BIND_FIX),
         Op::OpenTree { .. } | Op::OpenLink { .. } if errno == Errno::ENOENT => Some("make it, or drop the mount"),
-        Op::Unshare(_) if errno == Errno::ENOSPC => {
-            Some("sudo sysctl user.max_net_namespaces=15000 (this is not about disk space)")
-        }
         Op::FindTarget { .. } if matches!(errno, Errno::EROFS | Errno::EACCES) => Some("create it in the image"),
         Op::FindTarget { .. } | Op::MoveMount { .. }
             if matches!(errno, Errno::ENOTDIR | Errno::EISDIR | Errno::EINVAL) =>
@@ -140,6 +137,11 @@ pub(super) fn id_map(kind: &str, errno: Errno) -> String {
         Errno::EINVAL => format!("a filesystem {kind} cannot be idmapped by this kernel, or is so already"),
         errno => plain(errno),
     }
+}
+
+/// A procfs that cannot be mounted, because of an outer container.
+pub fn masked_proc(what: &'static str) -> Error {
+    Error::new(Code::ProcMasked, what, MASKED).fix(MASKED_FIX)
 }
 
 /// A filesystem whose ids cannot be mapped.
