@@ -44,7 +44,7 @@ impl Notice {
         let mut text = text.into_bytes();
         let blanks = if let Some(init) = init {
             fill(&mut text, inner, init);
-            vec![outer]
+            vec![text.len() - PID_WIDTH - 1]
         } else {
             vec![inner, outer]
         };
@@ -61,9 +61,10 @@ impl Notice {
         self.text.clone()
     }
 
-    /// Puts the pid into the blanks of a copy. Allocates nothing: init calls it.
-    pub fn fill(&self, text: &mut [u8], pid: i32) {
-        for &at in &self.blanks {
+    /// Puts the pid into the blanks of a copy, and moves up what follows. Allocates nothing: init calls it.
+    pub fn fill(&self, text: &mut Vec<u8>, pid: i32) {
+        // From the back: what is in front stays where it is.
+        for &at in self.blanks.iter().rev() {
             fill(text, at, pid);
         }
     }
@@ -75,9 +76,14 @@ impl Notice {
     }
 }
 
-fn fill(text: &mut [u8], at: usize, pid: i32) {
-    if let Some(blanks) = text.get_mut(at..at + PID_WIDTH) {
-        blanks.copy_from_slice(&digits(pid));
+fn fill(text: &mut Vec<u8>, at: usize, pid: i32) {
+    let digits = digits(pid);
+    let number = digits.trim_ascii_start();
+    let Some(blanks) = text.get_mut(at..at + number.len()) else { return };
+    blanks.copy_from_slice(number);
+    if text.len() >= at + PID_WIDTH {
+        // Only shortens.
+        drop(text.drain(at + number.len()..at + PID_WIDTH));
     }
 }
 
@@ -95,6 +101,7 @@ mod tests {
             let notice = Notice::new(Path::new("/agent"), metadata, &state, init).unwrap();
             let mut text = notice.text();
             notice.fill(&mut text, 4711);
+            assert!(!text.contains(&b' '), "{}", String::from_utf8_lossy(&text));
             let found: Value = serde_json::from_slice(&text).unwrap();
             let mut wanted = json!({"ociVersion": "1.3.0", "fds": ["seccompFd"], "pid": 4711, "state": {
                 "ociVersion": "1.3.0", "id": "c1", "status": "running", "pid": inner, "bundle": "/b",

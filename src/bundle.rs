@@ -5,6 +5,7 @@ mod required;
 mod resources;
 mod shape;
 mod walk;
+mod words;
 
 use std::{
     os::fd::AsFd as _,
@@ -26,6 +27,7 @@ use crate::{
 };
 
 pub use resources::resources;
+use words::{unreadable, words};
 
 /// A config.json beyond this size is refused: 32 MiB.
 const LARGEST: u64 = 32 << 20;
@@ -132,8 +134,7 @@ pub fn recorded(json: &[u8]) -> Result<Spec> {
 
 /// Reads an OCI process object: `exec --process`.
 pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
-    let json = read(file)
-        .map_err(|error| Error::new(Code::FileRefused, format!("read {}", file.display()), error.why().to_owned()))?;
+    let json = read(file).map_err(|error| unreadable(file, &error))?;
     let (mut spec, warnings) = part(&json, file, "\"process\":", "")?;
     // null is absent, and there is no process without one: a default would be somebody's shell.
     let process = spec.process_mut().take();
@@ -274,13 +275,6 @@ impl Text<'_> {
         let place = walk::place_around(self.json, &[], at);
         Err(self.error(Code::Field, format!("line {}: {place}: a string contains a NUL byte", self.line(at))))
     }
-}
-
-/// serde's message without its own position, and without what would break the line or fill the screen.
-fn words(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let position = format!(" at line {} column {}", error.line(), error.column());
-    shortened(text.strip_suffix(&position).unwrap_or(&text))
 }
 
 /// Where a NUL is written; a backslash that is itself escaped begins no escape.

@@ -148,6 +148,19 @@ pub fn require_version_2(limit: &Write, is_unified: bool) -> Result<()> {
         .fix("boot with systemd.unified_cgroup_hierarchy=1; for Podman, pids_limit=0 in containers.conf"))
 }
 
+/// What gives a container a cgroup of its own.
+pub fn remedy(host: &crate::host::Cgroup) -> &'static str {
+    match (&host.mount, host.unified) {
+        (_, true) => "start it where a cgroup is delegated: systemd-run --user --scope -p Delegate=yes -- pura ...",
+        // systemd delegates nothing there that an ordinary user could use.
+        (Some(_), false) => {
+            "boot with systemd.unified_cgroup_hierarchy=1; without that, call pura from a cgroup below \
+             /sys/fs/cgroup/unified that root has given you"
+        }
+        (None, false) => "boot with systemd.unified_cgroup_hierarchy=1: this host has no cgroup v2",
+    }
+}
+
 /// Where a leaf may be.
 struct Site<'a> {
     mount: &'a Path,
@@ -401,6 +414,19 @@ mod tests {
         assert_eq!((of("/a/b"), of("a/b")), (Some("/m/a/b".into()), Some("/m/own/a/b".into())));
         for path in ["../a", "/a/../b", "/", ".", "//", "/.", "a/.."] {
             assert_eq!(of(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_helps_depends_on_the_hierarchies_of_the_host() {
+        for (mount, unified, wanted, other) in [
+            (Some("/sys/fs/cgroup"), true, "systemd-run", "unified"),
+            (Some("/sys/fs/cgroup/unified"), false, "below /sys/fs/cgroup/unified", "systemd-run"),
+            (None, false, "this host has no cgroup v2", "systemd-run"),
+        ] {
+            let host = Cgroup { mount: mount.map(PathBuf::from), unified, own: "/".to_owned() };
+            let remedy = remedy(&host);
+            assert!(remedy.contains(wanted) && !remedy.contains(other), "{remedy}");
         }
     }
 

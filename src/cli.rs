@@ -187,6 +187,15 @@ pub enum Verb {
         /// Whose script.
         shell: Shell,
     },
+    /// `unshare [CMD]`
+    Unshare {
+        /// The program and its arguments; empty means a shell.
+        command: Vec<OsString>,
+    },
+    /// `map ID|PATH`
+    Map(Map),
+    /// `doctor`
+    Doctor(Remedy),
     /// `features`
     #[default]
     Features,
@@ -343,6 +352,31 @@ pub enum Proc {
     New,
     /// The caller's.
     Bind,
+}
+
+/// `map ID|PATH`
+#[derive(Debug, Default, Clone)]
+pub struct Map {
+    /// A number, or the path of a file.
+    pub of: OsString,
+    /// `--gid`: the number is a group's.
+    pub gid: bool,
+    /// `--container ID`: its maps, instead of those that a new container would get.
+    pub container: Option<OsString>,
+}
+
+/// What `doctor` prints.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// A line for each check.
+    #[default]
+    Table,
+    /// `--json`
+    Json,
+    /// `--fix-script`: what root could do.
+    Script,
+    /// `--apparmor-profile`
+    Profile,
 }
 
 /// `update ID`

@@ -9,6 +9,7 @@ mod features;
 mod kill;
 mod list;
 mod living;
+mod map;
 mod pause;
 mod plan;
 mod ps;
@@ -17,6 +18,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod unshare;
 mod update;
 mod wait;
 
@@ -65,6 +67,12 @@ pub fn dispatch(request: &Request, log: &Log, preserved: &[RawFd]) -> Result<u8>
         Verb::Ps(ps) => say(&ps::ps(call, ps)?),
         Verb::List { format, quiet } => say(&list::list(call, *format, *quiet)?),
         Verb::Spec { bundle, file } => spec::spec(bundle, file.as_deref()),
+        Verb::Unshare { command } => unshare::unshare(call, command),
+        Verb::Map(map) => say(&map::map(call, map)?),
+        Verb::Doctor(remedy) => {
+            let (text, status) = crate::doctor::doctor(call.globals, *remedy)?;
+            say(&text).map(|_zero| status)
+        }
         Verb::Completion { shell } => say(&completion::completion(*shell)),
         Verb::Features => say(&features::features()?),
         Verb::Say(text) => say(text),

@@ -32,19 +32,21 @@ pub enum Console {
 }
 
 impl Console {
-    /// Decides, and connects, before anything is made.
-    pub fn open(terminal: bool, path: Option<&Path>, detached: bool) -> Result<Self> {
+    /// Decides, and connects, before anything is made. `detached` says what is called where nobody stays to relay.
+    pub fn open(terminal: bool, path: Option<&Path>, detached: Option<&'static str>) -> Result<Self> {
         match path {
             Some(path) if terminal => socket::connect(path, Code::ConsoleSocket, "console socket").map(Self::Socket),
-            Some(_) if !detached => {
+            Some(_) if detached.is_none() => {
                 let why = "config.json asks for no terminal";
                 Err(Error::new(Code::ConsoleSocket, "use --console-socket", why).fix("terminal: true"))
             }
-            None if terminal && detached => {
-                let why = "config.json asks for a terminal, but nobody would be at its other end";
-                Err(Error::new(Code::NoTerminal, "run detached", why).fix("--console-socket PATH, or terminal: false"))
-            }
-            None if terminal => Ok(Self::Relay),
+            None if terminal => match detached {
+                Some(call) => {
+                    let why = "a terminal is asked for, but nobody would be at its other end";
+                    Err(Error::new(Code::NoTerminal, call, why).fix("--console-socket PATH, or terminal: false"))
+                }
+                None => Ok(Self::Relay),
+            },
             None | Some(_) => Ok(Self::None),
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     cli::{Create, Globals, Limiting},
     clock,
     console::Console,
-    error::{Code, Error, Result, Warning},
+    error::{Code, Result, Warning},
     hooks::{Hooks, Kind},
     host::{self, Host, probe},
     itself,
@@ -133,7 +133,8 @@ impl Making<'_> {
         // Before the first effect: what has been done so far is done again by the copy.
         itself::protect(&host, plan.ids(), || place.hang_up())?;
         let terminal = self.bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
-        let console = Console::open(terminal == Some(true), self.create.console_socket.as_deref(), self.detached)?;
+        let detached = self.detached.then_some(if self.waits { "create" } else { "run --detach" });
+        let console = Console::open(terminal == Some(true), self.create.console_socket.as_deref(), detached)?;
         let receivers = PidfdReceivers::of_container(
             self.create.pidfd_socket.as_deref(),
             &self.bundle.spec,
@@ -146,7 +147,8 @@ impl Making<'_> {
         let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
         // From here on there is a container, whose end its hooks are told of, however early it comes.
         let made = self.fill(Prepared { claim, place, group, console, receivers, agent }, &intent, (&plan, &host));
-        made.inspect_err(|_| self.hooks().stopped(self.log))
+        // The first error is the one to report.
+        made.inspect_err(|_| drop(self.hooks().stopped(self.log).inspect_err(|error| self.log.error(error))))
     }
 
     /// Makes what was claimed. On an error all is gone when this returns.
@@ -179,7 +181,7 @@ impl Making<'_> {
         let container = launch.run(|container| {
             self.log.warn(&container.warnings, self.loud)?;
             let init = Identity::of(container.init.as_raw());
-            let init = init.ok_or_else(|| Error::new(Code::Bug, "record the container", "init has died"))?;
+            let init = init.ok_or_else(|| container.unfound())?;
             group.as_ref().map_or(Ok(()), |ours| ours.group.open()?.take_in(init.pid))?;
             claim.record_init(init)?;
             let mut record = self.record(plan, intent, host);
@@ -236,7 +238,12 @@ impl Making<'_> {
             version: crate::store::VERSION,
             id: self.id.as_str().to_owned(),
             bundle: self.bundle.directory.clone(),
-            rootfs: spec.root().as_ref().map(|root| self.bundle.directory.join(root.path())).unwrap_or_default(),
+            rootfs: host
+                .named
+                .root_link
+                .clone()
+                .or_else(|| Some(self.bundle.directory.join(spec.root().as_ref()?.path())))
+                .unwrap_or_default(),
             created: clock::now(),
             owner: host
                 .account

@@ -58,12 +58,48 @@ impl Error {
         Self { code, why: fitted(why.into(), LONGEST_WHY), ..self }
     }
 
+    /// What was found out, for a list of such: the sentence is that of the error.
+    pub fn into_finding(self) -> Warning {
+        Warning { code: self.code, what: format!("cannot {}: {}", self.what, self.why).into(), fix: self.fix }
+    }
+
     /// Gives another name to the place, where there is one.
     #[must_use]
     pub fn rename_place(mut self, name: impl FnOnce(&str) -> Option<String>) -> Self {
         if let Some(name) = self.place.as_deref().and_then(name) {
             self.place = Some(name.into());
         }
+        self
+    }
+
+    /// Adds what else is so.
+    #[must_use]
+    pub fn also(mut self, more: &str) -> Self {
+        self.why = fitted(format!("{}; {more}", self.why).into(), LONGEST_WHY);
+        self
+    }
+
+    /// Adds another error, for one line that tells both.
+    #[must_use]
+    pub fn and(self, other: &Self) -> Self {
+        let place = other.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
+        self.also(&format!("and cannot {}{place}: {}", other.what, other.why))
+    }
+
+    /// Says where a config really comes from: faults of `spec::validate` are those of `source`, and their places have the
+    /// names that the user gave.
+    #[must_use]
+    pub fn blame(mut self, source: &str, name: impl Fn(&str) -> Option<String>) -> Self {
+        if self.what != "use config.json" {
+            return self.rename_place(name);
+        }
+        self.what = format!("use {source}").into();
+        let renamed = |fault: &str| {
+            let (place, why) = fault.split_once(": ")?;
+            Some(format!("{}: {why}", name(place)?))
+        };
+        let faults = self.why.split("; ").map(|fault| renamed(fault).unwrap_or_else(|| fault.to_owned()));
+        self.why = faults.collect::<Vec<_>>().join("; ").into();
         self
     }
 
@@ -120,9 +156,26 @@ impl Warning {
         self.code
     }
 
+    /// What is weaker, without fix and code.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What to do.
+    pub fn remedy(&self) -> Option<&str> {
+        self.fix.as_deref()
+    }
+
+    /// For a caller in a container: parameters of the kernel are the host's.
+    pub fn for_inside(&mut self) {
+        if let Some(command) = self.fix.as_deref().filter(|fix| fix.starts_with("sudo sysctl ")) {
+            self.fix = Some(format!("on the host, outside of this container: {command}").into());
+        }
+    }
+
     /// The same as an error, for `--strict`.
     pub fn into_error(self) -> Error {
-        self.refuse("degrade under --strict")
+        self.refuse("go on under --strict")
     }
 
     /// The same as an error, where there is no weaker way to do `what`.
@@ -198,7 +251,7 @@ mod tests {
     fn a_warning_becomes_an_error_with_the_same_code() {
         let warning = Warning::new(Code::SingleId, "no subordinate ids");
         assert_eq!(warning.to_string(), "no subordinate ids [PURA-110]");
-        assert_eq!(warning.into_error().to_string(), "cannot degrade under --strict: no subordinate ids [PURA-110]");
+        assert_eq!(warning.into_error().to_string(), "cannot go on under --strict: no subordinate ids [PURA-110]");
     }
 
     /// The variants as this file has them: number, name, and whether the description says that it is a warning.

@@ -108,6 +108,8 @@ pub struct Cgroup {
 pub struct Named {
     /// What is at `root.path`.
     pub root: Option<Kind>,
+    /// Where that leads, when it is a link itself.
+    pub root_link: Option<PathBuf>,
     /// For each of `mounts`: what its source is, when it is a bind.
     pub sources: Vec<Option<Kind>>,
     /// For each of `process.rlimits`: the caller's own limit of that type, soft and hard.

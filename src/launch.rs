@@ -9,16 +9,13 @@ mod network;
 mod outside;
 mod shown;
 
-use std::{
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd},
-    path::PathBuf,
-};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use nix::{
     errno::Errno,
     sys::{
         signal::{SigSet, Signal},
-        wait::WaitStatus,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
@@ -29,7 +26,10 @@ use crate::{
     console::Console,
     error::{Code, Context as _, Error, Result, Warning, plain},
     hooks::{Hooks, Kind},
-    host::{Host, refusal},
+    host::{
+        Host,
+        refusal::{self, Step},
+    },
     init::Init,
     plan::{
         Meeting, Op, Plan, Slot,
@@ -81,7 +81,7 @@ pub struct Container {
     /// What is to become of the master.
     console: Console,
     /// Its cgroup, where that is known only after its birth.
-    pub cgroup: Option<PathBuf>,
+    pub cgroup: Option<std::path::PathBuf>,
     /// What init had to do without.
     pub warnings: Vec<Warning>,
     /// Init could not be born in its cgroup, and was moved there.
@@ -233,11 +233,12 @@ impl Container {
                 Meeting::RuntimeHooks => {
                     self.move_devices(plan)?;
                     for kind in [Kind::Prestart, Kind::CreateRuntime] {
-                        launch.hooks.run(kind, Status::Creating, self.init.as_raw())?;
+                        let ran = launch.hooks.run(kind, Status::Creating, self.init.as_raw());
+                        ran.map_err(|error| network::with_losses(plan, error))?;
                     }
                 }
                 Meeting::Pid => {
-                    link::tell_pid(link, self.init).doing(Code::Bug, || "tell init its number".to_owned())?;
+                    link::tell_pid(link, self.init).map_err(|errno| self.unreached(errno))?;
                     continue;
                 }
                 Meeting::Created => {
@@ -246,7 +247,7 @@ impl Container {
                     created.take().map_or(Ok(()), |created| created(self))?;
                 }
             }
-            link::release(link).doing(Code::Bug, || format!("release init ({meeting:?})"))?;
+            link::release(link).map_err(|errno| self.unreached(errno))?;
         }
         if plan.waits_for_start() { Ok(()) } else { self.hear_exec(launch, link, created.is_none()) }
     }
@@ -280,27 +281,10 @@ impl Container {
                     self.warnings.push(plan.explain_warning(step, errno));
                 }
                 (Heard::Report(Report::Reborn), Some(pid)) => self.follow(link, pid)?,
-                (
-                    Heard::Report(
-                        Report::Failed { step, errno }
-                        | Report::Unconfined { step, errno }
-                        | Report::Unheard { step, errno },
-                    ),
-                    _,
-                ) => {
-                    return Err(failed(plan, launch.host, step, errno));
-                }
-                (Heard::Report(Report::Hook { number, end }), _) => {
-                    return Err(launch.hooks.explain_inside(number, end));
-                }
                 (Heard::End, _) => return Err(self.obituary()),
-                (
-                    other @ (Heard::Report(Report::At(_) | Report::Reborn | Report::Born(_) | Report::Hooked)
-                    | Heard::Nonsense),
-                    _,
-                ) => {
-                    let why = format!("init was to reach {meeting:?}, but sent {other:?}");
-                    return Err(Error::new(Code::Bug, "start the container", why));
+                (heard, _) => {
+                    let fail = |step, errno| failed(plan, launch.host, step, errno);
+                    return Err(refusal(heard, &launch.hooks, fail));
                 }
             }
         }
@@ -315,18 +299,8 @@ impl Container {
                 Heard::Report(Report::Warned { step, errno }) if !is_recorded => {
                     self.warnings.push(launch.plan.explain_warning(step, errno));
                 }
-                Heard::Report(
-                    Report::Failed { step, errno }
-                    | Report::Unconfined { step, errno }
-                    | Report::Unheard { step, errno },
-                ) => return Err(launch.plan.explain(step, errno)),
-                Heard::Report(Report::Hook { number, end }) => return Err(launch.hooks.explain_inside(number, end)),
-                heard @ (Heard::Report(
-                    Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
-                )
-                | Heard::Nonsense) => {
-                    let why = format!("init sent {heard:?} when it was to run the program");
-                    return Err(Error::new(Code::Bug, "start the container", why));
+                heard @ (Heard::Report(_) | Heard::Nonsense) => {
+                    return Err(refusal(heard, &launch.hooks, |step, errno| launch.plan.explain(step, errno)));
                 }
             }
         }
@@ -350,13 +324,29 @@ impl Container {
         link::name_senders(link, false).doing(Code::Bug, || "listen to init".to_owned())
     }
 
+    /// Why init, whose end of the link is closed, is gone without a word.
     fn obituary(&mut self) -> Error {
-        let status = sys::process::wait(self.init);
-        if self.life == Life::Silent && matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))) {
+        let end = sys::process::wait(self.init);
+        if self.life == Life::Silent && matches!(end, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))) {
             self.life = Life::Stillborn;
         }
-        let died = status.map_or_else(|errno| errno.to_string(), |status| format!("{status:?}"));
-        Error::new(Code::Bug, "start the container", format!("init died before it was ready: {died}"))
+        obituary(end)
+    }
+
+    /// Why init cannot be told anything.
+    fn unreached(&mut self, errno: Errno) -> Error {
+        if matches!(errno, Errno::EPIPE | Errno::ECONNRESET) {
+            return self.obituary();
+        }
+        Error::new(Code::Bug, "release init", plain(errno))
+    }
+
+    /// Why init cannot be found. It may be alive, and must not be waited for.
+    pub fn unfound(&self) -> Error {
+        match waitpid(self.init, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => Error::new(Code::Proc, "record the container", "/proc does not show init"),
+            end => obituary(end),
+        }
     }
 
     /// Ends a container that could not be started. The first error is the one to report.
@@ -375,21 +365,60 @@ impl Container {
 /// Why a step of init failed. What a new user namespace grants may have been taken again: that has a cause of its own.
 fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
     let op = usize::try_from(step).ok().and_then(|step| plan.ops.get(step));
-    let needs_only_the_namespace = matches!(op, Some(Op::WriteProc { .. } | Op::Unshare(_) | Op::Propagate { .. }));
-    let is_new = matches!(plan.ids.user_namespace, UserNamespace::Create { .. });
-    let restricted = if is_new && needs_only_the_namespace { refusal::restricted(host, errno) } else { None };
-    let forbidden = || match op {
-        Some(Op::Unshare(_) | Op::Propagate { .. }) if is_new => refusal::forbidden(host, errno),
+    if let Some(error) = plan.shut_root(errno) {
+        return error;
+    }
+    let refused = match op {
+        Some(Op::WriteProc { file, .. }) if plan.text(*file) != c"/proc/self/oom_score_adj" => Some(Step::Maps),
+        Some(Op::Unshare(kinds)) => Some(Step::Others(*kinds)),
+        Some(Op::Propagate { .. }) => Some(Step::Use),
         _ => None,
     };
-    let refused = || match op {
-        Some(Op::WriteProc { .. }) if is_new => refusal::root_unmapped(host, errno),
+    let is_new = matches!(plan.ids.user_namespace, UserNamespace::Create { .. });
+    // Used up is a matter of the kind alone; the rest are causes that a user namespace of the caller's does not have.
+    let refused = refused.filter(|refused| is_new || errno == Errno::ENOSPC && matches!(refused, Step::Others(_)));
+    let cause = refused.and_then(|refused| refusal::cause(refused, errno, &refusal::gather(host)));
+    let forbidden = || match op {
         Some(op @ (Op::Hostname { .. } | Op::Domainname(_) | Op::PivotRoot(_))) if host.caller.seccomp => {
             (errno == Errno::EPERM).then(|| refusal::forbidden_call(plan.describe(*op)))
         }
         _ => None,
     };
-    restricted.or_else(forbidden).or_else(refused).unwrap_or_else(|| plan.explain(step, errno))
+    cause.or_else(forbidden).unwrap_or_else(|| plan.explain(step, errno))
+}
+
+/// What became of an init that has not told it. Whatever is no signal, or one that only a fault of its own sends, is a bug.
+fn obituary(end: nix::Result<WaitStatus>) -> Error {
+    let what = "start the container";
+    if let Ok(WaitStatus::Signaled(_, signal, _)) = end {
+        if signal == Signal::SIGSYS {
+            let why = "a seccomp filter around pura killed init (SIGSYS)";
+            return Error::new(Code::Kernel, what, why).fix("a seccomp profile that refuses calls, and does not kill");
+        }
+        if !matches!(signal, Signal::SIGSEGV | Signal::SIGBUS | Signal::SIGILL | Signal::SIGABRT | Signal::SIGTRAP) {
+            let why = format!("init was killed ({signal}) before the program ran");
+            let error = Error::new(Code::NotRunning, what, why);
+            let starved = "when memory is short, the kernel kills: its log says so (dmesg)";
+            return if signal == Signal::SIGKILL { error.fix(starved) } else { error };
+        }
+        return Error::new(Code::Bug, what, format!("init died ({signal}) before it was ready"));
+    }
+    Error::new(Code::Bug, what, "init ended before it was ready, without a reason")
+}
+
+/// What init says instead of what it was to say. `failed` words the failure of a step.
+fn refusal(heard: Heard, hooks: &Hooks<'_>, failed: impl FnOnce(u32, Errno) -> Error) -> Error {
+    match heard {
+        Heard::Report(
+            Report::Failed { step, errno } | Report::Unconfined { step, errno } | Report::Unheard { step, errno },
+        ) => failed(step, errno),
+        Heard::Report(Report::Hook { number, end }) => hooks.explain_inside(number, end),
+        other @ (Heard::Report(
+            Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
+        )
+        | Heard::Nonsense
+        | Heard::End) => Error::new(Code::Bug, "start the container", format!("init sent {other:?} out of turn")),
+    }
 }
 
 /// `start`: releases init, which waits on the connection.
@@ -402,8 +431,6 @@ pub fn release(connection: &OwnedFd) -> Result<()> {
 pub fn started(connection: &OwnedFd, program: &str, hooks: &Hooks<'_>) -> Result<()> {
     match link::last_words(connection.as_fd(), hooks.any_in_start())? {
         Heard::End => Ok(()),
-        Heard::Report(Report::Hook { number, end }) => Err(hooks.explain_inside(number, end)),
-        Heard::Report(Report::Failed { errno, .. }) => Err(crate::plan::explain_program(program, errno, true)),
         Heard::Report(Report::Unconfined { errno, .. }) => {
             Err(Error::new(Code::Seccomp, "attach the seccomp filter", plain(errno)).at("linux.seccomp"))
         }
@@ -411,10 +438,9 @@ pub fn started(connection: &OwnedFd, program: &str, hooks: &Hooks<'_>) -> Result
             let what = "tell the seccomp agent of the container";
             Err(Error::new(Code::SeccompAgent, what, plain(errno)).at("linux.seccomp.listenerPath"))
         }
-        heard @ (Heard::Report(
-            Report::At(_) | Report::Warned { .. } | Report::Reborn | Report::Born(_) | Report::Hooked,
-        )
-        | Heard::Nonsense) => Err(Error::new(Code::Bug, "start the container", format!("init sent {heard:?}"))),
+        heard @ (Heard::Report(_) | Heard::Nonsense) => {
+            Err(refusal(heard, hooks, |_, errno| crate::plan::explain_program(program, errno, true)))
+        }
     }
 }
 

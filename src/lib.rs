@@ -37,6 +37,8 @@ pub mod teardown;
 
 pub mod zero_config;
 
+pub mod doctor;
+
 pub mod clock;
 pub mod signal;
 pub mod socket;

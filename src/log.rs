@@ -31,11 +31,17 @@ impl Log {
         let open = |path: &std::path::PathBuf| {
             let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
             let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path);
-            file.doing(Code::FileRefused, || format!("write the log {path:?}"))
+            let opened = file.doing(Code::FileRefused, || format!("write the log {path:?}"));
+            opened.map_err(|error| error.fix("--log with a file that you may write, and no link"))
         };
         let file = globals.log.as_ref().map(open).transpose()?;
         let service = globals.log_service.as_ref().and_then(Service::connect);
         Ok(Self { file, service, format: globals.log_format, level: globals.log_level, strict: globals.strict })
+    }
+
+    /// Whether degradations are errors.
+    pub fn is_strict(&self) -> bool {
+        self.strict
     }
 
     /// The final error.

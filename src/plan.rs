@@ -34,7 +34,7 @@ pub mod unit;
 
 pub use assembly::{Assembly, Layer};
 pub use attributes::Module;
-pub use explain::{explain_id_map, explain_program, explain_showing, explain_sysctl};
+pub use explain::{explain_id_map, explain_program, explain_showing, explain_sysctl, masked_proc};
 pub use hooks::Hook;
 pub use input::{Input, MappedTree, NewNode, Parameter, Showing};
 pub use limits::number as limit_number;

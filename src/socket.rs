@@ -26,9 +26,15 @@ use crate::{
 /// How long whoever listens may take to accept, in seconds: engines accept at once.
 const PATIENCE: i64 = 5;
 
-/// Connects to a stream socket, `unix(7)`; `code` and `name` are for errors. By its descriptor, because `sun_path` holds 107
-/// bytes and paths are longer.
+/// Connects to a stream socket, `unix(7)`; `code` and `name` are for errors, which say that somebody has to listen there.
 pub fn connect(path: &Path, code: Code, name: &str) -> Result<OwnedFd> {
+    open(path, code, name)
+        .map_err(|error| error.fix(format!("the path of a {name}, with a program that listens there")))
+}
+
+/// By its descriptor, because `sun_path` holds 107
+/// bytes and paths are longer.
+fn open(path: &Path, code: Code, name: &str) -> Result<OwnedFd> {
     let what = || format!("connect to the {name} {}", path.display());
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let found = sys::retry(|| nix::fcntl::open(path, flags, Mode::empty())).doing(code, what)?;

@@ -32,6 +32,8 @@ mod walk;
 
 use nix::errno::Errno;
 
+pub use absent::{lacking, names};
+
 /// The value of a raw system call, or its errno.
 fn check(value: libc::c_long) -> nix::Result<i32> {
     let value = Errno::result(value)?;

@@ -48,7 +48,7 @@ pub fn destroy(entry: Locked, log: &Log) -> Result<()> {
     let id = entry.id.clone();
     entry.remove()?;
     if let Some((spec, bundle)) = told {
-        Hooks { spec: &spec, id: id.as_str(), bundle: &bundle }.stopped(log);
+        return Hooks { spec: &spec, id: id.as_str(), bundle: &bundle }.stopped(log);
     }
     Ok(())
 }

@@ -18,8 +18,12 @@ use crate::{
     bundle::{self, Bundle},
     cli::{Proc, UsernsMode, ZeroConfig},
     default_config as defaults,
-    error::{Code, Context as _, Error, Result},
-    plan::{Assembly, Layer},
+    error::{Code, Context as _, Error, Result, Warning},
+    host::{Host, probe},
+    plan::{
+        Assembly, Layer,
+        ids::{Ids, decide},
+    },
     store::Id,
 };
 
@@ -87,16 +91,29 @@ pub fn bundle(zero: &ZeroConfig, mode: UsernsMode) -> Result<(Bundle, Option<Ass
     Ok((Bundle::of(directory, spec)?, assembly))
 }
 
+/// The ids of a container, and what is weaker about them than could be.
+pub type Mapping = Result<(Ids, Vec<Warning>)>;
+
+/// Who calls, and the ids that its containers have when nobody says otherwise. The refusal of a map is a finding of its own.
+pub fn ids(mode: UsernsMode) -> Result<(Host, Mapping)> {
+    let mut spec = Spec::default();
+    // Whatever the user would be: only the maps are asked for.
+    spec.set_process(None).set_mounts(None).set_linux(Some(defaults::linux()));
+    let host = probe::host(&spec, Path::new("/"), probe::caller()?, mode)?;
+    let ids = decide(&spec, &host, mode);
+    Ok((host, ids))
+}
+
 /// An error of this config, at an option instead of at a place in a config.json that nobody has written.
 pub fn at_option(zero: &ZeroConfig, error: Error) -> Error {
-    error.rename_place(|place| match place {
+    error.blame("the command line", |place| match place {
         "process.cwd" => Some("--workdir".to_owned()),
+        "hostname" => Some("--hostname".to_owned()),
+        "process.user.uid" | "process.user.gid" | "process.user" => Some("--user".to_owned()),
+        _ if place.starts_with("process.env") => Some("--env".to_owned()),
+        _ if place.starts_with("process.args") => Some("the command".to_owned()),
         "root.path" => Some("--rootfs".to_owned()),
-        "linux.resources.memory.limit" => Some("--memory".to_owned()),
-        "linux.resources.cpu.quota" => Some("--cpus".to_owned()),
-        "linux.resources.cpu.cpus" => Some("--cpuset-cpus".to_owned()),
-        "linux.resources.pids.limit" => Some("--pids-limit".to_owned()),
-        "linux.resources.unified.\"io.weight\"" => Some("--io-weight".to_owned()),
+        _ if place.starts_with("linux.resources") => zero.limits.option(place),
         _ => {
             let index: usize = place.strip_prefix("mounts[")?.strip_suffix(']')?.parse().ok()?;
             let volume = zero.volumes.get(index.checked_sub(defaults::mounts().len() + SCRATCH.len())?)?;

@@ -8,8 +8,8 @@ use std::{
 use oci_spec::runtime::{LinuxPids, LinuxResources, Spec};
 use serde_json::Value;
 
-use super::{LARGEST, part, read};
-use crate::error::{Code, Context as _, Error, Result};
+use super::{LARGEST, part, read, unreadable};
+use crate::error::{Code, Context as _, Result};
 
 /// Reads an OCI resources object; `-` is standard input.
 pub fn resources(file: &Path) -> Result<LinuxResources> {
@@ -18,9 +18,7 @@ pub fn resources(file: &Path) -> Result<LinuxResources> {
         stdin().take(LARGEST).read_to_end(&mut bytes).doing(Code::FileRefused, || "read standard input".to_owned())?;
         bytes
     } else {
-        read(file).map_err(|error| {
-            Error::new(Code::FileRefused, format!("read {}", file.display()), error.why().to_owned())
-        })?
+        read(file).map_err(|error| unreadable(file, &error))?
     };
     let (mut spec, _) = part(&json, file, "\"linux\":{\"resources\":", "}")?;
     let parsed = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().take());

@@ -19,6 +19,28 @@ pub struct LimitFlags(pub Vec<(&'static str, OsString)>);
 const PERIOD: u64 = 100_000;
 
 impl LimitFlags {
+    /// The option behind a place in the resources that were made of them, such as `linux.resources.pids.limit`.
+    pub fn option(&self, place: &str) -> Option<String> {
+        let flags: &[&str] = match place.strip_prefix("linux.resources.")? {
+            "memory.limit" => &["memory"],
+            "memory.reservation" => &["memory-reservation"],
+            "memory.swap" => &["memory-swap"],
+            "cpu.period" => &["cpu-period", "cpus"],
+            "cpu.quota" => &["cpus", "cpu-quota"],
+            "cpu.shares" => &["cpu-share"],
+            "cpu.burst" => &["cpu-burst"],
+            "cpu.idle" => &["cpu-idle"],
+            "cpu.cpus" => &["cpuset-cpus"],
+            "cpu.mems" => &["cpuset-mems"],
+            "pids.limit" => &["pids-limit", "pids"],
+            "blockIO.weight" => &["blkio-weight"],
+            "unified.\"io.weight\"" => &["io-weight"],
+            _ => return None,
+        };
+        let given = |flag: &&&str| self.0.iter().any(|(known, _)| known == *flag);
+        flags.iter().find(given).map(|flag| format!("--{flag}"))
+    }
+
     /// The limits that they mean.
     pub fn resources(&self) -> Result<LinuxResources> {
         let (mut memory, mut cpu, mut io) = (LinuxMemory::default(), LinuxCpu::default(), LinuxBlockIo::default());

@@ -25,7 +25,7 @@ pub fn parse(argv: &[OsString]) -> Result<Request> {
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp) => {
             return Ok(Request { verb: Verb::Say(error.to_string()), ..Request::default() });
         }
-        Err(error) => return Err(usage(&error)),
+        Err(error) => return Err(usage(&error, words.verb)),
     };
     let Some((name, own)) = matches.subcommand() else {
         return Err(Error::new(Code::Usage, "read the command line", "there is no verb").fix("pura --help"));
@@ -75,7 +75,7 @@ fn version() -> String {
 }
 
 /// Clap's first paragraph is the cause; the rest would break the one-line rule.
-fn usage(error: &clap::Error) -> Error {
+fn usage(error: &clap::Error, verb: Option<&OsStr>) -> Error {
     let text = error.to_string();
     let why: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     let why = why.join(" ").trim_start_matches("error: ").replace(char::is_control, "?");
@@ -84,7 +84,10 @@ fn usage(error: &clap::Error) -> Error {
     let fix = match (misplaced(error), near) {
         (Some(flag), _) => format!("put --{flag} before the verb, as every global option"),
         (None, Some(near)) => format!("perhaps {near}"),
-        (None, None) => "see pura --help".to_owned(),
+        (None, None) => match VERBS.iter().find(|known| verb.is_some_and(|verb| verb == known.name)) {
+            Some(verb) => format!("see pura {} --help", verb.name),
+            None => "see pura --help".to_owned(),
+        },
     };
     Error::new(Code::Usage, "read the command line", why).fix(fix)
 }
@@ -240,7 +243,8 @@ mod tests {
             ("pura list\n\u{1b}[31m", "'list ?[31m'"),
             ("pura create --pid-file", "a value is required for '--pid-file <PATH>'"),
             ("pura run --pidfile /p c", "unexpected argument '--pidfile' found; fix: perhaps --pid-file"),
-            ("pura state", "not provided: <ID>"),
+            ("pura state", "not provided: <ID>; fix: see pura state --help"),
+            ("pura --bogus-option", "fix: see pura --help"),
             ("pura state a b", "unexpected argument 'b'"),
             ("pura checkpoint --help", "unrecognized subcommand 'checkpoint'"),
             ("pura list -f xml", "--format \"xml\" is none of table, json"),

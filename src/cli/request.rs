@@ -6,7 +6,7 @@ use clap::ArgMatches;
 
 use super::{
     CgroupDriver, Create, Events, Exec, Globals, LimitFlags, Limiting, ListFormat, LogFormat, LogLevel, LogService,
-    Proc, Ps, RootEmulation, Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
+    Map, Proc, Ps, Remedy, RootEmulation, Run, Shell, Update, UsernsMode, Verb, WhenPaused, ZeroConfig, limits,
     table::{self, Value},
 };
 use crate::error::{Code, Error, Result};
@@ -116,6 +116,22 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
         "spec" => {
             Verb::Spec { bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()), file: path(matches, "file") }
         }
+        "unshare" => Verb::Unshare { command: tail.strip_prefix(&[OsString::from("--")]).unwrap_or(tail).to_vec() },
+        "map" => Verb::Map(Map {
+            of: value(matches, "ID|PATH").unwrap_or_default(),
+            gid: matches.get_flag("gid"),
+            container: value(matches, "container"),
+        }),
+        "doctor" => {
+            let remedies =
+                [("json", Remedy::Json), ("fix-script", Remedy::Script), ("apparmor-profile", Remedy::Profile)];
+            let asked: Vec<_> = remedies.into_iter().filter(|(flag, _)| matches.get_flag(flag)).collect();
+            if let [(one, _), (other, _), ..] = asked.as_slice() {
+                let why = format!("there are both --{one} and --{other}");
+                return Err(Error::new(Code::Usage, "read the command line", why));
+            }
+            Verb::Doctor(asked.first().map(|(_, remedy)| *remedy).unwrap_or_default())
+        }
         "features" => Verb::Features,
         "completion" => {
             let shells = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
@@ -167,7 +183,8 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         let text = typed.to_str().unwrap_or_default();
         let (uid, gid) = text.split_once(':').map_or((text, None), |(uid, gid)| (uid, Some(gid)));
         let ids = id_number(uid).zip(gid.map_or(Some(None), |gid| id_number(gid).map(Some)));
-        ids.ok_or_else(|| refused(format!("--user {typed:?} is not UID or UID:GID, in numbers")))
+        let why = || format!("--user {typed:?} is not UID or UID:GID, in numbers");
+        ids.ok_or_else(|| refused(why()).fix("its number: pura exec ID id, or /etc/passwd of the image"))
     });
     let groups = all(matches, "additional-gids").into_iter().map(|typed| {
         let number = typed.to_str().and_then(id_number);

@@ -46,7 +46,7 @@ impl<'a> Words<'a> {
 
     /// Whether this is a `run` that waits for its program.
     pub(super) fn wait(&self) -> bool {
-        let waits = |name: &str| matches!(name, "run" | "exec") && self.verb == Some(OsStr::new(name));
+        let waits = |name: &str| matches!(name, "run" | "exec" | "unshare") && self.verb == Some(OsStr::new(name));
         let Some(verb) = VERBS.iter().find(|known| waits(known.name)) else { return false };
         let known = verb.flags;
         let returns =

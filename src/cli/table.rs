@@ -100,13 +100,15 @@ const CREATE: &[Flag] = &[
     flag("no-subreaper", None, Value::None, ""),
 ];
 
+const USERNS: &[Flag] =
+    &[flag("userns", None, Value::One("MODE"), "As before the verb: auto, keep-id, nomap, single or inherit")];
+
 const RUN: &[Flag] = &[
     flag("detach", Some('d'), Value::None, "Return as soon as the program runs"),
     flag("keep", None, Value::None, "Keep the state after the program has ended"),
     flag("dry-run", None, Value::None, "Print the plan and create nothing"),
     flag("stats", None, Value::None, "When the program has ended, say on standard error what it used"),
     flag("cgroup", None, Value::One("MODE"), "besteffort: a limit that cannot be had here is a warning"),
-    flag("userns", None, Value::One("MODE"), "As before the verb: auto, keep-id, nomap, single or inherit"),
 ];
 
 /// Flags of the form of `run` that has no bundle.
@@ -165,7 +167,7 @@ pub const VERBS: &[Verb] = &[
         details: "pura run -- CMD...                runs a command on the host's own root, which it cannot change\n\
                   pura run --rootfs DIR -- CMD...   runs a command on another root\n\
                   pura run -b BUNDLE ID             runs an OCI bundle",
-        flags: &[RUN, CREATE, ZERO_CONFIG],
+        flags: &[RUN, USERNS, CREATE, ZERO_CONFIG],
         operands: &[Operand {
             name: "WORDS",
             required: false,
@@ -306,7 +308,7 @@ pub const VERBS: &[Verb] = &[
         about: "Print what run would do, step by step",
         details: "pura plan -- CMD...     plans a command\n\
                   pura plan [-b BUNDLE]   plans an OCI bundle",
-        flags: &[RUN, CREATE, ZERO_CONFIG],
+        flags: &[RUN, USERNS, CREATE, ZERO_CONFIG],
         operands: &[Operand {
             name: "WORDS",
             required: false,
@@ -323,6 +325,43 @@ pub const VERBS: &[Verb] = &[
             flag("file", Some('f'), Value::One("FILE"), "Another name for it; - is standard output"),
             flag("rootless", None, Value::None, "The only form there is"),
         ]],
+        operands: &[],
+    },
+    Verb {
+        name: "unshare",
+        about: "Run a shell or a command in the user namespace that a new container gets",
+        details: "pura unshare                       a shell, in which files of subordinate ids are yours\n\
+                  pura unshare -- rm -r tree         the same for one command, whose exit status it returns",
+        flags: &[USERNS],
+        operands: &[Operand { name: "WORDS", required: false, rest: true, help: "The command [default: $SHELL]" }],
+    },
+    Verb {
+        name: "map",
+        about: "Print what an id of a container is outside, and back",
+        details: "pura map 1000                 user 1000, in both directions\n\
+                  pura map ./file               owner and group of a file, as a container sees them",
+        flags: &[
+            &[
+                flag("gid", Some('g'), Value::None, "The number is a group's"),
+                flag("container", None, Value::One("ID"), "A container's maps, instead of those that a new one gets"),
+            ],
+            USERNS,
+        ],
+        operands: &[operand("ID|PATH", true, "A number, or a file; ./7 for a file of such a name")],
+    },
+    Verb {
+        name: "doctor",
+        about: "Say what on this machine stands in the way, and what to do",
+        details: "Tries what containers need, in a child that is thrown away; changes nothing.\n\
+                  Exit status: 0 all is well, 1 something is weaker than it could be, 2 containers cannot run.",
+        flags: &[
+            &[
+                flag("json", None, Value::None, "Print findings and facts as JSON"),
+                flag("fix-script", None, Value::None, "Print what root could do, as a script; run nothing"),
+                flag("apparmor-profile", None, Value::None, "Print an AppArmor profile for this binary's path"),
+            ],
+            USERNS,
+        ],
         operands: &[],
     },
     Verb {

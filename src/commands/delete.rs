@@ -36,11 +36,15 @@ fn remove(call: Call<'_>, entry: Entry, force: bool) -> Result<()> {
 pub(super) fn destroy(call: Call<'_>, locked: Locked, force: bool) -> Result<()> {
     let id = locked.id.clone();
     let traces = locked.traces().unwrap_or_default();
-    teardown::destroy(locked, call.log)?;
+    let destroyed = teardown::destroy(locked, call.log);
+    // Under --strict a poststop hook may have failed, when all else was gone.
+    if destroyed.as_ref().is_err_and(|error| error.code() != Code::Hook) {
+        return destroyed;
+    }
     if let Some(path) = traces.pid_file {
         clean_up_pid_file(&path, id.as_str(), traces.init.filter(|_| force).map(|init| init.pid));
     }
-    Ok(())
+    destroyed
 }
 
 /// Refuses what only `--force` may delete.

@@ -39,25 +39,29 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let id = Id::parse(&exec.id)?;
     let entry = Roots::find(call.globals)?.open(&id, "exec in")?;
     let (record, status, init) = running(&entry, exec.when_paused)?;
-    let (spec, unknown) = with_process(bundle::recorded(&entry.config()?)?, exec)?;
+    let config = bundle::recorded(&entry.config()?)?;
+    let (spec, unknown) = with_process(config, exec).map_err(|error| as_typed(exec, error))?;
     call.log.warn(&unknown, false)?;
     let host = host(&spec)?;
     // For its name: what is below belongs to the container, and nothing of it is touched.
     let state = entry.root.path.join(id.as_str());
     let order = order(&record, &state);
     let joined = joined(&record, status);
-    let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))?;
+    let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))
+        .map_err(|error| as_typed(exec, error))?;
     itself::protect(&host, &joined.ids, || ())?;
     call.log.warn(plan.warnings(), false)?;
 
     let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
-    let console = Console::open(terminal, exec.console_socket.as_deref(), exec.detach)?;
+    let detached = exec.detach.then_some("exec --detach");
+    let console = Console::open(terminal, exec.console_socket.as_deref(), detached)?;
     let receivers = PidfdReceivers::of_option(exec.pidfd_socket.as_deref())?;
     let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
     let cgroup = birthplace(&record, exec.cgroup.as_deref(), call)?;
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
+    let watched = init.try_clone().doing(Code::Exhausted, || "watch the container".to_owned())?;
     container::prepare_process(&host)?;
     launch::take_on(&plan)?;
     hide()?;
@@ -75,14 +79,15 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         hooks: Hooks { spec: &spec, id: id.as_str(), bundle: &record.bundle },
     };
     let mut written = None;
-    let mut container = launch.run(|container| {
+    let launched = launch.run(|container| {
         if call.globals.strict {
             call.log.warn(&container.warnings, false)?;
         }
         tasks.as_ref().map_or(Ok(()), |tasks| tasks.take_in(container.init.as_raw()))?;
         written = pid_file.map(|prepared| prepared.write(container.init.as_raw())).transpose()?;
         receivers.send(container.init)
-    })?;
+    });
+    let mut container = launched.map_err(|error| unless_stopped(error, &id, &watched))?;
     if let Some(written) = written {
         written.keep();
     }
@@ -131,7 +136,7 @@ fn is_announced(exec: &Exec, record: &Record, call: Call<'_>) -> bool {
 /// The record of a container in which a process can be started, its status, and its init.
 fn running(entry: &Entry, when_paused: WhenPaused) -> Result<(Record, Status, OwnedFd)> {
     let refuse = |code, why: &str| Error::new(code, format!("exec in {:?}", entry.id.as_str()), why.to_owned());
-    let stopped = || refuse(Code::NotRunnable, "container not running (stopped)");
+    let stopped = || stopped(&entry.id);
     let record = entry.record().ok_or_else(stopped)?;
     let status = entry.status_of(&record);
     match status {
@@ -152,8 +157,23 @@ fn running(entry: &Entry, when_paused: WhenPaused) -> Result<(Record, Status, Ow
     Ok((record, status, init))
 }
 
+fn stopped(id: &Id) -> Error {
+    Error::new(Code::NotRunnable, format!("exec in {:?}", id.as_str()), "container not running (stopped)")
+}
+
+/// What stopped an exec, unless that is the end of the container: it takes our process along, or its namespaces away. By
+/// its descriptor: `/proc` may be the container's by now.
+fn unless_stopped(error: Error, id: &Id, init: &OwnedFd) -> Error {
+    // Its process 1 kills the others first, and ends then.
+    let limit = if matches!(error.code(), Code::NotRunning | Code::Exhausted) { END_LIMIT } else { 0 };
+    if sys::pidfd::wait(init, limit) { stopped(id) } else { error }
+}
+
+/// How long an exec that was killed looks whether the container ends, in milliseconds.
+const END_LIMIT: u16 = 500;
+
 /// The container's config with the process that is to run. What that leaves out is the container's: an exec is never less
-/// confined than init by omission. Besides, what was left out of the process because nobody knows it.
+/// confined than init by omission. Besides, what of the process it will not have.
 fn with_process(mut config: Spec, exec: &Exec) -> Result<(Spec, Vec<Warning>)> {
     let own = config.process().clone().unwrap_or_default();
     let (mut process, unknown) = match &exec.process {
@@ -181,7 +201,8 @@ fn with_process(mut config: Spec, exec: &Exec) -> Result<(Spec, Vec<Warning>)> {
     config.set_process(Some(process)).set_hooks(None);
     spec::validate(&config)?;
     spec::require_program(&config)?;
-    Ok((config, unknown))
+    let useless = useless_caps(&config, exec);
+    Ok((config, unknown.into_iter().chain(useless).collect()))
 }
 
 /// The container's own process, changed as the flags say.
@@ -227,6 +248,34 @@ fn from_flags(mut process: Process, exec: &Exec) -> Result<Process> {
     }
     spec::add_capabilities(&mut process, &exec.caps)?;
     Ok(process)
+}
+
+/// `--cap` for another user than root, who keeps at exec only what is ambient.
+fn useless_caps(spec: &Spec, exec: &Exec) -> Option<Warning> {
+    let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
+    let first = exec.caps.first().filter(|_| uid != 0 && exec.process.is_none())?;
+    let what = format!("user {uid} does not get --cap {first:?}: without the ambient set exec leaves it to root alone");
+    Some(Warning::new(Code::Capabilities, what).fix("--user 0, or --process FILE with capabilities.ambient"))
+}
+
+/// An error of the config that was made of the user's file or options, by their names.
+fn as_typed(exec: &Exec, error: Error) -> Error {
+    if let Some(file) = &exec.process {
+        return error.blame(&file.display().to_string(), |_| None);
+    }
+    error.blame("the command line", |place| {
+        let option = match place {
+            "process.user.uid" | "process.user.gid" | "process.user" if exec.user.is_some() => "--user",
+            "process.cwd" if exec.cwd.is_some() => "--cwd",
+            "process.selinuxLabel" if exec.label.is_some() => "--process-label",
+            "process.apparmorProfile" if exec.apparmor.is_some() => "--apparmor",
+            _ if place.starts_with("process.user.additionalGids") && !exec.groups.is_empty() => "--additional-gids",
+            _ if place.starts_with("process.env[") && !exec.env.is_empty() => "--env",
+            _ if place.starts_with("process.args") => "the command",
+            _ => return None,
+        };
+        Some(option.to_owned())
+    })
 }
 
 /// What the plan of a joining process may depend on: less than that of a container.

@@ -13,7 +13,12 @@ use crate::{
 /// The containers of every state directory of the caller's; damaged entries, and those of others, are left out.
 pub(super) fn list(call: Call<'_>, format: ListFormat, quiet: bool) -> Result<String> {
     let mut states = Vec::new();
-    for root in Roots::find(call.globals)?.existing()? {
+    let roots = Roots::find(call.globals)?;
+    if format == ListFormat::Table && !quiet {
+        // A person; programs take no directory for no containers.
+        roots.insist()?;
+    }
+    for root in roots.existing()? {
         for id in root.ids() {
             states.extend(State::glance(&root, &id));
         }

@@ -4,7 +4,9 @@ use std::{ffi::OsStr, path::PathBuf};
 
 use super::Call;
 use crate::{
+    cgroup,
     error::{Code, Error, Result},
+    host::probe,
     state::Status,
     store::{Entry, Id, Locked, Record, Roots},
 };
@@ -49,7 +51,7 @@ impl<E> Living<E> {
     pub(super) fn cgroup(&self, verb: &str, code: Code) -> Result<PathBuf> {
         self.record.cgroup.clone().ok_or_else(|| {
             Error::new(code, format!("{verb} {:?}", self.record.id), "the container has no cgroup of its own")
-                .fix("start it where a cgroup is delegated: systemd-run --user --scope -p Delegate=yes -- pura ...")
+                .fix(cgroup::remedy(&probe::cgroup()))
         })
     }
 }

@@ -60,7 +60,10 @@ fn table(pids: &[i32], options: &[OsString]) -> Result<String> {
     let program = program.ok_or_else(|| refuse("ps does not exist").fix("apt install procps; or --format json"))?;
     let words: Vec<_> = options.iter().map(OsString::as_os_str).collect();
     let said = helper::output(&program, &words, LIMIT);
-    let said = said.ok_or_else(|| refuse("ps fails with these options, or takes over 10 s"))?;
+    let said = said.ok_or_else(|| {
+        let why = helper::complaint(&program, &words, LIMIT).unwrap_or_else(|| "it takes over 10 s".to_owned());
+        refuse(&format!("ps fails with these options: {why}")).fix("options of ps(1), as -ef")
+    })?;
     let mut lines = said.lines();
     let header = lines.next().unwrap_or_default();
     let column = header.split_whitespace().position(|word| word == "PID");

@@ -74,7 +74,7 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, source: Source<'_>)
         made.keep();
     } else if made.remove()? {
         // Else another verb has removed it, and run them.
-        making.hooks().stopped(call.log);
+        making.hooks().stopped(call.log)?;
     }
     Ok(status)
 }

@@ -16,6 +16,10 @@ use crate::{
 
 /// Changes all that is asked for, or nothing.
 pub(super) fn update(call: Call<'_>, update: &Update) -> Result<u8> {
+    change(call, update).map_err(|error| error.rename_place(|place| update.flags.option(place)))
+}
+
+fn change(call: Call<'_>, update: &Update) -> Result<u8> {
     let resources = match &update.resources {
         Some(file) => bundle::resources(file)?,
         None => update.flags.resources()?,

@@ -63,6 +63,8 @@ pub enum Code {
     UsernsAbsent = 209,
     /// Another kind of namespace is refused.
     Namespace = 213,
+    /// Warning: no cgroup namespace.
+    CgroupNamespace = 214,
     /// Time namespaces are not supported.
     TimeNamespace = 215,
     /// Time offsets are refused, or out of range.
@@ -103,6 +105,8 @@ pub enum Code {
     PivotRoot = 315,
     /// An overlay cannot be mounted here.
     Overlay = 316,
+    /// Warning: a filesystem of a network does not know subordinate ids.
+    NetworkFilesystem = 317,
     /// A device node lies on a mount with nodev.
     DeviceShut = 318,
     /// Warning: `shared` cannot reach the host.
@@ -113,6 +117,8 @@ pub enum Code {
     ProcMasked = 341,
     /// Warning: `/proc` is the outer one.
     ProcOuter = 342,
+    /// Warning: a device cannot be opened inside.
+    DeviceClosed = 343,
     /// Warning: no cgroup of its own.
     NoCgroup = 405,
     /// A cgroup cannot be made here.
@@ -221,6 +227,8 @@ pub enum Code {
     IdLeftOver = 730,
     /// Processes survive.
     Survivors = 731,
+    /// Warning: containers end with the caller's last session.
+    NoLinger = 770,
     /// config.json cannot be read.
     ConfigMissing = 801,
     /// config.json is not valid JSON.
@@ -243,10 +251,18 @@ pub enum Code {
     Exhausted = 903,
     /// pura's own binary cannot be kept from the container.
     Unprotected = 904,
+    /// Warning: nothing connects a network of its own.
+    LoopbackOnly = 905,
+    /// Warning: /dev/net/tun is missing or closed.
+    Tun = 906,
     /// A seccomp filter around pura forbids a call.
     Forbidden = 907,
     /// A helper is not installed.
     Helper = 908,
+    /// Warning: low ports are root's.
+    LowPorts = 909,
+    /// Warning: no usable name server.
+    NoDns = 910,
     /// A bug in pura.
     Bug = 999,
 }

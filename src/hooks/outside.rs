@@ -75,24 +75,24 @@ impl Hooks<'_> {
         placed(kind, self.spec).try_for_each(|hook| running.run(hook))
     }
 
-    /// Runs the poststop hooks, each whatever became of those before: a failure is a warning, and all goes on.
-    pub fn stopped(&self, log: &Log) {
+    /// Runs the poststop hooks, each whatever became of those before: a failure is a warning, and all goes on; under
+    /// `--strict` the first is an error, of a container that is gone all the same.
+    pub fn stopped(&self, log: &Log) -> Result<()> {
         if Kind::Poststop.of(self.spec).is_empty() {
-            return;
+            return Ok(());
         }
-        let warn = |error: Error| {
-            // Not what --strict is about: the container is gone, as it was asked for.
-            if log.warn(&[error.clone().into_warning()], false).is_err() {
-                log.error(&error);
-            }
+        let mut failures: Vec<_> = match Running::new(self, Status::Stopped, 0) {
+            Err(error) => vec![error],
+            Ok(running) => placed(Kind::Poststop, self.spec).filter_map(|hook| running.run(hook).err()).collect(),
         };
-        match Running::new(self, Status::Stopped, 0) {
-            Err(error) => warn(error),
-            Ok(running) => {
-                let failures = placed(Kind::Poststop, self.spec).filter_map(|hook| running.run(hook).err());
-                failures.for_each(warn);
+        if log.is_strict() && !failures.is_empty() {
+            let first = failures.remove(0);
+            for error in &failures {
+                log.error(error);
             }
+            return Err(first);
         }
+        log.warn(&failures.into_iter().map(Error::into_warning).collect::<Vec<_>>(), false)
     }
 
     /// What became of a hook that init has run; its number counts createContainer, then startContainer.

@@ -45,20 +45,25 @@ fn read(path: &CStr) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// Name and primary group. The file first: a static binary has no business with NSS modules, but users of a directory
-/// service are nowhere else, so getpwuid(3) is the last resort.
+/// Name and primary group. Users of a directory service are not in the file; getent(1) asks for them, because a static
+/// binary that has getpwuid(3) load the modules of nsswitch.conf(5) crashes in some of them.
 fn account(uid: u32) -> (Option<String>, Option<u32>) {
-    let passwd = read(c"/etc/passwd");
-    let found = passwd.lines().find_map(|line| {
+    let number = uid.to_string();
+    let ask = || {
+        let program = helper::find("getent").next()?;
+        entry(&helper::output(&program, &[OsStr::new("passwd"), OsStr::new(&number)], LIMIT)?, uid)
+    };
+    let found = entry(&read(c"/etc/passwd"), uid).or_else(ask);
+    found.map_or((None, None), |(name, gid)| (Some(name), gid))
+}
+
+/// Name and primary group of the line with this uid: passwd(5).
+fn entry(passwd: &str, uid: u32) -> Option<(String, Option<u32>)> {
+    passwd.lines().find_map(|line| {
         let fields: Vec<_> = line.split(':').collect();
         let [name, _, id, gid, ..] = fields.as_slice() else { return None };
         (id.parse() == Ok(uid)).then(|| ((*name).to_owned(), gid.parse().ok()))
-    });
-    if let Some((name, gid)) = found {
-        return (Some(name), gid);
-    }
-    let user = uzers::get_user_by_uid(uid);
-    user.map_or((None, None), |user| (Some(user.name().to_string_lossy().into_owned()), Some(user.primary_group_id())))
+    })
 }
 
 /// Whether nsswitch.conf(5) names a source of subordinate ids besides the files. The first `subid` line counts.
@@ -135,6 +140,13 @@ mod tests {
         assert_eq!(ranges(FILE, Some("alice"), "1000"), [range(100_000, 65536), range(400_000, 5), range(300_000, 10)]);
         assert_eq!(ranges(FILE, None, "1000"), [range(300_000, 10)]);
         assert!(ranges(FILE, Some("carol"), "1001").is_empty());
+    }
+
+    #[test]
+    fn an_account_is_found_by_its_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken:x\nalice:x:1000:100::/home/alice:/bin/sh\n";
+        assert_eq!(entry(passwd, 1000), Some(("alice".to_owned(), Some(100))));
+        assert_eq!(entry(passwd, 100), None);
     }
 
     #[test]

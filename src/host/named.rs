@@ -2,7 +2,13 @@
 
 use std::{
     fs, io,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{MetadataExt as _, OpenOptionsExt as _},
+        },
+    },
     path::{Path, PathBuf},
 };
 
@@ -13,7 +19,7 @@ use crate::{plan::limit_number, sys};
 
 /// What the paths of the config lead to. What it does not use costs nothing.
 pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
-    let root = spec.root().as_ref().map(|root| kind(&bundle.join(root.path())));
+    let (root, root_link) = spec.root().as_ref().map(|root| at_root(&bundle.join(root.path()))).unwrap_or_default();
     let mut found = Named::default();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let source = source(index, mount, bundle, &mut found);
@@ -41,6 +47,7 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     };
     Named {
         root,
+        root_link,
         limits: limits.collect(),
         oom_score: super::probe::oom_score(spec),
         nice: super::probe::nice(spec),
@@ -105,8 +112,24 @@ fn host_namespaces() -> Vec<u64> {
     ["self", "1"].iter().flat_map(|process| names.iter().filter_map(move |name| inode(process, name).ok())).collect()
 }
 
+/// What is at the root's path; and, where its last part is a link, where that leads: nothing is mounted on a link.
+fn at_root(path: &Path) -> (Option<super::Kind>, Option<PathBuf>) {
+    let found = fs::symlink_metadata(path);
+    if !found.as_ref().is_ok_and(fs::Metadata::is_symlink) {
+        return (Some(judged(found)), None);
+    }
+    // What is open has one path, whatever becomes of the link.
+    let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path);
+    let leads = opened.and_then(|opened| fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())));
+    (Some(kind(leads.as_deref().unwrap_or(path))), leads.ok())
+}
+
 fn kind(path: &Path) -> super::Kind {
-    match fs::metadata(path) {
+    judged(fs::metadata(path))
+}
+
+fn judged(found: io::Result<fs::Metadata>) -> super::Kind {
+    match found {
         Ok(file) if file.is_dir() => super::Kind::Directory,
         Ok(_) => super::Kind::File,
         Err(error) if error.kind() == io::ErrorKind::NotFound => super::Kind::Missing,

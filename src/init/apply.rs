@@ -33,7 +33,7 @@ impl Init<'_> {
             }
             Op::Meet(meeting) => link::meet(self.slots.get(Slot::LINK.index())?, meeting),
             Op::SetNs { from, kind } => sys::process::set_namespace(self.slots.get(from.index())?, kind),
-            Op::Unshare(kinds) => sys::process::unshare(kinds),
+            Op::Unshare(kinds) => self.unshare(step, kinds),
             Op::Rebirth => self.rebirth(),
             Op::PassMounts => self.pass_mounts(),
             Op::NewSession => setsid().map(drop),

@@ -43,6 +43,17 @@ impl Init<'_> {
         }
     }
 
+    /// Makes new namespaces; a cgroup namespace, of which none is left, hides but a path.
+    pub(super) fn unshare(&self, step: u32, kinds: i32) -> nix::Result<()> {
+        match sys::process::unshare(kinds) {
+            Err(errno @ (Errno::ENOSPC | Errno::EINVAL)) if kinds & libc::CLONE_NEWCGROUP != 0 => {
+                sys::process::unshare(kinds & !libc::CLONE_NEWCGROUP)?;
+                self.warn(step, errno)
+            }
+            done => done,
+        }
+    }
+
     /// Opens a procfs of its own for what is written below `/proc/sys`; where that is closed, the outer one.
     pub(super) fn open_proc(&mut self, into: Slot) -> nix::Result<()> {
         let proc = match sys::procfs::fresh() {

@@ -188,6 +188,16 @@ fn describe(status: nix::Result<WaitStatus>) -> String {
     }
 }
 
+/// What a program says that fails, within `limit`; where its output is of no use.
+pub fn complaint(program: &Path, words: &[&OsStr], limit: Duration) -> Option<String> {
+    let deadline = Instant::now() + limit;
+    let mut started = start(program, words.iter().map(|word| word.as_bytes()), Piped::Errors).ok()?;
+    let said = started.listen(QUOTED, Some(deadline))?;
+    let lines = String::from_utf8_lossy(&said).into_owned();
+    // The first says what is wrong, the others how it is right.
+    lines.lines().find(|line| !line.trim().is_empty()).map(crate::error::shortened)
+}
+
 /// Runs a program to its end and returns what it prints, or nothing when it fails or takes longer than `limit`.
 pub fn output(program: &Path, words: &[&OsStr], limit: Duration) -> Option<String> {
     let deadline = Instant::now() + limit;

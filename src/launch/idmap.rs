@@ -13,33 +13,33 @@ use crate::{
     host::{
         Host, Maps,
         ids::{Extent, lines},
-        refusal,
+        refusal::{self, Step, mapper},
     },
     plan::{Plan, ids::UserNamespace},
 };
-
-const CAP_SETGID: u64 = 1 << 6;
-const CAP_SETUID: u64 = 1 << 7;
 
 /// Writes the maps, or waits for those who do.
 pub fn map(plan: &Plan, host: &Host, init: Pid, mappers: Option<Mappers>) -> Result<()> {
     match (&plan.ids.user_namespace, mappers) {
         (_, Some(mappers)) => mappers.finish(host),
-        (UserNamespace::Create { maps, deny_setgroups, .. }, None) => {
-            write(init, maps, *deny_setgroups).map_err(|(what, errno)| {
-                let plainly = || Error::new(Code::MapRefused, what, plain(errno));
-                refusal::root_unmapped(host, errno).unwrap_or_else(plainly)
-            })
-        }
+        (UserNamespace::Create { maps, deny_setgroups, .. }, None) => write(init, maps, *deny_setgroups, host),
         _ => Ok(()),
     }
+}
+
+/// Writes both maps of a process, its own too, without a helper.
+pub fn write(process: Pid, maps: &Maps, deny_setgroups: bool, host: &Host) -> Result<()> {
+    write_all(process, maps, deny_setgroups).map_err(|(what, errno)| {
+        let plainly = || Error::new(Code::MapRefused, what, plain(errno));
+        refusal::cause(Step::Maps, errno, &refusal::gather(host)).unwrap_or_else(plainly)
+    })
 }
 
 /// On failure, what was attempted, and why it was refused.
 type Written = std::result::Result<(), (String, Errno)>;
 
-/// Writes both maps of init; each file takes one write(2), once.
-fn write(init: Pid, maps: &Maps, deny_setgroups: bool) -> Written {
+/// Each file takes one write(2), once.
+fn write_all(init: Pid, maps: &Maps, deny_setgroups: bool) -> Written {
     if deny_setgroups {
         write_file(init, "setgroups", "deny")?;
     }
@@ -88,10 +88,7 @@ fn choose(name: &str) -> Result<PathBuf> {
         }
         first.get_or_insert(candidate);
     }
-    first.ok_or_else(|| {
-        Error::new(Code::MapperMissing, "map more than one id", format!("{name} is not installed"))
-            .fix("apt install uidmap, or dnf install shadow-utils-subid, or --userns=single")
-    })
+    first.ok_or_else(|| mapper::missing(&format!("{name} is")))
 }
 
 fn has_power(program: &Path) -> bool {
@@ -107,7 +104,8 @@ impl Mappers {
         let results = [uids, gids].map(|(program, started)| (program, started.finish()));
         for (program, result) in results {
             if let Err(said) = result {
-                return Err(explain(&program, &said, host));
+                let facts = mapper::gather(&program, has_power(&program), host);
+                return Err(mapper::cause(&program, &said, &facts));
             }
         }
         // A mapper from PATH may be anything: what counts is what the kernel says.
@@ -126,38 +124,4 @@ fn verify(init: Pid, name: &str, wanted: &[Extent]) -> Result<()> {
     } else {
         Err(Error::new(Code::MapperFailed, "map ids", format!("the mapper left {name} as {found:?}")))
     }
-}
-
-/// Why a mapper failed; facts are gathered only now.
-fn explain(program: &Path, said: &str, host: &Host) -> Error {
-    let name = program.display();
-    let what = || format!("map ids with {name}");
-    if host.caller.no_new_privs {
-        let why = "no_new_privs is set on this process, so it gains no privilege";
-        return Error::new(Code::MapperNoNewPrivs, what(), why)
-            .fix("NoNewPrivileges=no in the systemd unit, or --userns=single");
-    }
-    if !has_power(program) {
-        let why = "it has neither the setuid bit nor a file capability";
-        return Error::new(Code::MapperPowerless, what(), why)
-            .fix(format!("sudo chmod u+s {name}, or reinstall uidmap"));
-    }
-    let nosuid =
-        nix::sys::statvfs::statvfs(program).is_ok_and(|fs| fs.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID));
-    if nosuid {
-        return Error::new(Code::MapperNosuid, what(), "it is on a filesystem mounted nosuid")
-            .fix("use the system's copy in /usr/bin");
-    }
-    if host.caller.bounding & (CAP_SETUID | CAP_SETGID) != CAP_SETUID | CAP_SETGID {
-        let why = "CAP_SETUID or CAP_SETGID is missing from the bounding set";
-        return Error::new(Code::MapperBounded, what(), why)
-            .fix("--cap-add SETUID --cap-add SETGID on the outer container");
-    }
-    let group = host.account.as_ref().and_then(|account| account.primary_gid).filter(|gid| *gid != host.caller.gid);
-    if let Some(primary) = group {
-        let why = format!("gid {} is not your primary group {primary}: this is a newgrp or sg shell", host.caller.gid);
-        return Error::new(Code::ForeignGroup, what(), why).fix("exit that shell");
-    }
-    // Another class of phrase in the quotation would mislead engines; it is the mapper's own word all the same.
-    Error::new(Code::MapperFailed, what(), format!("it says: {said}"))
 }

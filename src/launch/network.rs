@@ -43,6 +43,16 @@ pub(super) fn move_all(plan: &Plan, caller: &OwnedFd, init: Pid) -> Result<()> {
     Ok(())
 }
 
+/// The error of a container whose network namespace ends with the devices in it: hardware returns to the host, what is
+/// virtual is gone.
+pub(super) fn with_losses(plan: &Plan, error: Error) -> Error {
+    let names: Vec<_> = plan.moved_devices.iter().map(|device| format!("{:?}", device.from)).collect();
+    if names.is_empty() {
+        return error;
+    }
+    error.also(&format!("what was moved goes with it, and returns only if it is hardware: {}", names.join(" ")))
+}
+
 /// A socket to another network namespace. The parent comes back: hooks have to see the caller's.
 fn visit(namespace: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;

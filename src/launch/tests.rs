@@ -170,3 +170,20 @@ fn start_succeeds_with_the_end_of_the_link_and_nothing_else() {
         assert_eq!(started(&ours, "/bin/true", &hooks).is_ok(), good, "{reports:?}");
     }
 }
+
+#[test]
+fn an_init_that_was_killed_is_no_bug_and_one_that_crashed_is() {
+    for (signal, code, words) in [
+        (Signal::SIGKILL, Code::NotRunning, "init was killed (SIGKILL) before the program ran; fix: "),
+        (Signal::SIGTERM, Code::NotRunning, "init was killed (SIGTERM) before the program ran [PURA-706]"),
+        (Signal::SIGSYS, Code::Kernel, "a seccomp filter around pura killed init"),
+        (Signal::SIGSEGV, Code::Bug, "init died (SIGSEGV) before it was ready"),
+    ] {
+        let error = obituary(Ok(WaitStatus::Signaled(Pid::this(), signal, false)));
+        assert!(error.code() == code && error.to_string().contains(words), "{error}");
+    }
+    for end in [Ok(WaitStatus::Exited(Pid::this(), 1)), Err(Errno::ECHILD)] {
+        let text = obituary(end).to_string();
+        assert!(text.contains("init ended before it was ready") && !text.contains("Exited"), "{text}");
+    }
+}

@@ -35,15 +35,16 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // Before the first mount: nothing that we mount may appear outside.
     draft.isolate_mounts()?;
     // With the ids of the caller, who may pass directories that container root may not.
-    let sources = draft.open_sources()?;
+    let sources = draft.open_sources();
     draft.become_owner();
     draft.assemble_late()?;
     // As container root, whose the files are, and through a procfs that no mount of the config can have covered
     // (CVE-2025-52881).
-    draft.sysctls()?;
+    draft.sysctls();
     // No step: the parent moves them, as late as it can.
     draft.network_devices()?;
-    draft.mounts(&sources)?;
+    draft.mounts(&sources);
+    draft.refuse()?;
     draft.devices()?;
     // With all mounts made and the old root still in place: `config.md` "POSIX-platform Hooks".
     draft.create_hooks()?;

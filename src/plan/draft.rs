@@ -54,7 +54,13 @@ pub(super) struct Draft<'a> {
     pub(super) late_assembly: Option<(&'a Assembly, Slot, Option<Slot>)>,
     /// The mount namespace that is joined once the root is made: its position in `linux.namespaces`, and its slot.
     pub(super) joined_mounts: Option<(usize, Slot)>,
+    /// What the config cannot have: [`Draft::keep`].
+    faults: Vec<Error>,
 }
+
+/// More faults than these are counted and not told, and more than those not even looked for.
+const MOST_FAULTS: usize = 15;
+const ENOUGH_FAULTS: usize = 200;
 
 impl<'a> Draft<'a> {
     pub(super) fn new(spec: &'a Spec, host: &'a Host, order: &'a Order<'a>, ids: Ids) -> Self {
@@ -91,7 +97,16 @@ impl<'a> Draft<'a> {
             warnings: Vec::new(),
             notes: Vec::new(),
         };
-        Self { spec, host, order, plan, late_read_only: Vec::new(), late_assembly: None, joined_mounts: None }
+        Self {
+            spec,
+            host,
+            order,
+            plan,
+            late_read_only: Vec::new(),
+            late_assembly: None,
+            joined_mounts: None,
+            faults: Vec::new(),
+        }
     }
 
     /// Adds a step that config.json did not ask for.
@@ -123,6 +138,25 @@ impl<'a> Draft<'a> {
         let slot = self.slot()?;
         self.plan.inputs.push((slot, input));
         Ok(slot)
+    }
+
+    /// Goes on after a fault, so that one call tells all: [`Draft::refuse`]. What is there already says nothing new.
+    pub(super) fn keep(&mut self, attempt: Result<()>) {
+        if let Err(error) = attempt
+            && self.faults.len() < ENOUGH_FAULTS
+            && !self.faults.contains(&error)
+        {
+            self.faults.push(error);
+        }
+    }
+
+    /// Refuses the plan, when it has faults, with all of them on one line.
+    pub(super) fn refuse(&mut self) -> Result<()> {
+        let mut faults = std::mem::take(&mut self.faults).into_iter();
+        let Some(first) = faults.next() else { return Ok(()) };
+        let more = faults.len().saturating_sub(MOST_FAULTS);
+        let all = faults.take(MOST_FAULTS).fold(first, |all, fault| all.and(&fault));
+        Err(if more == 0 { all } else { all.also(&format!("and {more} more")) })
     }
 
     pub(super) fn warn(&mut self, warning: Warning) {

@@ -11,11 +11,11 @@ use self::words::{attribute_words, attributes, capabilities, limit, propagation,
 use super::{Input, Meeting, Op, Plan, Slot, Target, arena::Text, ids::UserNamespace, limits, namespaces};
 use crate::{
     error::{Code, Error, Warning, plain},
-    host::refusal::UNCONFINED,
+    host::refusal::{UNCONFINED, no_cgroup_namespace},
     sys::schedule::Scheduling,
 };
 
-pub use codes::{explain_id_map, explain_showing, explain_sysctl};
+pub use codes::{explain_id_map, explain_showing, explain_sysctl, masked_proc};
 
 impl Plan {
     /// Says what `op` does, to complete "cannot ...".
@@ -156,7 +156,8 @@ impl Plan {
             Op::MakeCwd(path) | Op::EnterCwd(path) => format!("chdir to cwd {}", text(path)),
             Op::FindHome(uid) => format!("set HOME from the /etc/passwd of the image, for user {uid}"),
             Op::FindProgram | Op::Execute => {
-                format!("run {}", self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word)))
+                let name = self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word));
+                format!("{} {name}", if op == Op::Execute { "run" } else { "look for the program" })
             }
             Op::GivePipes(uid) => format!("give the pipes among the standard streams to user {uid}"),
             Op::Umask(mask) => format!("set umask {mask:03o}"),
@@ -238,6 +239,7 @@ impl Plan {
             Some(Op::MountOrBind { kind, host, .. }) => {
                 codes::bound(&lossy(self.text(*kind)), &lossy(self.text(*host)), &why)
             }
+            Some(Op::Unshare(_)) => no_cgroup_namespace(errno),
             Some(Op::CopyUp { path, .. }) => Warning::new(
                 Code::Mount,
                 format!("not all that the tmpfs on {:?} covers is in it as it was: {why}", lossy(self.text(*path))),

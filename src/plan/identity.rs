@@ -114,15 +114,23 @@ impl Draft<'_> {
         let [bounding, effective, permitted, inheritable, ambient] = all.map(|set| set & grantable);
         // The kernel's own conditions: effective within permitted, ambient within permitted and inheritable, and
         // nothing can be inherited that is not bounded: capabilities(7).
-        let unbounded = (inheritable | ambient) & !bounding;
+        let unbounded = (effective | permitted | inheritable | ambient) & !bounding;
         if unbounded != 0 {
             let names = wanted_names(wanted, unbounded).join(" ");
-            let what = format!("capabilities outside the bounding set cannot be inherited, and are not: {names}");
-            self.warn(Warning::new(Code::Capabilities, what));
+            let what = format!("capabilities outside the bounding set do not outlive exec, and were left out: {names}");
+            self.warn(Warning::new(Code::Capabilities, what).fix("name them in process.capabilities.bounding too"));
         }
-        let permitted = permitted | effective;
+        let effective = effective & bounding;
+        let permitted = permitted & bounding | effective;
         let inheritable = (inheritable | ambient & permitted) & bounding;
-        Sets { bounding, effective, permitted, inheritable, ambient: ambient & permitted & inheritable }
+        let ambient = ambient & permitted & inheritable;
+        let uid = self.spec.process().as_ref().map_or(0, |process| process.user().uid());
+        let names = wanted_names(wanted, permitted & !ambient).join(" ");
+        if uid != 0 && !names.is_empty() {
+            // As with every runtime: capabilities(7), "Transformation of capabilities during execve()".
+            self.note(format!("user {uid} loses at exec what is not ambient: {names}"));
+        }
+        Sets { bounding, effective, permitted, inheritable, ambient }
     }
 
     /// HOME, when the config leaves it to the image. With the ids of the set-up: an image may hide its file from users.
@@ -271,18 +279,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_inherited_that_is_not_bounded_and_a_warning_says_so() {
+    fn nothing_is_had_that_is_not_bounded_and_a_warning_says_so() {
         let sets = serde_json::json!({
-            "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_CHOWN"],
+            "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL", "CAP_CHOWN"],
             "inheritable": ["CAP_KILL", "CAP_CHOWN"], "ambient": ["CAP_CHOWN"]
         });
         let plan = plan(&serde_json::json!({"cwd": "/", "user": {}, "args": ["/sh"], "capabilities": sets}));
-        let (kill, chown) = (1 << 5, 1 << 0);
-        let wanted = Op::Capabilities { effective: chown, permitted: kill | chown, inheritable: kill };
+        let kill = 1 << 5;
+        let wanted = Op::Capabilities { effective: kill, permitted: kill, inheritable: kill };
         assert!(plan.ops().contains(&wanted), "{plan}");
         assert!(!plan.ops().iter().any(|op| matches!(op, Op::Ambient(_))), "{plan}");
         let warnings: Vec<_> = plan.warnings().iter().map(ToString::to_string).collect();
-        assert!(warnings.iter().any(|text| text.contains("cannot be inherited, and are not: CHOWN")), "{warnings:?}");
+        assert!(
+            warnings.iter().any(|text| text.contains("do not outlive exec, and were left out: CHOWN")),
+            "{warnings:?}"
+        );
     }
 
     #[test]

@@ -98,14 +98,14 @@ impl<'a> Draft<'a> {
     }
 
     /// All mounts of the config, in its order: later ones may lie on earlier ones.
-    pub(super) fn mounts(&mut self, sources: &[Option<Slot>]) -> Result<()> {
+    pub(super) fn mounts(&mut self, sources: &[Option<Slot>]) {
         for entry in self.entries() {
             if entry.index > 0 && entry.index % SWEEP_EVERY == 0 {
                 self.step(Op::Sweep { kept: u16::MAX });
             }
-            self.mount(entry, sources.get(entry.index).copied().flatten())?;
+            let mounted = self.mount(entry, sources.get(entry.index).copied().flatten());
+            self.keep(mounted);
         }
-        Ok(())
     }
 
     fn mount(&mut self, entry: Entry<'_>, source: Option<Slot>) -> Result<()> {

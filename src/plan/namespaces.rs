@@ -131,14 +131,16 @@ impl Draft<'_> {
             return Err(Error::new(Code::Join, what(), "it was not examined").at(place));
         };
         if found.kind < 0 {
-            return Err(
-                Error::new(Code::Join, what(), crate::error::plain(nix::errno::Errno::from_raw(-found.kind))).at(place)
-            );
+            return Err(Error::new(Code::Join, what(), crate::error::plain(nix::errno::Errno::from_raw(-found.kind)))
+                .at(place)
+                .fix("the path of a namespace that is there and yours, such as /proc/PID/ns/net"));
         }
         if found.kind != flag {
             let is =
                 if found.kind == 0 { "no namespace".to_owned() } else { format!("a {} namespace", name(found.kind)) };
-            return Err(Error::new(Code::Join, what(), format!("it is {is}")).at(place));
+            return Err(Error::new(Code::Join, what(), format!("it is {is}"))
+                .at(place)
+                .fix("the path of a namespace of that type, such as /proc/PID/ns/net"));
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ pub enum Op {
         /// `CLONE_NEW*`.
         kind: i32,
     },
-    /// Make new namespaces, `CLONE_NEW*`: `unshare(2)`.
+    /// Make new namespaces, `CLONE_NEW*`: `unshare(2)`. On ENOSPC and EINVAL a cgroup namespace among them is done without.
     Unshare(i32),
     /// Go on as a new sibling process, which is inside the PID and time namespaces that only children enter; this one
     /// ends, and the kernel tells the parent who the new one is.

@@ -7,7 +7,9 @@ use std::{
 
 use oci_spec::runtime::LinuxNamespaceType as Kind;
 
-use super::{Op, Slot, compile::die_with_parent, draft::Draft, ids::UserNamespace};
+use nix::errno::Errno;
+
+use super::{Op, Plan, Slot, compile::die_with_parent, draft::Draft, ids::UserNamespace};
 use crate::{
     error::{Code, Error, Result, Warning},
     host::{self, ids::Extent},
@@ -15,9 +17,30 @@ use crate::{
 
 const MS_REC: u64 = libc::MS_REC;
 
+impl Plan {
+    /// Why a step fails in a root which the caller may not enter: not by what the step wants to make or find there.
+    pub fn shut_root(&self, errno: Errno) -> Option<Error> {
+        let root = self.ops.iter().find_map(|op| if let Op::BindRoot { path, .. } = op { Some(*path) } else { None });
+        let lower =
+            || self.ops.iter().find_map(|op| if let Op::MountOverlay { lower, .. } = op { Some(*lower) } else { None });
+        let root = self.text(root.or_else(lower).filter(|_| errno == Errno::EACCES)?);
+        let is_shut = nix::unistd::access(root, nix::unistd::AccessFlags::X_OK) == Err(Errno::EACCES);
+        let root = root.to_string_lossy();
+        is_shut.then(|| {
+            let why = "you may not enter it: permission denied";
+            Error::new(Code::Rootfs, format!("use the root filesystem {root:?}"), why)
+                .at("root.path")
+                .fix(format!("chmod o+x {root}, or a tree of your own"))
+        })
+    }
+}
+
 impl Draft<'_> {
-    /// The root's path on the host, absolute.
+    /// The root's path on the host, absolute, and no link.
     pub(super) fn root_path(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.host.named.root_link {
+            return Ok(path.clone());
+        }
         let root = self.spec.root().as_ref().map(|root| root.path().as_path());
         let root = root.ok_or_else(|| Error::new(Code::Field, "read config.json", "root is missing"))?;
         Ok(self.order.bundle.join(root))
@@ -39,13 +62,15 @@ impl Draft<'_> {
             }
             Some(other) => {
                 let why = format!("{other:?} is none of private, slave, shared, unbindable and their r forms");
-                return Err(Error::new(Code::Field, "read linux.rootfsPropagation", why));
+                self.keep(Err(Error::new(Code::Field, "read linux.rootfsPropagation", why)));
+                libc::MS_PRIVATE
             }
         };
         let path = self.text("/")?;
         self.step_for(Op::Propagate { path, flags: MS_REC | flags }, "linux.rootfsPropagation");
         let root = self.root_path()?;
-        self.check_root(&root)?;
+        let checked = self.check_root(&root);
+        self.keep(checked);
         match self.order.assembly {
             Some(assembly) => self.assemble(assembly),
             None => self.bind_root(&root),
@@ -60,7 +85,7 @@ impl Draft<'_> {
             Some(host::Kind::Directory) | None => Ok(()),
             Some(host::Kind::Missing) => refuse("it does not exist".to_owned()),
             Some(host::Kind::File) => refuse("it is not a directory".to_owned()),
-            Some(host::Kind::Refused(errno)) => refuse(crate::error::plain(nix::errno::Errno::from_raw(errno))),
+            Some(host::Kind::Refused(errno)) => refuse(crate::error::plain(Errno::from_raw(errno))),
         }
     }
 

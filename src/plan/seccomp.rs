@@ -1,14 +1,32 @@
 //! The seccomp filter: when it is attached, what has to be kept until then, and who is told.
 
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
+
 use super::{Op, draft::Draft, ids::UserNamespace};
 use crate::{
     agent::Notice,
     cli::RootEmulation,
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, Warning},
     hooks,
     seccomp::{self, Filter, Machine},
     state::Status,
 };
+
+/// How calls begin that only architectures have for which pura is not built, or others than this one: syscalls(2).
+const FOREIGN: [&str; 6] = ["arm_", "ppc_", "riscv_", "s390_", "spu_", "sys_debug_"];
+
+/// Unknown names in a list of what is denied, where a mistyped one leaves a call allowed. In a list of what is allowed, as
+/// engines have, it only leaves one denied, and mostly is newer than pura.
+fn undenied<'a>(profile: &LinuxSeccomp, unknown: &'a [String]) -> Vec<&'a str> {
+    let allows = |action| matches!(action, LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog);
+    if !allows(profile.default_action()) {
+        return Vec::new();
+    }
+    let rules = || profile.syscalls().iter().flatten().filter(|rule| !allows(rule.action()));
+    let is_foreign = |name: &str| FOREIGN.iter().any(|prefix| name.starts_with(prefix));
+    let is_denied = |name: &&String| !is_foreign(name) && rules().any(|rule| rule.names().contains(name));
+    unknown.iter().filter(is_denied).map(String::as_str).collect()
+}
 
 /// An annotation that replaces the profile.
 const RAW: &str = "run.oci.seccomp_bpf_data";
@@ -36,24 +54,7 @@ impl Draft<'_> {
         };
         let is_permitted = is_privileged || self.forbids_new_privileges();
         let emulates = self.emulates_root(is_permitted);
-        let filter = match (self.annotation(RAW), profile) {
-            (Some(_), _) if emulates => {
-                let why = format!("root emulation cannot be added to the program of {RAW}");
-                return Err(Error::new(Code::Seccomp, "attach the seccomp filter", why).fix("leave one of the two out"));
-            }
-            (Some(program), _) => seccomp::raw(program, profile)?,
-            (None, None) if !emulates => return Ok(()),
-            (None, profile) => {
-                let Some(machine) = Machine::own() else {
-                    return Err(refuse(Code::Seccomp, "pura does not know the system calls of this architecture"));
-                };
-                match profile {
-                    Some(profile) if emulates => seccomp::emulating_root(profile, machine)?,
-                    Some(profile) => seccomp::compile(profile, machine)?,
-                    None => seccomp::emulating_root(&seccomp::permissive(machine), machine)?,
-                }
-            }
-        };
+        let Some(filter) = self.filter(profile, emulates)? else { return Ok(()) };
         self.plan.root_emulation = emulates;
         self.check_own_calls(&filter)?;
         if !filter.allows("execve") {
@@ -73,9 +74,7 @@ impl Draft<'_> {
             let error = Error::new(Code::Seccomp, "compile the seccomp profile", why);
             return Err(error.at("linux.seccomp.syscalls").fix(format!("drop the annotation {STRICT}, or the names")));
         }
-        if !filter.unknown.is_empty() {
-            self.note(format!("linux.seccomp: calls that are unknown here are skipped: {}", filter.unknown.join(" ")));
-        }
+        self.tell_unknown(profile, &filter);
         if let Some(path) = profile.and_then(|profile| profile.listener_path().as_ref()).filter(|_| filter.notifies()) {
             let (status, init) = joined.map_or((Status::Created, None), |(status, init)| (status, Some(init)));
             let id = self.order.state.file_name().unwrap_or_default().to_string_lossy();
@@ -85,6 +84,45 @@ impl Draft<'_> {
         }
         self.plan.filter = Some(filter);
         Ok(())
+    }
+
+    /// The filter; nothing where neither the config nor root emulation wants one.
+    fn filter(&self, profile: Option<&LinuxSeccomp>, emulates: bool) -> Result<Option<Filter>> {
+        let refuse = |why: String| Error::new(Code::Seccomp, "attach the seccomp filter", why);
+        if let Some(program) = self.annotation(RAW) {
+            if emulates {
+                let why = format!("root emulation cannot be added to the program of {RAW}");
+                return Err(refuse(why).fix("leave one of the two out"));
+            }
+            return seccomp::raw(program, profile).map(Some);
+        }
+        if profile.is_none() && !emulates {
+            return Ok(None);
+        }
+        let unknown = || refuse("pura does not know the system calls of this architecture".to_owned());
+        let machine = Machine::own().ok_or_else(|| unknown().at("linux.seccomp"))?;
+        match profile {
+            Some(profile) if emulates => seccomp::emulating_root(profile, machine),
+            Some(profile) => seccomp::compile(profile, machine),
+            None => seccomp::emulating_root(&seccomp::permissive(machine), machine),
+        }
+        .map(Some)
+    }
+
+    /// Tells of names that no call has here: a note, or a warning where a mistyped one stays allowed.
+    fn tell_unknown(&mut self, profile: Option<&LinuxSeccomp>, filter: &Filter) {
+        if filter.unknown.is_empty() {
+            return;
+        }
+        let undenied = profile.map(|profile| undenied(profile, &filter.unknown)).unwrap_or_default();
+        if undenied.is_empty() {
+            let names = filter.unknown.join(" ");
+            self.note(format!("linux.seccomp: calls that are unknown here are skipped: {names}"));
+            return;
+        }
+        let names = undenied.join(" ");
+        let what = format!("the seccomp profile allows what it does not name, and no call here is named {names}");
+        self.warn(Warning::new(Code::Seccomp, what).fix("the right names in linux.seccomp.syscalls"));
     }
 
     /// Whether all calls that pura makes under the filter can be made: nobody answers before the agent is told, and what

@@ -23,34 +23,38 @@ enum Owner {
 
 impl Draft<'_> {
     /// Sets all parameters, in the order of their names.
-    pub(super) fn sysctls(&mut self) -> Result<()> {
+    pub(super) fn sysctls(&mut self) {
         let linux = self.spec.linux().as_ref();
         let mut all: Vec<_> = linux.and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten().collect();
         all.sort_unstable();
         let mut is_open = false;
         for (key, value) in all {
-            let file =
-                file(key).ok_or_else(|| refuse(Code::Sysctl, key, value, "it is not the name of a parameter"))?;
-            let parent_writes = self.check(key, value, &file)?;
-            let value = if file == PING_RANGE { self.ping_range(key, value)? } else { value.clone() };
-            if parent_writes {
-                self.plan.parameters.push(Parameter { key: key.clone(), file: format!("sys/{file}"), value });
-                continue;
-            }
-            let place = format!("linux.sysctl[{key:?}]");
-            if file == "kernel/domainname" {
-                // The file belongs to the host's root; the system call asks whose the namespace is.
-                let name = self.text(value)?;
-                self.step_for(Op::Domainname(name), place);
-                continue;
-            }
-            if !is_open {
-                self.step_for(Op::OpenProc(Slot::TREE), "linux.sysctl");
-                is_open = true;
-            }
-            let (file, value, key) = (self.text(format!("sys/{file}"))?, self.text(value)?, self.text(key)?);
-            self.step_for(Op::Sysctl { proc: Slot::TREE, file, value, key }, place);
+            let set = self.sysctl(key, value, &mut is_open);
+            self.keep(set);
         }
+    }
+
+    /// One of them. `is_open`: the procfs that it is written through.
+    fn sysctl(&mut self, key: &str, value: &str, is_open: &mut bool) -> Result<()> {
+        let file = file(key).ok_or_else(|| refuse(Code::Sysctl, key, value, "it is not the name of a parameter"))?;
+        let parent_writes = self.check(key, value, &file)?;
+        let value = if file == PING_RANGE { self.ping_range(key, value)? } else { value.to_owned() };
+        if parent_writes {
+            self.plan.parameters.push(Parameter { key: key.to_owned(), file: format!("sys/{file}"), value });
+            return Ok(());
+        }
+        let place = format!("linux.sysctl[{key:?}]");
+        if file == "kernel/domainname" {
+            // The file belongs to the host's root; the system call asks whose the namespace is.
+            let name = self.text(value)?;
+            self.step_for(Op::Domainname(name), place);
+            return Ok(());
+        }
+        if !std::mem::replace(is_open, true) {
+            self.step_for(Op::OpenProc(Slot::TREE), "linux.sysctl");
+        }
+        let (file, value, key) = (self.text(format!("sys/{file}"))?, self.text(value)?, self.text(key)?);
+        self.step_for(Op::Sysctl { proc: Slot::TREE, file, value, key }, place);
         Ok(())
     }
 

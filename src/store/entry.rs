@@ -268,6 +268,25 @@ mod tests {
     }
 
     #[test]
+    fn only_who_is_in_a_frozen_cgroup_is_paused() {
+        let (store, mut sleeper, cgroup) = (Store::new(), Sleeper::new(), tempfile::tempdir().unwrap());
+        store.running("c1", sleeper.identity());
+        let record = Record { cgroup: Some(cgroup.path().to_owned()), ..store.entry("c1").record().unwrap() };
+        fs::write(store.path("c1").join("state.json"), serde_json::to_vec(&record).unwrap()).unwrap();
+        let mut status = |events: &str, ends: bool| {
+            fs::write(cgroup.path().join("cgroup.events"), events).unwrap();
+            if ends {
+                sleeper.end();
+            }
+            store.entry("c1").status()
+        };
+        assert_eq!(status("populated 1\nfrozen 0\n", false), Status::Running);
+        assert_eq!(status("populated 1\nfrozen 1\n", false), Status::Paused);
+        assert_eq!(status("populated 0\nfrozen 1\n", false), Status::Running);
+        assert_eq!(status("populated 0\nfrozen 1\n", true), Status::Stopped);
+    }
+
+    #[test]
     fn a_lost_record_is_damage_and_an_absent_one_is_not() {
         let (store, mut sleeper) = (Store::new(), Sleeper::new());
         store.claim("c0").unwrap().keep();

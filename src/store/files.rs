@@ -18,7 +18,11 @@ use nix::{
 use super::{
     CONFIG, INTENT, Identity, Intent, LARGEST, Record, Root, SOCKET, STATE, identity::is_this_boot, record::VERSION,
 };
-use crate::{resctrl::Group, state::Status};
+use crate::{
+    cgroup::{self, freezer},
+    resctrl::Group,
+    state::Status,
+};
 
 /// Bytes that one read of a file asks for.
 const ONE_READ: usize = 4096;
@@ -130,10 +134,12 @@ impl<'a> Files<'a> {
         if self.has(SOCKET) {
             return Status::Created;
         }
-        if record.cgroup.as_deref().is_some_and(crate::cgroup::freezer::is_frozen) {
-            Status::Paused
-        } else {
-            Status::Running
+        let frozen = record.cgroup.as_deref().filter(|cgroup| freezer::is_frozen(cgroup));
+        match frozen.map(|cgroup| cgroup::event(cgroup, "populated")) {
+            // What ends in a frozen cgroup leaves it empty before it is gone itself.
+            Some(Some(false)) if record.init.is_ending() => Status::Stopped,
+            None | Some(Some(false)) => Status::Running,
+            Some(Some(true) | None) => Status::Paused,
         }
     }
 

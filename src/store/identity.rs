@@ -49,6 +49,12 @@ impl Identity {
         self.pid > 0 && Self::of(self.pid) == Some(self)
     }
 
+    /// Whether it has begun to end, or is gone.
+    pub fn is_ending(self) -> bool {
+        let path = CString::new(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        small_file(&path).map_or(true, |stat| is_ending(&stat))
+    }
+
     /// A descriptor for this very process: opened first, then compared. Nothing when it has ended; any other failure is
     /// an error, because whoever deletes must not take a process for dead that only could not be looked at.
     pub fn open(self) -> nix::Result<Option<OwnedFd>> {
@@ -78,17 +84,25 @@ impl Identity {
 /// The process has begun to end, and will never again run code of its own: `PF_EXITING`, include/linux/sched.h.
 const EXITING: u32 = 4;
 
+/// Whether a line of `proc_pid_stat(5)` is of a process that has begun to end.
+fn is_ending(stat: &[u8]) -> bool {
+    fields(stat).is_some_and(|(_, flags, _)| flags & EXITING != 0)
+}
+
 /// The start time in a line of `proc_pid_stat(5)`; nothing for a zombie, nor for a process 1 that would be one, did it not
 /// have to wait until strangers have reaped what they had started in its PID namespace: that may be never.
 fn alive(stat: &[u8]) -> Option<u64> {
+    let (state, flags, start_time) = fields(stat)?;
+    let is_held_up = state == "S" && flags & EXITING != 0;
+    (!matches!(state, "Z" | "X") && !is_held_up).then_some(start_time)
+}
+
+/// State, flags and start time.
+fn fields(stat: &[u8]) -> Option<(&str, u32, u64)> {
     // The name, in parentheses, may hold anything.
     let behind = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = str::from_utf8(stat.get(behind..)?).ok()?.split(' ').skip(1);
-    let state = fields.next()?;
-    let flags: u32 = fields.nth(5)?.parse().ok()?;
-    let start_time = fields.nth(12)?.parse().ok()?;
-    let is_held_up = state == "S" && flags & EXITING != 0;
-    (!matches!(state, "Z" | "X") && !is_held_up).then_some(start_time)
+    Some((fields.next()?, fields.nth(5)?.parse().ok()?, fields.nth(12)?.parse().ok()?))
 }
 
 /// The boot that is running: ids of another mean nothing. Empty when the kernel does not tell.
@@ -134,6 +148,9 @@ mod tests {
         let ending = rest.replace("4194560", "4194564");
         assert_eq!(alive(format!("7 (a) S {ending}").as_bytes()), None);
         assert_eq!(alive(format!("7 (a) D {ending}").as_bytes()), Some(4711));
+        for (line, wanted) in [(rest, false), (&ending, true)] {
+            assert_eq!(is_ending(format!("7 (a) R {line}").as_bytes()), wanted);
+        }
     }
 
     #[test]

@@ -39,7 +39,8 @@ impl PidFile {
         let refused = || format!("write the pid-file {}", path.display());
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = nix::fcntl::open(parent, flags, Mode::empty()).doing(Code::FileRefused, refused)?;
+        let directory = nix::fcntl::open(parent, flags, Mode::empty()).doing(Code::FileRefused, refused);
+        let directory = directory.map_err(|error| error.fix("--pid-file in a directory that you may write"))?;
         let temporary = temporary(path, id).file_name().unwrap_or_default().to_owned();
         let name = path.file_name().unwrap_or_default().to_owned();
         Ok(Place { directory, path: path.to_path_buf(), name, temporary })

@@ -65,7 +65,7 @@ impl Intent {
 /// A container that has been created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Record {
     /// [`VERSION`]
     pub version: u32,

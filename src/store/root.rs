@@ -131,23 +131,31 @@ impl Roots {
         let mut reasons = Vec::new();
         for candidate in &self.candidates {
             match candidate.make() {
-                Ok(root) => {
-                    let warning = candidate.instead_of.as_ref().map(|why| {
-                        Warning::new(
-                            Code::StateDirFallback,
-                            format!("state is kept in {}, because {why}", root.path.display()),
-                        )
-                    });
-                    return Ok((root, warning));
-                }
+                Ok(root) => return Ok((root, candidate.warning())),
                 Err(why) => reasons.push(format!("{}: {why}", candidate.path.display())),
             }
         }
+        Err(self.refuse(&reasons))
+    }
+
+    /// As [`Roots::create`], but only looks: what would be made is not.
+    pub fn look(&self) -> Result<(PathBuf, Option<Warning>)> {
+        let mut reasons = Vec::new();
+        for candidate in &self.candidates {
+            match candidate.look() {
+                Ok(()) => return Ok((candidate.path.clone(), candidate.warning())),
+                Err(why) => reasons.push(format!("{}: {why}", candidate.path.display())),
+            }
+        }
+        Err(self.refuse(&reasons))
+    }
+
+    fn refuse(&self, reasons: &[String]) -> Error {
         // One that the user named is simply read-only, not one of several that will not do.
         let read_only = self.candidates.iter().all(|candidate| candidate.explicit)
             && reasons.iter().all(|reason| reason.ends_with(&plain(Errno::EROFS)));
         let code = if read_only { Code::StateRefused } else { Code::NoStateDir };
-        Err(Error::new(code, "keep the container's state", reasons.join("; ")).fix("--root DIR"))
+        Error::new(code, "keep the container's state", reasons.join("; ")).fix("--root DIR")
     }
 
     /// Every directory that is there and ours, once, in order. One that the user named, or that cannot even be looked at, is no
@@ -168,6 +176,16 @@ impl Roots {
             }
         }
         Ok(found)
+    }
+
+    /// Refuses a directory that the user named and that is not there, for one who would look into it in vain.
+    pub fn insist(&self) -> Result<()> {
+        let absent = |candidate: &&Candidate| candidate.explicit && matches!(candidate.open(), Err(Refusal::Absent));
+        self.candidates.iter().find(absent).map_or(Ok(()), |candidate| {
+            let what = format!("list the containers in {}", candidate.path.display());
+            Err(Error::new(Code::NoStateDir, what, plain(Errno::ENOENT))
+                .fix("--root as the containers were created with"))
+        })
     }
 
     /// The container of an id, wherever it is; `verb` is for the error.
@@ -218,6 +236,27 @@ impl Candidate {
             Err(errno) => return Err(errno.into()),
         }
         self.open().and_then(writable)
+    }
+
+    /// What its use is worth.
+    fn warning(&self) -> Option<Warning> {
+        self.instead_of.as_ref().map(|why| {
+            Warning::new(Code::StateDirFallback, format!("state is kept in {}, because {why}", self.path.display()))
+        })
+    }
+
+    /// Whether [`Candidate::make`] would do: it is there, or its parent is ours to write.
+    fn look(&self) -> std::result::Result<(), Refusal> {
+        match self.open() {
+            Err(Refusal::Absent) => {}
+            opened => return opened.and_then(writable).map(drop),
+        }
+        let there = self.path.ancestors().skip(1).find(|above| self.explicit && above.exists()).or(self.path.parent());
+        let parent = open_directory(there.unwrap_or(&self.path))?;
+        if self.private_parent {
+            check(parent.as_fd(), 0o077)?;
+        }
+        Ok(faccessat(&parent, ".", AccessFlags::W_OK, AtFlags::empty())?)
     }
 
     /// Opens the directory if it is there, ours, and nobody else's to write. Where everybody may make directories, it

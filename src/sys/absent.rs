@@ -16,6 +16,27 @@ pub(super) enum Newer {
     PidfdSendSignal,
 }
 
+const ALL: [(Newer, &str); 7] = [
+    (Newer::Clone3, "clone3"),
+    (Newer::OpenAt2, "openat2"),
+    (Newer::OpenTree, "open_tree"),
+    (Newer::MoveMount, "move_mount"),
+    (Newer::MountSetattr, "mount_setattr"),
+    (Newer::PidfdOpen, "pidfd_open"),
+    (Newer::PidfdSendSignal, "pidfd_send_signal"),
+];
+
+/// Those that are not there, a bit each, for [`names`]. Only who may mount can tell `move_mount(2)`.
+pub fn lacking() -> u8 {
+    let bits = ALL.into_iter().enumerate().filter(|(_, (call, _))| told(*call, Errno::EPERM) == Errno::ENOSYS);
+    bits.fold(0, |all, (bit, _)| all | 1 << bit)
+}
+
+/// The calls of some bits.
+pub fn names(bits: u8) -> Vec<&'static str> {
+    ALL.into_iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, (_, name))| name).collect()
+}
+
 /// Flags of which most mean nothing.
 const NONSENSE: usize = 0xffff_ffff;
 

@@ -54,3 +54,12 @@ pub fn exec(program: &CStr, vectors: &Vectors<'_>) -> Errno {
     unsafe { libc::execve(program.as_ptr(), vectors.argv.as_ptr().cast(), vectors.env.as_ptr().cast()) };
     Errno::last()
 }
+
+/// Becomes the first word's program, with this process's own environment; returns only on failure. A name without a slash is
+/// looked for in PATH, and a file without a known format is run by `sh`: `execvp(3)`.
+pub fn search(vectors: &Vectors<'_>) -> Errno {
+    let Some(name) = vectors.argv.first().map(Cell::get).filter(|name| !name.is_null()) else { return Errno::ENOENT };
+    // SAFETY: as in `exec`; `name` is the first of the strings.
+    unsafe { libc::execvp(name, vectors.argv.as_ptr().cast()) };
+    Errno::last()
+}

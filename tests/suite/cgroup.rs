@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, eventually, own_cgroup};
+use crate::harness::{Bundle, Pura, eventually, own_cgroup};
 
 /// The cgroup that the state names.
 fn leaf(bundle: &Bundle) -> Result<PathBuf> {
@@ -199,7 +199,9 @@ fn without_a_cgroup_pause_update_and_events_say_so() -> Result<()> {
     running.wait()?.succeeds_silently()?;
     bundle.verb("start")?.succeeds_silently()?;
     assert_eq!(running.line()?, "ready");
-    bundle.verb("pause")?.fails(1, 409, &["no cgroup of its own", "Delegate=yes"])?;
+    let is_unified = fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok();
+    let remedy = if is_unified { "Delegate=yes" } else { "boot with systemd.unified_cgroup_hierarchy=1" };
+    bundle.verb("pause")?.fails(1, 409, &["no cgroup of its own", remedy])?;
     bundle.verb("events")?.fails(1, 405, &["no cgroup of its own"])?;
     bundle.pura(&["update", "--pids-limit", "9", "c1"]).output()?.fails(1, 405, &["no cgroup of its own"])?;
     assert_eq!(bundle.status()?, "running");
@@ -261,6 +263,7 @@ fn ps_lists_the_processes_as_the_caller_sees_them() -> Result<()> {
         assert!(lines[0].contains("PID") && lines[1].contains(&pid.to_string()), "{table:?}");
     }
     bundle.pura(&["ps", "c1", "-o", "comm"]).output()?.fails(1, 908, &["no column PID"])?;
+    bundle.pura(&["ps", "c1", "--no-such"]).output()?.fails(1, 908, &["ps fails with these options: error: "])?;
     bundle.pura(&["kill", "c1", "KILL"]).output()?.succeeds_silently()?;
     bundle.becomes("stopped")?;
     let json = bundle.pura(&["ps", "--format", "json", "c1"]).output()?;
@@ -301,6 +304,10 @@ fn a_limit_without_its_controller_fails_naming_it_and_leaves_nothing() -> Result
         }
         Ok(names)
     };
+    if !fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?.contains("pids") {
+        let limited = ["run", "--pids-limit", "9", "--rootfs", "/usr", "--", "true"];
+        Pura::new(Bundle::new()?.dir(), &limited).output()?.fails(125, 461, &["(--pids-limit)"])?;
+    }
     let mut bundle = Bundle::probing(&["true"])?;
     bundle.config["linux"]["cgroupsPath"] = "leaf-missing".into();
     bundle.config["linux"]["resources"] = json!({"unified": {"nosuch.max": "1"}});

@@ -111,7 +111,7 @@ fn a_terminal_without_anybody_at_its_other_end_is_refused() -> Result<()> {
     requires!(userns);
     let mut bundle = Bundle::probing(&["true"])?;
     bundle.config["process"]["terminal"] = true.into();
-    bundle.is_refused(650, &["terminal", "--console-socket"])
+    bundle.is_refused(650, &["cannot create: a terminal is asked for", "--console-socket"])
 }
 
 #[test]

@@ -22,7 +22,11 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::harness::{Outcome, Pura, busybox, eventually, has_failed, leftovers, own_uid, pura_binary, text};
+use crate::harness::{
+    Outcome, Pura, busybox, eventually, has_failed,
+    leftovers::{self, names},
+    own_cgroup, own_uid, pura_binary, text,
+};
 
 /// The one image: a busybox and two accounts.
 const IMAGE: &str = "localhost/busybox";
@@ -163,7 +167,13 @@ impl Engine {
     /// namespace that can remove them.
     fn clear(&self) -> Result<()> {
         if self.path("s").exists() {
-            self.call(&["rm", "--all", "--force", "--time=0"])?;
+            let ids = self.call(&["ps", "--all", "--quiet", "--no-trunc"])?;
+            self.call(&["rm", "--all", "--force", "--time=0"])?.must_end(0, "")?;
+            let cgroups = cgroups()?;
+            for id in ids.must_end(0, "")?.lines() {
+                let left = cgroups.iter().find(|name| name.to_string_lossy().contains(id));
+                ensure!(left.is_none(), "the cgroup {left:?} is left");
+            }
         }
         if own_uid() != 0 {
             let dirs = ["s", "r/s"].map(|name| self.path(name).to_string_lossy().into_owned());
@@ -184,6 +194,13 @@ impl Drop for Engine {
         leftovers::kill_all(self.dir.path());
         assert!(cleared.is_ok() || has_failed(), "{cleared:?}");
     }
+}
+
+/// Where leaves may be that pura made: beside the suite's own cgroup, and below it.
+fn cgroups() -> Result<Vec<PathBuf>> {
+    let Ok(own) = own_cgroup() else { return Ok(Vec::new()) };
+    let beside = own.parent().map(names).transpose()?.unwrap_or_default();
+    Ok([names(&own)?, beside].concat())
 }
 
 /// What an engine answered.

@@ -228,3 +228,40 @@ fn a_warning_changes_neither_the_exit_status_nor_standard_output() -> Result<()>
     }
     Ok(())
 }
+
+/// What the page of errors says to do about a code.
+fn remedy(code: u32) -> Result<&'static str> {
+    let row = include_str!("../../docs/errors.md").lines().find(|line| line.starts_with(&format!("| {code:03} |")));
+    row.and_then(|row| row.trim_end_matches([' ', '|']).rsplit(" | ").next()).context("a row")
+}
+
+#[test]
+fn the_fixes_that_the_page_of_errors_shows_are_printed() -> Result<()> {
+    requires!(userns);
+    let with = |pointer: &str, value: Value, flags: &[&str]| -> Result<String> {
+        let mut bundle = Bundle::probing(&["true"])?;
+        let (parent, key) = pointer.rsplit_once('/').context("a pointer")?;
+        bundle.config.pointer_mut(parent).context("a parent")?[key] = value;
+        let outcome = bundle.with_bundle("create", &[flags, &["c1"]].concat())?.output()?;
+        assert_eq!((outcome.code(), outcome.stderr.lines().count()), (1, 1), "{outcome:#?}");
+        Ok(outcome.stderr)
+    };
+    let mount = |kind: &str| json!([{"destination": "/x", "type": kind, "source": "/no/such", "options": []}]);
+    let agent = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/no/agent",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
+    let listens = "with a program that listens there";
+    for (code, phrase, line) in [
+        (304, "make it, or drop the mount", with("/mounts", mount("bind"), &[])?),
+        (305, "bind it from the host instead", with("/mounts", mount("nosuchfs"), &[])?),
+        (506, listens, with("/linux/seccomp", agent, &[])?),
+        (613, listens, with("/process/terminal", true.into(), &["--console-socket", "/no/such"])?),
+        (617, listens, with("/hostname", "h".into(), &["--pidfd-socket", "/no/such"])?),
+        (217, "the path of a namespace", with("/linux/namespaces/4/path", "/no/such".into(), &[])?),
+        (716, "that you may write", with("/hostname", "h".into(), &["--pid-file", "/no/such/pid"])?),
+    ] {
+        let fix = line.split_once("; fix: ").map_or("", |(_, fix)| fix);
+        assert!(line.contains(&format!("PURA-{code}")) && fix.contains(phrase), "{code}: {line}");
+        assert!(remedy(code)?.contains(phrase), "docs/errors.md has another remedy for {code}: {}", remedy(code)?);
+    }
+    Ok(())
+}

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::fallback;
-use crate::harness::{Bundle, Facts, Outcome, Running, own_uid};
+use crate::harness::{Bundle, Facts, Outcome, Running, eventually, own_uid, processes};
 
 /// A container that runs until it is told to end, and the end of this value.
 fn running() -> Result<(Bundle, Running)> {
@@ -146,6 +146,36 @@ fn a_container_that_does_not_run_is_refused() -> Result<()> {
     bundle.verb("delete")?.succeeds_silently()
 }
 
+/// `pura exec` whose child has a signal sent when it begins.
+fn exec_with(bundle: &Bundle, signal: &str, flags: &[&str]) -> Result<Running> {
+    let inject = format!("inject=setsid:signal={signal}");
+    let words = ["strace", "--quiet=all", "-f", "-o", "/dev/null", "-e", "trace=setsid", "-e", &inject];
+    bundle.through(&words, &bundle.pura(&["exec"]).args(flags).args(&["c1", "/bin/pura-probe", "true"])).spawn()
+}
+
+#[test]
+fn a_container_that_stops_meanwhile_is_said_to_have_stopped_and_a_killed_child_is_no_bug() -> Result<()> {
+    requires!(userns, strace);
+    let (bundle, _running) = running()?;
+    let pid_file = bundle.path("exec.pid").display().to_string();
+    let flags = ["--pid-file", &pid_file];
+    exec_with(&bundle, "KILL", &flags)?.wait()?.fails(
+        125,
+        706,
+        &["init was killed (SIGKILL) before the program ran"],
+    )?;
+    // Nobody is to know of it: there, the program is one that was killed.
+    exec_with(&bundle, "KILL", &[])?.wait()?.ends(137)?;
+    let mut exec = exec_with(&bundle, "STOP", &flags)?;
+    eventually("the child stands still", || {
+        let stands = |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") t "));
+        Ok(processes(bundle.dir())?.iter().any(|(pid, _)| stands(*pid)))
+    })?;
+    bundle.pura(&["kill", "c1", "KILL"]).output()?.succeeds_silently()?;
+    exec.wait()?.fails(125, 612, &["container not running (stopped)"])?;
+    bundle.delete()
+}
+
 #[test]
 fn a_bad_process_file_is_named() -> Result<()> {
     requires!(userns);
@@ -159,7 +189,8 @@ fn a_bad_process_file_is_named() -> Result<()> {
     with("[]")?.fails(125, 803, &["process.json"])?;
     let bad: Value = json!({"cwd": "/", "user": {"uid": -1}, "args": ["x"]});
     with(&bad.to_string())?.fails(125, 803, &["process.json"])?;
-    with(r#"{"cwd":"x","user":{},"args":["true"]}"#)?.fails(125, 803, &["process.cwd"])?;
+    with(r#"{"cwd":"x","user":{},"args":["true"]}"#)?.fails(125, 803, &["use /", "process.json: process.cwd"])?;
+    with(r#"{"cwd":"/","user":{}}"#)?.fails(125, 803, &["process.json: process.args"])?;
     fs::remove_file(&file)?;
     bundle.pura(&["exec", "--process"]).args(&[&file]).args(&["c1"]).output()?.fails(125, 716, &["does not exist"])?;
     bundle.delete()
@@ -172,7 +203,44 @@ fn a_user_id_is_a_number_of_32_bits_and_nothing_else() -> Result<()> {
     for user in ["4294967295", "4294967296", "-1", "0x0", "1:", "root", ""] {
         let outcome = exec(&bundle, &[&format!("--user={user}")], &["/bin/pura-probe", "ids"])?;
         assert!(outcome.code() == 125 && outcome.stderr.contains("PURA-001"), "{user:?}: {outcome:#?}");
+        assert!(user != "root" || outcome.stderr.contains("fix: its number: pura exec ID id"), "{outcome:#?}");
     }
+    bundle.delete()
+}
+
+#[test]
+fn what_an_option_asks_for_is_named_by_the_option() -> Result<()> {
+    requires!(userns);
+    let (bundle, _running) = running()?;
+    for (flags, code, words) in [
+        (["-e", "A"], 803, "cannot use the command line: --env: \"A\" is not NAME=VALUE"),
+        (["-u", "70000"], 120, "(--user)"),
+        (["--cwd", "x"], 803, "--cwd: \"x\" is not absolute"),
+    ] {
+        exec(&bundle, &flags, &["/bin/pura-probe", "true"])?.fails(125, code, &[words])?;
+    }
+    if fs::metadata("/sys/fs/selinux/enforce").is_err() {
+        exec(&bundle, &["--process-label", "u:r:t:s0"], &["true"])?.fails(125, 508, &["(--process-label)"])?;
+    }
+    bundle.delete()
+}
+
+#[test]
+fn a_capability_that_only_root_would_keep_is_a_warning() -> Result<()> {
+    requires!(userns, subids);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    if let Some(linux) = bundle.config["linux"].as_object_mut() {
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+    }
+    let _running = bundle.started()?;
+    let strictly = |user: &str| {
+        let words = ["--strict", "exec", "-u", user, "-c", "CAP_NET_RAW", "c1", "/bin/pura-probe", "caps"];
+        bundle.pura(&words).output()
+    };
+    strictly("5:5")?.fails(125, 501, &["user 5 does not get --cap \"CAP_NET_RAW\""])?;
+    let effective = u64::from_str_radix(strictly("0:0")?.facts()?.get("CapEff")?, 16)?;
+    assert_eq!(effective >> 13 & 1, 1, "{effective:x}");
     bundle.delete()
 }
 

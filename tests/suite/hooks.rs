@@ -93,25 +93,32 @@ fn a_failing_poststart_hook_fails_start_and_ends_the_program() -> Result<()> {
 }
 
 #[test]
-fn a_failing_poststop_hook_is_a_warning_and_the_later_ones_run() -> Result<()> {
+fn a_failing_poststop_hook_is_a_warning_or_strictly_an_error_and_the_later_ones_run() -> Result<()> {
     requires!(userns, busybox);
     let mut bundle = Bundle::probing(&["exit", "7"])?;
     let fails = json!({"path": "/no/such/hook"});
     bundle.config["hooks"] = json!({"poststop": [shell("exit 3"), note(&bundle, "second"), fails]});
     bundle.run()?.ends(7)?;
     assert_eq!(noted(&bundle), "second\n");
-    for flags in [&["--log-level", "warning"][..], &["--log-level", "warning", "--strict"]] {
+    let wanted = ["hooks.poststop[0]): it failed: exit status 3", "hooks.poststop[2]): does not exist", "PURA-614"];
+    for strict in [false, true] {
         let _running = bundle.created()?;
         let log = bundle.path("log").to_string_lossy().into_owned();
-        let words = [flags, &["--log", &log, "delete", "--force", "c1"]].concat();
-        bundle.pura(&words).output()?.succeeds_silently()?;
-        let text = fs::read_to_string(log)?;
-        for wanted in ["hooks.poststop[0]): it failed: exit status 3", "hooks.poststop[2]): does not exist", "PURA-614"]
-        {
-            assert!(text.contains(wanted), "{text}");
+        let flags = if strict { &["--strict"][..] } else { &[] };
+        let words = [flags, &["--log-level", "warning", "--log", &log, "delete", "--force", "c1"]].concat();
+        let outcome = bundle.pura(&words).output()?;
+        // The container is gone all the same.
+        bundle.is_clean()?;
+        if strict {
+            outcome.fails(1, 614, &wanted[..1])?;
+        } else {
+            outcome.succeeds_silently()?;
         }
+        let text = fs::read_to_string(log)?;
+        assert!(wanted.iter().all(|wanted| text.contains(wanted)), "{text}");
     }
-    assert_eq!(noted(&bundle), "second\nsecond\nsecond\n");
+    bundle.run_strictly()?.fails(125, 614, &wanted[..1])?;
+    assert_eq!(noted(&bundle), "second\n".repeat(4));
     bundle.is_clean()
 }
 

@@ -124,3 +124,15 @@ fn list(bundle: &Bundle) -> Result<Vec<Value>> {
     let list: Value = serde_json::from_str(outcome.succeeds()?)?;
     Ok(list.as_array().context("an array")?.clone())
 }
+
+#[test]
+fn a_root_that_is_not_there_is_said_to_people_and_no_containers_for_programs() -> Result<()> {
+    let bundle = Bundle::new()?;
+    let list =
+        |root: &str, words: &[&str]| Pura::new(bundle.dir(), &[&["--root", root, "list"], words].concat()).output();
+    list("/no/such/directory", &[])?.fails(1, 701, &["/no/such/directory", "does not exist"])?;
+    assert_eq!(list("/no/such/directory", &["--format", "json"])?.succeeds()?, "[]\n");
+    assert_eq!(list("/no/such/directory", &["--quiet"])?.succeeds()?, "");
+    list("/etc/passwd", &["--format", "json"])?.fails(1, 701, &["/etc/passwd"])?;
+    Ok(())
+}

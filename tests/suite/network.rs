@@ -173,3 +173,13 @@ fn bad_names_and_a_shared_network_are_refused() -> Result<()> {
     bundle.share("network");
     bundle.is_refused(806, &["netDevices", "network namespace"])
 }
+
+#[test]
+fn a_failing_hook_says_what_became_of_the_devices() -> Result<()> {
+    requires!(userns, busybox, links);
+    let mut bundle = with(&json!({"outer": {"name": "inner"}}), false)?;
+    bundle.config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "exit 3"]}]});
+    let outcome = nested(&bundle, "run", DEVICE, ":")?;
+    outcome.fails(125, 614, &["exit status 3", "returns only if it is hardware: \"outer\""])?;
+    Ok(())
+}

@@ -117,6 +117,78 @@ fn a_network_device_moves_to_a_namespace_that_root_owns_and_to_a_new_one() -> Re
     Ok(())
 }
 
+/// The first account with enough subordinate ids: its name and its ids.
+fn account() -> Result<(String, u32, u32, u32)> {
+    let ranges = fs::read_to_string("/etc/subuid")?;
+    let accounts = fs::read_to_string("/etc/passwd")?;
+    let found = ranges.lines().find_map(|line| {
+        let (name, rest) = line.split_once(':')?;
+        let (first, count) = rest.split_once(':')?;
+        let account = accounts.lines().find(|line| line.starts_with(&format!("{name}:")))?;
+        let mut ids = account.split(':').skip(2).map(|id| id.parse().ok());
+        let enough = count.parse::<u32>().is_ok_and(|count| count >= 60_000);
+        enough.then_some((name.to_owned(), ids.next()??, ids.next()??, first.parse().ok()?))
+    });
+    anyhow::Context::context(found, "no account has subordinate ids; contrib/as-rootless makes one")
+}
+
+/// The bundle's container, for that account, on a machine that root has changed: in mounts of the test's own, by a shell
+/// script, in which `$USER` and `$UID_` are the account's, `$FIRST` its first subordinate id and `$FILES` a directory.
+fn for_account(bundle: &Bundle, setup: &str, flags: &str) -> Result<crate::harness::Outcome> {
+    let (name, uid, gid, first) = account()?;
+    let run = bundle.with_bundle("run", &["c1"])?;
+    let files = bundle.path("files").display().to_string();
+    let groups = if flags.contains("--regid") { String::new() } else { format!("--regid={gid} --init-groups") };
+    let script = format!(
+        "set -e; USER={name}; UID_={uid}; FIRST={first}; FILES={files}; mkdir $FILES; both() {{ for kind in uid gid; do \
+         printf '%s\\n' \"$@\" >$FILES/$kind; mount --bind $FILES/$kind /etc/sub$kind; done; }}; {setup}; \
+         chown -R $UID_ {}; exec setpriv --reuid={uid} {groups} --inh-caps=-all {flags} \"$@\"",
+        bundle.dir().display()
+    );
+    bundle.through(&["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"], &run).output()
+}
+
+#[test]
+fn ranges_by_number_and_several_ranges_of_an_account_are_all_used() -> Result<()> {
+    requires!(root);
+    let first = account()?.3;
+    for (setup, lines) in [
+        ("both $UID_:$FIRST:65536", vec![format!("1 {first} 65536")]),
+        (
+            "both $USER:$FIRST:1000 $USER:$((FIRST + 30000)):1000",
+            vec![format!("1 {first} 1000"), format!("1001 {} 1000", first + 30_000)],
+        ),
+    ] {
+        let facts = for_account(&rootful(&["maps"])?, setup, "")?.facts()?;
+        assert_eq!(facts.all("uid_map")[1..], lines, "{setup}");
+        assert_eq!(facts.all("gid_map").len(), lines.len() + 1, "{setup}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_shell_of_newgrp_and_a_lost_bounding_set_are_told_from_each_other() -> Result<()> {
+    requires!(root);
+    let bundle = rootful(&["true"])?;
+    // Another group than that of the account, as newgrp(1) leaves it.
+    for_account(&bundle, "true", "--regid=100 --clear-groups")?.fails(125, 111, &["gid 100", "newgrp", "fix: exit"])?;
+    let bundle = rootful(&["true"])?;
+    for_account(&bundle, "true", "--bounding-set=-setuid,-setgid")?.fails(125, 104, &["bounding set"])?;
+    let bundle = rootful(&["true"])?;
+    for_account(&bundle, "true", "--no-new-privs")?.fails(125, 102, &["no_new_privs"])?;
+    Ok(())
+}
+
+#[test]
+fn a_proc_that_hides_processes_of_others_is_no_obstacle_and_a_read_only_one_is() -> Result<()> {
+    requires!(root);
+    let hide = "mount -t proc -o hidepid=2 proc /proc";
+    for_account(&rootful(&["true"])?, hide, "")?.succeeds_silently()?;
+    let closed = "mount -o remount,bind,ro /proc";
+    for_account(&rootful(&["true"])?, closed, "")?.fails(125, 901, &["read-only"])?;
+    Ok(())
+}
+
 #[test]
 fn a_binary_that_may_be_executed_but_not_read_serves_an_ordinary_user() -> Result<()> {
     requires!(root, overlay);

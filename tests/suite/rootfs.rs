@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use crate::harness::{Bundle, own_gid, own_uid, subordinate};
+use crate::harness::{Bundle, own_gid, own_uid, skip, subordinate};
 
 #[test]
 fn a_missing_root_and_a_root_that_is_a_file_are_refused() -> Result<()> {
@@ -17,6 +17,38 @@ fn a_missing_root_and_a_root_that_is_a_file_are_refused() -> Result<()> {
     }
     bundle.config.as_object_mut().context("config")?.remove("root");
     bundle.is_refused_with_any(&[301, 803], &["root"])
+}
+
+#[test]
+fn a_root_that_is_a_link_is_what_the_link_leads_to() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    let target = fs::canonicalize(bundle.rootfs("."))?;
+    symlink("rootfs", bundle.path("bundle/link"))?;
+    symlink(bundle.path("bundle/link"), bundle.path("bundle/again"))?;
+    symlink("nowhere", bundle.path("bundle/dangling"))?;
+    for path in ["link", "again"] {
+        bundle.config["root"] = json!({"path": path, "readonly": path == "again"});
+        let _running = bundle.started()?;
+        assert_eq!(bundle.state()?["rootfs"], json!(target), "{path}");
+        bundle.delete()?;
+    }
+    bundle.config["root"]["path"] = "dangling".into();
+    bundle.is_refused(301, &["dangling", "does not exist"])?;
+    let link = bundle.path("bundle/link").display().to_string();
+    let words = ["run", "--userns=single", "--rootfs", &link, "--read-only", "--", "/bin/pura-probe", "true"];
+    bundle.pura(&words).output()?.succeeds_silently()
+}
+
+#[test]
+fn a_root_that_the_caller_may_not_enter_is_named_and_not_what_should_be_in_it() -> Result<()> {
+    requires!(unprivileged, userns);
+    if fs::read_dir("/root").is_ok() {
+        return skip("closed /root", "everybody may read it");
+    }
+    let mut bundle = Bundle::new()?;
+    bundle.config["root"]["path"] = "/root".into();
+    bundle.is_refused(301, &["\"/root\" (root.path)", "you may not enter it: permission denied"])
 }
 
 #[test]

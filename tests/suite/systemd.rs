@@ -224,6 +224,24 @@ fn limits_are_properties_of_the_unit_and_in_the_files() -> Result<()> {
 }
 
 #[test]
+fn real_roots_scopes_have_its_rules_for_devices() -> Result<()> {
+    requires!(root, busybox, systemd);
+    let device = |allow: bool| json!({"allow": allow, "type": "c", "major": 1, "minor": 11, "access": "w"});
+    let all = json!({"allow": false, "access": "rwm"});
+    for (rules, is_open) in [(json!([all, device(true)]), true), (json!([all, device(false)]), false)] {
+        let mut scoped = Scoped::new(&["/bin/busybox", "sh", "-c", "exec 3>/dev/host && echo opened"])?;
+        scoped.bundle.share_user();
+        scoped.bundle.mount("/dev/host", "bind", "/dev/kmsg", &["bind"])?;
+        scoped.bundle.config["linux"]["resources"] = json!({"devices": rules});
+        let outcome = scoped.call("run")?.output()?;
+        assert_eq!(outcome.stdout == "opened\n", is_open, "{outcome:?}");
+        assert_eq!(outcome.stderr.contains("Operation not permitted"), !is_open, "{outcome:?}");
+        scoped.is_gone()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn systemd_writes_the_same_limits_when_it_writes_them_again() -> Result<()> {
     requires!(userns, systemd);
     let mut scoped = Scoped::new(SLEEP)?;

@@ -96,9 +96,8 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
         Op::SetAttributes { .. } | Op::Remount { .. } | Op::MoveMount { .. } if errno == Errno::EPERM => {
             Some("drop suid, dev, exec or rw from the mount's options")
         }
-        Op::Unshare(_) if errno == Errno::ENOSPC => {
-            Some("sudo sysctl user.max_net_namespaces=15000 (this is not about disk space)")
-        }
+        Op::Mount { .. } if matches!(errno, Errno::EPERM | Errno::ENODEV) => Some(BIND_FIX),
+        Op::OpenTree { .. } | Op::OpenLink { .. } if errno == Errno::ENOENT => Some("make it, or drop the mount"),
         Op::FindTarget { .. } if matches!(errno, Errno::EROFS | Errno::EACCES) => Some("create it in the image"),
         Op::FindTarget { .. } | Op::MoveMount { .. }
             if matches!(errno, Errno::ENOTDIR | Errno::EISDIR | Errno::EINVAL) =>
@@ -108,6 +107,9 @@ pub(super) fn fix(plan: &Plan, op: Op, errno: Errno) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// What helps where a filesystem cannot be mounted.
+const BIND_FIX: &str = "bind it from the host instead";
 
 /// Why the kernel refuses what it keeps with a process, or a remount.
 pub(super) fn attribute(op: Op, errno: Errno) -> Option<String> {
@@ -137,6 +139,11 @@ pub(super) fn id_map(kind: &str, errno: Errno) -> String {
     }
 }
 
+/// A procfs that cannot be mounted, because of an outer container.
+pub fn masked_proc(what: &'static str) -> Error {
+    Error::new(Code::ProcMasked, what, MASKED).fix(MASKED_FIX)
+}
+
 /// A filesystem whose ids cannot be mapped.
 pub fn explain_id_map(what: &str, kind: &str, errno: Errno) -> Error {
     let error = Error::new(Code::IdMap, what.to_owned(), id_map(kind, errno));
@@ -150,7 +157,7 @@ pub fn explain_showing(shown: &Showing, errno: Errno) -> Error {
     let (code, why, fix) = match errno {
         Errno::ENOSYS => (Code::Kernel, LACKS.to_owned(), Some(LACKS_FIX)),
         Errno::EPERM if kind == "proc" => (Code::ProcMasked, MASKED.to_owned(), Some(MASKED_FIX)),
-        Errno::EPERM | Errno::ENODEV => (Code::FilesystemType, plain(errno), None),
+        Errno::EPERM | Errno::ENODEV => (Code::FilesystemType, plain(errno), Some(BIND_FIX)),
         Errno::EINVAL if !shown.options.is_empty() => {
             (Code::MountOption, format!("the kernel refuses one of the options {:?}", shown.options.join(",")), None)
         }

@@ -9,6 +9,7 @@ use crate::{
     host::{
         Host, Maps,
         ids::{Account, Extent, Range},
+        refusal::mapper,
     },
 };
 
@@ -38,7 +39,11 @@ pub(super) fn automatic(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &m
         let (clean, split) = normalise(ranges, own);
         if split {
             let what = format!("a range of subordinate ids contains your own id {own}, and was split");
-            warnings.push(Warning::new(Code::OwnIdInRange, what));
+            // Uids and gids mostly have the same ranges.
+            let warning = Warning::new(Code::OwnIdInRange, what);
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
         }
         if keep { keep_id(own, &clean) } else { stack((!nomap).then_some(own), &clean) }
     };
@@ -99,8 +104,7 @@ fn account_warnings(account: &Account, uid: u32, needed: bool) -> Vec<Warning> {
         }
         (false, false) if account.no_mapper => {
             let what = "newuidmap and newgidmap are not installed, so only the caller's own id is mapped";
-            warnings
-                .push(Warning::new(Code::SingleId, what).fix("apt install uidmap, or dnf install shadow-utils-subid"));
+            warnings.push(Warning::new(Code::SingleId, what).fix(mapper::INSTALL));
         }
         (false, false) => {}
     }

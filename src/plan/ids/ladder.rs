@@ -6,6 +6,7 @@ use crate::{
     host::{
         Host, Maps,
         ids::{Account, Extent, Range},
+        refusal::mapper,
     },
 };
 
@@ -28,12 +29,7 @@ pub(super) fn writer(maps: &Maps, host: &Host) -> Result<Writer> {
         }
     }
     if account.no_mapper {
-        return Err(Error::new(
-            Code::MapperMissing,
-            "map more than one id",
-            "newuidmap and newgidmap are not installed",
-        )
-        .fix("apt install uidmap, or dnf install shadow-utils-subid, or --userns=single"));
+        return Err(mapper::missing("newuidmap and newgidmap are"));
     }
     Ok(Writer::Mappers)
 }

@@ -15,16 +15,18 @@ use crate::{
 impl<'a> Draft<'a> {
     /// Opens the sources of binds before the ids change, where they will: container root may not pass what the caller
     /// may. Elsewhere each is opened when it is needed. For each mount, the slot of its source.
-    pub(in crate::plan) fn open_sources(&mut self) -> Result<Vec<Option<Slot>>> {
+    pub(in crate::plan) fn open_sources(&mut self) -> Vec<Option<Slot>> {
         let changes = self.owner().is_some();
         let mut slots = Vec::new();
         for entry in self.entries() {
             let options = entry.options();
             let is_link = options.copy_link && self.link(entry).is_some();
             let early = changes && entry.is_bind(&options) && !options.remount && !is_link;
-            slots.push(if early { Some(self.open_source(entry, &options, None)?) } else { None });
+            let opened = if early { self.open_source(entry, &options, None).map(Some) } else { Ok(None) };
+            slots.push(*opened.as_ref().unwrap_or(&None));
+            self.keep(opened.map(drop));
         }
-        Ok(slots)
+        slots
     }
 
     /// Binds a tree of the host, and all below it, in place of a filesystem that cannot be mounted.
@@ -80,7 +82,10 @@ impl<'a> Draft<'a> {
             Err(Error::new(code, format!("bind {source:?} on {:?}", entry.mount.destination()), why).at(entry.place()))
         };
         match self.source_kind(entry) {
-            Some(host::Kind::Missing) => return refuse(Code::BindSource, format!("{source:?} does not exist")),
+            Some(host::Kind::Missing) => {
+                let missing = refuse(Code::BindSource, format!("{source:?} does not exist"));
+                return missing.map_err(|error: Error| error.fix("make it, or drop the mount"));
+            }
             Some(host::Kind::Refused(errno)) => {
                 return refuse(Code::PathBlocked, plain(nix::errno::Errno::from_raw(errno)));
             }

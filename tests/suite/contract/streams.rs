@@ -184,7 +184,7 @@ sys.stdout.write(done.stderr.decode())
 ";
     let outcome = python(&bundle, script, &[&socket])?;
     let text = outcome.succeeds()?;
-    assert!(text.contains("nobody accepts the connection [PURA-613]"), "{text}");
+    assert!(text.contains("nobody accepts the connection; fix: ") && text.contains("[PURA-613]"), "{text}");
     bundle.is_clean()
 }
 

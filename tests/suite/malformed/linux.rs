@@ -3,9 +3,18 @@
 use super::Row;
 
 pub(super) const NAMESPACES: &[Row] = &[
+    (
+        "faults of several sorts",
+        r#"{"linux":{"rootfsPropagation":"sideways","sysctl":{"kernel.a":"1","vm.b":"2"}},"mounts":[
+            {"destination":"/x","type":"bind","source":"/no/x","options":["bind"]},
+            {"destination":"/y","type":"tmpfs"},
+            {"destination":"/z","type":"bind","source":"/no/z","options":["bind"]}]}"#,
+        803,
+        &["sideways", "set kernel.a to \"1\"", "set vm.b to \"2\"", "\"/no/x\" does not exist", "(mounts[2])"],
+    ),
     ("a platform that is a number", r#"{"linux":5}"#, 803, &["linux: invalid type: integer `5`"]),
     ("a platform in an array", r#"{"linux":[]}"#, 803, &["linux is an array"]),
-    ("namespaces in an object", r#"{"linux":{"namespaces":{}}}"#, 803, &["linux.namespaces: invalid type: map"]),
+    ("namespaces in an object", r#"{"linux":{"namespaces":{}}}"#, 803, &["linux.namespaces: invalid type: object"]),
     (
         "a namespace that is a string",
         r#"{"linux":{"namespaces":["pid"]}}"#,
@@ -149,7 +158,7 @@ pub(super) const NAMESPACES: &[Row] = &[
 ];
 
 pub(super) const MAPS: &[Row] = &[
-    ("a map in an object", r#"{"linux":{"uidMappings":{}}}"#, 803, &["linux.uidMappings: invalid type: map"]),
+    ("a map in an object", r#"{"linux":{"uidMappings":{}}}"#, 803, &["linux.uidMappings: invalid type: object"]),
     ("a line in an array", r#"{"linux":{"gidMappings":[[0,0,1]]}}"#, 803, &["linux.gidMappings[0] is an array"]),
     (
         "a line of no ids",
@@ -218,7 +227,7 @@ pub(super) const MAPS: &[Row] = &[
 ];
 
 pub(super) const DEVICES: &[Row] = &[
-    ("devices in an object", r#"{"linux":{"devices":{}}}"#, 803, &["linux.devices: invalid type: map"]),
+    ("devices in an object", r#"{"linux":{"devices":{}}}"#, 803, &["linux.devices: invalid type: object"]),
     ("a device in an array", r#"{"linux":{"devices":[["/dev/x"]]}}"#, 803, &["linux.devices[0] is an array"]),
     (
         "a device without a path",

@@ -4,7 +4,7 @@ use super::Row;
 
 pub(super) const ROWS: &[Row] = &[
     ("mounts that are a number", r#"{"mounts":5}"#, 803, &["mounts: invalid type: integer `5`"]),
-    ("mounts in an object", r#"{"mounts":{}}"#, 803, &["mounts: invalid type: map"]),
+    ("mounts in an object", r#"{"mounts":{}}"#, 803, &["mounts: invalid type: object"]),
     ("a mount that is a string", r#"{"mounts":["/x"]}"#, 803, &["mounts[0]: invalid type: string"]),
     (
         "a mount in an array",

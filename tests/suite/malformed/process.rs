@@ -18,7 +18,7 @@ pub(super) const TOP: &[Row] = &[
     ("the major version 2", r#"{"ociVersion":"2.0.0"}"#, 805, &["ociVersion", "2.0.0"]),
     ("the major version 10", r#"{"ociVersion":"10.0.0"}"#, 805, &["ociVersion", "10.0.0"]),
     ("no root", r#"{"root":null}"#, 803, &["root: it is missing"]),
-    ("a root that is a string", r#"{"root":"rootfs"}"#, 803, &["root: invalid type: string"]),
+    ("a root that is a string", r#"{"root":"rootfs"}"#, 803, &["root: invalid type: string", "expected an object"]),
     ("a root that is an array", r#"{"root":["rootfs",true]}"#, 803, &["root is an array"]),
     ("a root without a path", r#"{"root":{"path":null}}"#, 803, &["root.path: it is empty"]),
     ("an empty path of the root", r#"{"root":{"path":""}}"#, 803, &["root.path: it is empty"]),
@@ -62,7 +62,12 @@ pub(super) const PROCESS: &[Row] = &[
     ("a user in words", r#"{"process":{"user":"root"}}"#, 803, &["process.user: invalid type: string"]),
     ("a user in an array", r#"{"process":{"user":[0,0]}}"#, 803, &["process.user is an array"]),
     ("a uid in words", r#"{"process":{"user":{"uid":"0"}}}"#, 803, &["process.user.uid: invalid type: string"]),
-    ("a uid below 0", r#"{"process":{"user":{"uid":-1}}}"#, 803, &["process.user.uid: invalid value: integer `-1`"]),
+    (
+        "a uid below 0",
+        r#"{"process":{"user":{"uid":-1}}}"#,
+        803,
+        &["process.user.uid: invalid value: integer `-1`, expected a whole number from 0 on"],
+    ),
     ("a uid with a fraction", r#"{"process":{"user":{"uid":1.5}}}"#, 803, &["process.user.uid", "1.5"]),
     ("a uid of 33 bits", r#"{"process":{"user":{"uid":4294967296}}}"#, 803, &["process.user.uid", "4294967296"]),
     ("a uid of 65 bits", r#"{"process":{"user":{"uid":18446744073709551616}}}"#, 803, &["process.user.uid"]),
@@ -85,7 +90,7 @@ pub(super) const PROCESS: &[Row] = &[
     ("the group that is none", r#"{"process":{"user":{"additionalGids":[4294967295]}}}"#, 803, &["additionalGids"]),
     ("a user's name as a number", r#"{"process":{"user":{"username":5}}}"#, 803, &["process.user.username"]),
     ("arguments in one string", r#"{"process":{"args":"true"}}"#, 803, &["process.args: invalid type: string"]),
-    ("arguments in an object", r#"{"process":{"args":{}}}"#, 803, &["process.args: invalid type: map"]),
+    ("arguments in an object", r#"{"process":{"args":{}}}"#, 803, &["process.args: invalid type: object"]),
     (
         "an argument that is a number",
         r#"{"process":{"args":["/bin/true",5]}}"#,
@@ -130,7 +135,7 @@ pub(super) const PROCESS: &[Row] = &[
 ];
 
 pub(super) const LIMITS: &[Row] = &[
-    ("limits in an object", r#"{"process":{"rlimits":{}}}"#, 803, &["process.rlimits: invalid type: map"]),
+    ("limits in an object", r#"{"process":{"rlimits":{}}}"#, 803, &["process.rlimits: invalid type: object"]),
     (
         "a limit in an array",
         r#"{"process":{"rlimits":[["RLIMIT_CORE",1,1]]}}"#,
@@ -280,7 +285,7 @@ pub(super) const HOOKS: &[Row] = &[
         "one hook in the place of many",
         r#"{"hooks":{"poststop":{"path":"/h"}}}"#,
         803,
-        &["hooks.poststop: invalid type: map"],
+        &["hooks.poststop: invalid type: object"],
     ),
     ("a hook that is a string", r#"{"hooks":{"prestart":["/h"]}}"#, 803, &["hooks.prestart[0]: invalid type: string"]),
     ("a hook in an array", r#"{"hooks":{"prestart":[["/h"]]}}"#, 803, &["hooks.prestart[0] is an array"]),

@@ -1,0 +1,242 @@
+//! Machines that are broken in one way each, in namespaces of the test's own: `run` names the cause, and `doctor` the same.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::harness::{Bundle, own_uid};
+
+/// What a row starts from: root of a user namespace who has lost its capabilities there, as in many an outer container,
+/// so that pura has to make another. The setup is shell; `$FILES` is a directory of the test's own.
+const FRAME: &str = "FILES=$1; shift; set -e; SETUP; \
+                     exec setpriv NNP --inh-caps=-all --bounding-set=-all,+setfcap \"$@\"";
+
+/// Ranges for root, in both files.
+const RANGES: &str =
+    "echo root:100000:65536 >$FILES/ids; for kind in uid gid; do mount --bind $FILES/ids /etc/sub$kind; done";
+
+/// Copies of the mappers that are found first, on a filesystem of its own: the options are the row's.
+fn copies(options: &str) -> String {
+    format!(
+        "{RANGES}; mount -t tmpfs -o mode=755{options} none /mnt; cp /usr/bin/newuidmap /usr/bin/newgidmap /mnt; \
+         chmod 4755 /mnt/new*; PATH=/mnt:$PATH"
+    )
+}
+
+fn script(setup: &str, flags: &str) -> String {
+    FRAME.replace("SETUP", setup).replace("NNP", flags)
+}
+
+/// `pura WORDS` on the broken machine; the state is in a directory of the test's own.
+fn on(bundle: &Bundle, script: &str, pura: &crate::harness::Pura) -> Result<crate::harness::Outcome> {
+    let files = bundle.path("files");
+    fs::create_dir_all(&files)?;
+    let words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", &files.to_string_lossy()];
+    bundle.through(&words, pura).output()
+}
+
+/// Insists that doctor has the code in the named check, with the status, and exits accordingly.
+fn is_diagnosed(bundle: &Bundle, script: &str, id: &str, status: &str, code: u32) -> Result<()> {
+    let outcome = on(bundle, script, &bundle.pura(&["doctor", "--json"]))?;
+    let whole: serde_json::Value = serde_json::from_str(&outcome.stdout).with_context(|| format!("{outcome:?}"))?;
+    let all = whole["checks"].as_array().context("checks")?;
+    let check = all.iter().find(|check| check["id"] == id).context("the check")?;
+    let said = format!("{} {} {}", check["status"], check["code"], check["finding"]);
+    ensure!(said.starts_with(&format!("\"{status}\" ")) && said.contains(&format!("PURA-{code:03}")), "{id}: {said}");
+    ensure!(outcome.code() == if status == "fail" { 2 } else { 1 } || whole["status"] == "fail", "{outcome:?}");
+    Ok(())
+}
+
+/// `run` fails with the code, and doctor has it as a failure.
+fn fails(setup: &str, flags: &str, id: &str, code: u32, words: &[&str]) -> Result<()> {
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.share_user();
+    let script = script(setup, flags);
+    let outcome = on(&bundle, &script, &bundle.with_bundle("run", &["c1"])?)?;
+    outcome.fails(125, code, words).with_context(|| setup.to_owned())?;
+    is_diagnosed(&bundle, &script, id, "fail", code).with_context(|| setup.to_owned())?;
+    bundle.is_clean()
+}
+
+/// `run` succeeds with the code as a warning, and doctor has it as one.
+fn warns(setup: &str, id: &str, code: u32, words: &[&str]) -> Result<()> {
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.share_user();
+    let script = script(setup, "");
+    on(&bundle, &script, &bundle.with_bundle("run", &["c1"])?)?
+        .succeeds_silently()
+        .with_context(|| setup.to_owned())?;
+    bundle.write()?;
+    let bundled = bundle.path("bundle").display().to_string();
+    let strictly = bundle.pura(&["--strict", "run", "-b", &bundled, "c1"]);
+    on(&bundle, &script, &strictly)?.fails(125, code, words).with_context(|| setup.to_owned())?;
+    is_diagnosed(&bundle, &script, id, "warn", code).with_context(|| setup.to_owned())?;
+    bundle.is_clean()
+}
+
+#[test]
+fn a_kind_of_namespace_of_which_none_may_be_made_is_named_with_its_sysctl() -> Result<()> {
+    requires!(unprivileged, userns);
+    let zero = |kind: &str| format!("echo 0 >/proc/sys/user/max_{kind}_namespaces");
+    fails(
+        &zero("user"),
+        "",
+        "userns",
+        203,
+        &["user.max_user_namespaces is 0", "not about disk space", "fix: sudo sysctl"],
+    )?;
+    fails(&zero("mnt"), "", "userns", 213, &["user.max_mnt_namespaces is 0"])?;
+    for kind in ["pid", "net", "ipc", "uts"] {
+        fails(&zero(kind), "", "namespaces", 213, &[&format!("user.max_{kind}_namespaces is 0"), "fix: sudo sysctl"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn only_a_cgroup_namespace_is_done_without() -> Result<()> {
+    requires!(unprivileged, userns);
+    let mut bundle = Bundle::probing(&["ns"])?;
+    bundle.share_user();
+    bundle.push("/linux/namespaces", serde_json::json!({"type": "cgroup"}))?;
+    let script = script("echo 0 >/proc/sys/user/max_cgroup_namespaces", "");
+    let facts = on(&bundle, &script, &bundle.with_bundle("run", &["c1"])?)?.facts()?;
+    assert_eq!(facts.get("ns.cgroup")?, fs::read_link("/proc/self/ns/cgroup")?.to_string_lossy());
+    let bundled = bundle.path("bundle").display().to_string();
+    let strictly = bundle.pura(&["--strict", "--userns=single", "run", "-b", &bundled, "c1"]);
+    on(&bundle, &script, &strictly)?.fails(125, 214, &["the host's cgroup path"])?;
+    is_diagnosed(&bundle, &script, "namespaces", "warn", 214)
+}
+
+#[test]
+fn nesting_that_is_too_deep_is_said_to_be_that() -> Result<()> {
+    requires!(unprivileged, userns);
+    let deeper = "cat >$FILES/deeper <<'END'\n\
+                  unshare --user --map-root-user true 2>/dev/null && exec unshare --user --map-root-user sh \"$0\" \"$@\"\n\
+                  exec setpriv --inh-caps=-all --bounding-set=-all,+setfcap \"$@\"\nEND\n\
+                  exec sh $FILES/deeper \"$@\"";
+    fails(deeper, "", "userns", 204, &["nested 33 deep", "not about disk space"])
+}
+
+#[test]
+fn a_chroot_and_a_caller_without_an_id_are_told_from_each_other() -> Result<()> {
+    requires!(unprivileged, userns);
+    let chroot = "mount --rbind / /mnt; set -- chroot /mnt setpriv --bounding-set=-all,+setfcap \"$@\"; exec \"$@\"";
+    fails(chroot, "", "userns", 207, &["chroot", "fix: pivot_root"])?;
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.share_user();
+    let run = bundle.with_bundle("run", &["c1"])?;
+    let outcome = bundle.through(&["unshare", "--user"], &run).output()?;
+    outcome.fails(125, 208, &["your own uid or gid is not mapped"])?;
+    bundle.is_clean()
+}
+
+#[test]
+fn a_read_only_or_masked_proc_is_named() -> Result<()> {
+    requires!(unprivileged, userns);
+    fails("mount -o remount,bind,ro /proc", "", "userns", 901, &["/proc is mounted read-only"])?;
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.share_user();
+    let script = script("mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys", "");
+    is_diagnosed(&bundle, &script, "proc", "warn", 341)?;
+    is_diagnosed(
+        &bundle,
+        "shift; mount -t tmpfs none /sys/firmware; exec setpriv --inh-caps=-all --bounding-set=-all,+setfcap \"$@\"",
+        "sys",
+        "warn",
+        311,
+    )
+}
+
+#[test]
+fn root_that_may_not_map_itself_is_told_of_the_capability() -> Result<()> {
+    requires!(unprivileged, userns);
+    fails("exec setpriv --inh-caps=-all --bounding-set=-all \"$@\"", "", "userns", 107, &["CAP_SETFCAP", "fix: "])
+}
+
+#[test]
+fn newuidmap_without_power_is_told_in_which_of_four_ways() -> Result<()> {
+    requires!(unprivileged, userns, subids);
+    fails(RANGES, "", "ids", 101, &["setuid bit", "fix: sudo chmod u+s /usr/bin/new"])?;
+    fails(&copies(""), "--no-new-privs", "ids", 102, &["no_new_privs", "fix: NoNewPrivileges=no"])?;
+    fails(&copies(",nosuid"), "", "ids", 103, &["mounted nosuid (/mnt)"])?;
+    fails(&copies(""), "", "ids", 104, &["bounding set", "fix: --cap-add"])
+}
+
+#[test]
+fn a_missing_mapper_costs_ids_and_is_an_error_only_where_they_are_needed() -> Result<()> {
+    requires!(unprivileged, userns, subids);
+    let setup = format!("{RANGES}; mount --bind /dev/null /usr/bin/newuidmap");
+    warns(&setup, "ids", 110, &["not installed", "fix: apt install uidmap"])?;
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.map(&[(0, 100_000, 10)], &[(0, 100_000, 10)]);
+    let outcome = on(&bundle, &script(&setup, ""), &bundle.with_bundle("run", &["c1"])?)?;
+    outcome.fails(125, 105, &["not installed", "fix: apt install uidmap"])?;
+    Ok(())
+}
+
+#[test]
+fn a_powerless_mapper_first_in_path_is_passed_over() -> Result<()> {
+    requires!(unprivileged, userns, subids);
+    let mut bundle = Bundle::probing(&["maps"])?;
+    bundle.share_user();
+    let run = bundle.with_bundle("run", &["c1"])?;
+    let script = "cp /usr/bin/newuidmap /usr/bin/newgidmap \"$1\"; PATH=$1:$PATH; shift; exec \"$@\"";
+    let files = bundle.path("bundle").display().to_string();
+    let facts = bundle.through(&["sh", "-c", script, "sh", &files], &run).output()?.facts()?;
+    assert!(facts.all("uid_map").len() > 1, "{facts:?}");
+    Ok(())
+}
+
+#[test]
+fn subordinate_ids_that_are_not_there_or_one_sided_cost_ids_and_a_free_range_is_named() -> Result<()> {
+    requires!(unprivileged, userns);
+    let ranges = |uid: &str, gid: &str| {
+        format!(
+            "echo '{uid}' >$FILES/uid; echo '{gid}' >$FILES/gid; for kind in uid gid; do mount --bind $FILES/$kind /etc/sub$kind; done"
+        )
+    };
+    let other = "nobody:100000:65536";
+    warns(
+        &ranges("", ""),
+        "ids",
+        110,
+        &["no subordinate ids for root", "fix: sudo usermod --add-subuids 100000-165535"],
+    )?;
+    warns(&ranges(other, other), "ids", 110, &["fix: sudo usermod --add-subuids 165536-231071"])?;
+    warns(&ranges("root:100000:65536", ""), "ids", 113, &["uids without gids", "--add-subgids 165536-231071 root"])?;
+    warns(&ranges("", "root:100000:65536"), "ids", 113, &["or the reverse"])?;
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.share_user();
+    bundle.write()?;
+    let bundled = bundle.path("bundle").display().to_string();
+    let strictly = bundle.pura(&["--strict", "run", "-b", &bundled, "c1"]);
+    let outcome =
+        bundle.through(&["unshare", "--user", "--map-user=54321", "--map-group=54321"], &strictly).output()?;
+    outcome.fails(125, 117, &["uid 54321 has no account name"])?;
+    bundle.is_clean()
+}
+
+#[test]
+fn a_range_with_the_callers_own_id_is_split_and_said() -> Result<()> {
+    requires!(unprivileged, userns, subids);
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.share_user();
+    let script = script(&RANGES.replace("100000", "0"), "");
+    let bundled = bundle.path("bundle").display().to_string();
+    bundle.write()?;
+    let strictly = bundle.pura(&["--strict", "run", "-b", &bundled, "c1"]);
+    on(&bundle, &script, &strictly)?.fails(125, 114, &["your own id 0", "split"])?;
+    Ok(())
+}
+
+#[test]
+fn doctor_judges_the_machine_of_the_test_as_run_does() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["true"])?;
+    let outcome = bundle.pura(&["doctor"]).output()?;
+    ensure!(outcome.code() < 2 && outcome.stderr.is_empty(), "{outcome:?}");
+    ensure!(outcome.stdout.contains("userns      OK"), "{}", outcome.stdout);
+    let json: serde_json::Value = serde_json::from_str(&bundle.pura(&["doctor", "--json"]).output()?.stdout)?;
+    assert_eq!(json["checks"][1]["facts"]["uid"], own_uid());
+    bundle.run()?.succeeds_silently()
+}
