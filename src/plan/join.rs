@@ -135,25 +135,13 @@ impl Container {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     fn plan(namespaces: &str, user: &str, word: &str) -> Plan {
         let json = format!(
             r#"{{"ociVersion":"1.0.0","process":{{"cwd":"/","user":{user},"args":["true"]}},"linux":{{"namespaces":{namespaces}}}}}"#
         );
         let spec: Spec = serde_json::from_str(&json).unwrap();
-        let order = Order {
-            bundle: Path::new("/b"),
-            state: Path::new("/s"),
-            waits: false,
-            clamps: false,
-            scattered: false,
-            scope: false,
-            no_pivot: false,
-            new_keyring: true,
-            assembly: None,
-            root_emulation: None,
-        };
+        let order = crate::plan::sample::order(false);
         let container = Container::recorded((Status::Running, 7), word, crate::host::Maps::default(), false);
         process(&spec, &Host::default(), &order, &container, user.contains('7')).unwrap()
     }
