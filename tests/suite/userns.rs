@@ -151,6 +151,20 @@ fn mappings_come_in_pairs_and_need_a_user_namespace() -> Result<()> {
 }
 
 #[test]
+fn a_user_namespace_of_the_config_is_made_under_inherit_too_and_that_is_told() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["true"])?;
+    bundle.write()?;
+    let call = |flags: &[&str]| {
+        let words = [flags, &["run", "--userns=inherit", "-b"]].concat();
+        bundle.pura(&words).args(&[bundle.path("bundle")]).args(&["c1"]).output()
+    };
+    call(&[])?.succeeds_silently()?;
+    call(&["--strict"])?.fails(125, 218, &["--userns=inherit has no effect", "linux.namespaces"])?;
+    bundle.is_clean()
+}
+
+#[test]
 fn the_owners_of_the_root_never_change() -> Result<()> {
     requires!(unprivileged, userns);
     let mut bundle = Bundle::probing(&["write", "/tmp/new"])?;
