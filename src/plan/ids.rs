@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-const CAP_SYS_ADMIN: u8 = 21;
+pub(super) const CAP_SYS_ADMIN: u8 = 21;
 
 /// Lines that the kernel takes: `user_namespaces(7)`, since Linux 4.15.
 pub const MOST_LINES: usize = 340;

@@ -165,6 +165,16 @@ fn a_user_namespace_of_the_config_is_made_under_inherit_too_and_that_is_told() -
 }
 
 #[test]
+fn who_may_make_no_namespace_without_a_user_namespace_is_told_so_and_nothing_else() -> Result<()> {
+    requires!(unprivileged);
+    let bundle = Bundle::new()?;
+    let call = |verb: &str| bundle.pura(&[verb, "--userns=inherit", "--", "true"]).output();
+    call("run")?.fails(125, 213, &["cannot use --userns=inherit", "CAP_SYS_ADMIN", "fix: --userns=auto"])?;
+    call("plan")?.fails(1, 213, &["cannot use --userns=inherit"])?;
+    bundle.is_clean()
+}
+
+#[test]
 fn the_owners_of_the_root_never_change() -> Result<()> {
     requires!(unprivileged, userns);
     let mut bundle = Bundle::probing(&["write", "/tmp/new"])?;
