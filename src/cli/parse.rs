@@ -152,6 +152,8 @@ mod tests {
             "pura --cgroup-manager disabled create -b /b c",
             "pura list --format=json",
             "pura spec --rootless",
+            "pura update -m 1g c",
+            "pura kill -s 9 c",
         ] {
             assert!(of(line).is_ok(), "{line}");
         }
