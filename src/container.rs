@@ -142,6 +142,9 @@ impl Making<'_> {
         )?;
         let agent = plan.notice().map(Notice::connect).transpose()?;
         self.log.warn(plan.warnings(), self.loud)?;
+        if self.log.is_strict() {
+            self.log.warn(self.bundle.unknown_keys().as_slice(), self.loud)?;
+        }
         prepare_process(&host)?;
         let intent = self.intent(&place, group.as_ref())?;
         let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;

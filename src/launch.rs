@@ -144,7 +144,7 @@ impl Launch<'_> {
                 slots.close();
                 return Ok(container);
             }
-            if container.life != Life::Stillborn || !self.moves_init() {
+            if container.life != Life::Stillborn || !self.leave_home() {
                 container.discard();
                 return met.map(|()| container);
             }
@@ -164,9 +164,9 @@ impl Launch<'_> {
         Ok((ours, theirs))
     }
 
-    /// Whether init, which was killed at birth, can be born where the caller is and be moved: the kernel takes a
-    /// `cgroup.kill` of the caller's cgroup, however long ago, for one of the cgroup that init is born in (Linux 6.14).
-    fn moves_init(&mut self) -> bool {
+    /// Lets init, which was killed at birth, be born where the caller is and be moved: the kernel takes a `cgroup.kill` of
+    /// the caller's cgroup, however long ago, for one of the cgroup that init is born in (Linux 6.14). False when it cannot.
+    fn leave_home(&mut self) -> bool {
         let Some(home) = self.cgroup.as_mut().filter(|home| !home.is_used) else { return false };
         home.is_used = true;
         // That one has been left again.

@@ -12,7 +12,10 @@ use super::{
     scan::Words,
     table::{self, GLOBALS, VERBS},
 };
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    nearest::nearest,
+};
 
 /// Parses a whole argv, `argv[0]` included.
 pub fn parse(argv: &[OsString]) -> Result<Request> {
@@ -86,6 +89,7 @@ fn usage(error: &clap::Error, verb: Option<&OsStr>) -> Error {
     let why = why.join(" ").trim_start_matches("error: ").replace(char::is_control, "?");
     let near =
         [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg].into_iter().find_map(|kind| error.get(kind));
+    let near = near.map(ToString::to_string).or_else(|| nearest_word(error, verb));
     let fix = match (misplaced(error), near) {
         (Some(flag), _) => format!("put --{flag} before the verb, as every global option"),
         (None, Some(near)) => format!("perhaps {near}"),
@@ -95,6 +99,18 @@ fn usage(error: &clap::Error, verb: Option<&OsStr>) -> Error {
         },
     };
     Error::new(Code::Usage, "read the command line", why).fix(fix)
+}
+
+/// What was meant by a verb or an option that there is not, where clap has no idea.
+fn nearest_word(error: &clap::Error, verb: Option<&OsStr>) -> Option<String> {
+    if let Some(typed) = error.get(ContextKind::InvalidSubcommand) {
+        return nearest(&typed.to_string(), VERBS.iter().map(|known| known.name)).map(str::to_owned);
+    }
+    let typed = error.get(ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument)?.to_string();
+    let known =
+        VERBS.iter().find(|known| verb.is_some_and(|verb| verb == known.name)).map_or(&[][..], |known| known.flags);
+    let flags = known.iter().copied().flatten().chain(GLOBALS).filter(|flag| !flag.help.is_empty());
+    nearest(typed.strip_prefix("--")?, flags.map(|flag| flag.long)).map(|flag| format!("--{flag}"))
 }
 
 /// A global option that clap does not know where it stands: that can only be behind the verb.
@@ -141,6 +157,8 @@ mod tests {
             "pura --cgroup-manager disabled create -b /b c",
             "pura list --format=json",
             "pura spec --rootless",
+            "pura update -m 1g c",
+            "pura kill -s 9 c",
         ] {
             assert!(of(line).is_ok(), "{line}");
         }
@@ -158,7 +176,7 @@ mod tests {
             ("pura run --rootfs /r -- ls --", &["ls", "--"]),
             ("pura run --rootfs /r sh -c -- -no-subreaper", &["sh", "-c", "--", "-no-subreaper"]),
             ("pura run --rootfs /r -d", &[]),
-            ("pura run -w -- -- ls", &["ls"]),
+            ("pura run -w / -- ls", &["ls"]),
         ] {
             let Ok(Request { verb: Verb::ZeroConfig(zero), .. }) = of(line) else { panic!("{line}: {:?}", of(line)) };
             assert_eq!(zero.command, command, "{line}");
@@ -251,6 +269,13 @@ mod tests {
             ("pura state", "not provided: <ID>; fix: see pura state --help"),
             ("pura --bogus-option", "fix: see pura --help"),
             ("pura state a b", "unexpected argument 'b'"),
+            ("pura exce c", "unrecognized subcommand 'exce'; fix: perhaps exec"),
+            ("pura run --nmae c -- ls", "fix: perhaps --name"),
+            ("pura kill --al c", "fix: perhaps --all"),
+            ("pura run --pids-limit -- ls", "invalid value '--' for '--pids-limit <N>': a value is missing"),
+            ("pura run -w -- -- ls", "a value is missing"),
+            ("pura run --name= -- ls", "--name is empty"),
+            ("pura kill -s TERM c KILL", "both --signal and \"KILL\""),
             ("pura checkpoint --help", "unrecognized subcommand 'checkpoint'"),
             ("pura list -f xml", "--format \"xml\" is none of table, json"),
             ("pura --userns=maybe list", "--userns \"maybe\" is none of auto, keep-id, nomap, single, inherit"),

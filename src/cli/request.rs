@@ -96,12 +96,7 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
         "start" => Verb::Start { id: id() },
         "state" => Verb::State { id: id() },
         "wait" => Verb::Wait { id: id() },
-        "kill" => Verb::Kill {
-            id: id(),
-            signal: value(matches, "SIGNAL"),
-            all: is_set(matches, "all"),
-            regex: is_set(matches, "regex"),
-        },
+        "kill" => kill(matches, id())?,
         "delete" => Verb::Delete { id: id(), force: is_set(matches, "force"), regex: is_set(matches, "regex") },
         "pause" => Verb::Pause { id: id() },
         "resume" => Verb::Resume { id: id() },
@@ -146,6 +141,17 @@ const INTERVAL: Duration = Duration::from_secs(5);
 fn format(matches: &ArgMatches) -> Result<ListFormat> {
     let formats = [("table", ListFormat::Table), ("json", ListFormat::Json)];
     chosen(matches, "format", &formats).map(Option::unwrap_or_default)
+}
+
+/// `kill ID`: the signal is an operand, or as for kill(1) an option.
+fn kill(matches: &ArgMatches, id: OsString) -> Result<Verb> {
+    let (option, operand) = (value(matches, "signal"), value(matches, "SIGNAL"));
+    if let (Some(_), Some(word)) = (&option, &operand) {
+        let why = format!("there are both --signal and {word:?}");
+        return Err(Error::new(Code::Usage, "read the command line", why).fix("pura kill ID SIGNAL"));
+    }
+    let (all, regex) = (is_set(matches, "all"), is_set(matches, "regex"));
+    Ok(Verb::Kill { id, signal: option.or(operand), all, regex })
 }
 
 /// `ps ID OPTIONS`: every word after the id is for ps(1).
@@ -291,7 +297,11 @@ fn zero_config_flag(matches: &ArgMatches) -> Option<&'static str> {
 }
 
 fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command: Vec<OsString>) -> Result<Verb> {
-    let id = value(matches, "name").unwrap_or_default();
+    let id = value(matches, "name");
+    if id.as_ref().is_some_and(|id| id.is_empty()) {
+        return refuse("--name is empty".to_owned());
+    }
+    let id = id.unwrap_or_default();
     Ok(Verb::ZeroConfig(ZeroConfig {
         run: Run { create: Create { id, ..run.create }, ..run },
         rootfs,

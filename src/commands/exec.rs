@@ -96,23 +96,25 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         container.restore_signals();
         return Ok(0);
     }
-    supervise::wait(&mut container, call.log)
+    let ended = supervise::wait(&mut container, call.log)?;
+    tell_if_stopped(ended, &watched, (&id, exec), call);
+    Ok(ended)
 }
+
+/// The end of the container, which nothing else tells from a KILL of the program. Engines, which give a file, know of both.
+fn tell_if_stopped(ended: u8, init: &OwnedFd, (id, exec): (&Id, &Exec), call: Call<'_>) {
+    if ended == KILLED && sys::pidfd::wait(init, END_LIMIT) {
+        let what = format!("container {:?} ended, and with it what exec ran, if that had begun", id.as_str());
+        call.log.tell(&Warning::new(Code::NotRunnable, what).fix(format!("pura state {id}")), exec.process.is_none());
+    }
+}
+
+/// The status of a program that KILL has ended.
+const KILLED: u8 = 128 + 9;
 
 /// What the plan has to know of the request.
 fn order<'a>(record: &'a Record, state: &'a Path) -> Order<'a> {
-    Order {
-        bundle: &record.bundle,
-        state,
-        waits: false,
-        clamps: false,
-        scattered: false,
-        scope: false,
-        no_pivot: false,
-        new_keyring: true,
-        assembly: None,
-        root_emulation: Some(record.root_emulation.into()),
-    }
+    Order { root_emulation: Some(record.root_emulation.into()), ..Order::new(&record.bundle, state) }
 }
 
 /// Closes this process to the container: its next child copies its memory, in which there is more of the host than that may
