@@ -225,11 +225,12 @@ fn cgroup(facts: &Facts) -> Check {
         let fix = "boot with systemd.unified_cgroup_hierarchy=1; for Podman, pids_limit=0 in containers.conf";
         check.warn(Warning::new(Code::CgroupV1, what).fix(fix));
     } else if let Some(errno) = facts.cgroup {
-        let what = format!(
-            "no cgroup of its own: limits and pause are not available, because {} is not yours: {}",
-            own.own,
-            plain(errno)
-        );
+        let without = if facts.has_bus {
+            "no cgroup of its own but with limits, which systemd sets: else pause is not available"
+        } else {
+            "no cgroup of its own: limits and pause are not available"
+        };
+        let what = format!("{without}, because {} is not yours: {}", own.own, plain(errno));
         check.warn(Warning::new(Code::NoCgroup, what).fix("systemd-run --user --scope -p Delegate=yes -- pura ..."));
     } else if !lacking.is_empty() {
         let what = format!(

@@ -23,6 +23,7 @@ use crate::{
         self,
         process::{self, Fork},
     },
+    systemd,
     zero_config::{self, Mapping},
 };
 
@@ -77,6 +78,8 @@ pub(super) struct Facts {
     pub(super) cgroup: Option<Errno>,
     /// Controllers of the caller's cgroup.
     pub(super) controllers: Vec<String>,
+    /// There is a bus, over which systemd makes scopes.
+    pub(super) has_bus: bool,
     /// logind is there, and ends what the caller leaves running.
     pub(super) ends_at_logout: bool,
     /// Hard limit of open files.
@@ -122,6 +125,7 @@ pub(super) fn gather(globals: &Globals) -> Result<Facts> {
         networked: networked(),
         cgroup: cgroup.err(),
         controllers: read("cgroup.controllers").split_whitespace().map(str::to_owned).collect(),
+        has_bus: systemd::is_there(),
         ends_at_logout: !lingers(&host),
         files: process::rlimit(libc::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
         keys: keys(&fs::read_to_string("/proc/key-users").unwrap_or_default(), host.caller.uid),
