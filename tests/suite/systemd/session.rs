@@ -43,20 +43,22 @@ fn place(bundle: &Bundle) -> Result<(String, PathBuf)> {
 
 #[test]
 fn a_command_with_a_limit_is_in_a_scope_that_nobody_had_to_ask_for() -> Result<()> {
-    requires!(userns, busybox, systemd);
+    requires!(userns, systemd);
     let bundle = Bundle::new()?;
     let root = bundle.rootfs("").display().to_string();
-    let words = ["run", "--userns=single", "--memory=64m", "--read-only", "--rootfs", &root, "--"];
-    let inside = ["/bin/busybox", "cat", "/proc/self/cgroup"];
-    let outcome = in_a_shell(&bundle, &bundle.pura(&[&words[..], &inside].concat()))?.output()?;
-    let place = outcome.succeeds()?.trim();
-    let unit = place.rsplit('/').next().unwrap_or_default();
-    assert!(unit.starts_with("pura-run-") && unit.ends_with(".scope"), "{place}");
-    assert_eq!(show(unit, "LoadState")?, "not-found");
-    // Without a limit nobody is asked.
-    let free = bundle.pura(&[&words[..2], &words[3..], &inside].concat());
-    let outcome = in_a_shell(&bundle, &free)?.output()?;
-    assert!(!outcome.succeeds()?.contains(".scope/pura-") && !outcome.stdout.contains("pura-run"), "{outcome:?}");
+    let words = ["run", "--detach", "--name", ID, "--userns=single", "--read-only", "--rootfs", &root];
+    for limit in [&["--memory=64m"][..], &[]] {
+        let call = bundle.pura(&[&words[..], limit, &["--"], SLEEP].concat());
+        let mut running = in_a_shell(&bundle, &call)?.spawn()?;
+        running.wait()?.succeeds()?;
+        let own = cgroup_of(bundle.pid()?)?;
+        let unit = own.rsplit('/').next().unwrap_or_default().to_owned();
+        let is_scope = unit.starts_with("pura-c1.") && unit.strip_suffix(".scope").is_some();
+        // Without a limit nobody is asked.
+        assert_eq!(is_scope, !limit.is_empty(), "{limit:?}: {own}");
+        in_session(bundle.pura(&["delete", "--force", ID])).output()?.succeeds_silently()?;
+        assert!(!is_scope || show(&unit, "LoadState")? == "not-found", "{unit}");
+    }
     bundle.is_clean()
 }
 
