@@ -79,8 +79,10 @@ pub enum LogLevel {
 /// Who makes the container's cgroup.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupDriver {
-    /// Files below `/sys/fs/cgroup`.
+    /// Not given: files, and a scope where a limit cannot be had without one.
     #[default]
+    Unset,
+    /// Files below `/sys/fs/cgroup`.
     Cgroupfs,
     /// A transient scope.
     Systemd,

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     agent::Notice,
     bundle::Bundle,
-    cgroup::{self, Leaf, place::Place, scope::Scope},
+    cgroup::{self, Leaf, entrance::Entrance, place::Place, scope::Scope},
     cli::{Create, Globals, Limiting},
     clock,
     console::Console,
@@ -178,7 +178,7 @@ impl Making<'_> {
         let mut pid_file = None;
         let hooks = self.hooks();
         let preserved = self.preserved;
-        let scope_of = scope.as_ref();
+        let scope_of = scope.as_ref().map(Entrance::Start);
         let launch =
             Launch { plan, host, cgroup, scope: scope_of, console, listener, given: None, agent, preserved, hooks };
         let container = launch.run(|container| {
@@ -221,7 +221,7 @@ impl Making<'_> {
         let creator = Identity::own();
         Ok(Intent {
             version: crate::store::VERSION,
-            boot_id: boot_id(),
+            boot_id: boot_id().to_owned(),
             creator: creator.unwrap_or_default(),
             bundle: self.bundle.directory.clone(),
             cgroup: place.directory(),

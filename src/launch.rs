@@ -22,7 +22,7 @@ use nix::{
 
 use crate::{
     agent::Notice,
-    cgroup::scope::Scope,
+    cgroup::entrance::Entrance,
     console::Console,
     error::{Code, Context as _, Error, Result, Warning, plain},
     hooks::{Hooks, Kind},
@@ -56,7 +56,7 @@ pub struct Launch<'a> {
     /// The container's cgroup, entered at birth.
     pub cgroup: Option<Home<'a>>,
     /// Or the scope that systemd puts it into.
-    pub scope: Option<&'a Scope>,
+    pub scope: Option<Entrance<'a>>,
     /// What becomes of the program's terminal.
     pub console: Console,
     /// On which init waits for `start`.

@@ -215,7 +215,7 @@ mod tests {
         for name in ["state.json", "intent"] {
             let path = store.path("c1").join(name);
             let text = fs::read_to_string(&path).unwrap();
-            fs::write(&path, text.replace(&crate::store::boot_id(), "another-boot")).unwrap();
+            fs::write(&path, text.replace(crate::store::boot_id(), "another-boot")).unwrap();
         }
         destroy_all(&store, "c1").unwrap();
         assert!(sleeper.identity().is_alive());

@@ -3,7 +3,7 @@
 use std::{
     ffi::{CString, OsString},
     os::fd::{AsFd as _, OwnedFd},
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::{fcntl::OFlag, sys::stat::Mode};
@@ -13,7 +13,11 @@ use super::Call;
 use crate::{
     agent::Notice,
     bundle,
-    cgroup::{self, freezer},
+    cgroup::{
+        self,
+        entrance::{Attachment, Entrance},
+        freezer,
+    },
     cli::{Exec, WhenPaused},
     console::{self, Console},
     container,
@@ -45,11 +49,12 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let host = host(&spec)?;
     // For its name: what is below belongs to the container, and nothing of it is touched.
     let state = entry.root.path.join(id.as_str());
-    let order = order(&record, &state);
+    let (attachment, is_outside) = attachment(&record, exec, call)?;
+    let order = Order { scope: attachment.is_some(), ..order(&record, &state) };
     let joined = joined(&record, status);
     let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))
         .map_err(|error| as_typed(exec, error))?;
-    itself::protect(&host, &joined.ids, || ())?;
+    itself::protect(&host, &joined.ids, || attachment.iter().for_each(Attachment::hang_up))?;
     call.log.warn(plan.warnings(), false)?;
 
     let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
@@ -59,7 +64,8 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
-    let cgroup = birthplace(&record, exec.cgroup.as_deref(), call)?;
+    let is_born_there = attachment.is_none() && !is_outside;
+    let cgroup = if is_born_there { birthplace(&record, exec.cgroup.as_deref(), call)? } else { None };
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     let watched = init.try_clone().doing(Code::Exhausted, || "watch the container".to_owned())?;
     container::prepare_process(&host)?;
@@ -68,7 +74,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let launch = Launch {
         plan: &plan,
         host: &host,
-        scope: None,
+        scope: attachment.as_ref().map(Entrance::Attach),
         cgroup: cgroup.as_ref().map(|cgroup| home(cgroup, &record)),
         console,
         listener: None,
@@ -304,18 +310,41 @@ fn home<'a>(cgroup: &'a OwnedFd, record: &Record) -> Home<'a> {
     Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays || record.cgroup_moved }
 }
 
+/// Where systemd has made the container's cgroup, and only that can bring a process there: the way.
+/// And whether there should be one, and is not: then the process runs outside.
+fn attachment(record: &Record, exec: &Exec, call: Call<'_>) -> Result<(Option<Attachment>, bool)> {
+    let Some(unit) = record.unit.as_deref().filter(|_| exec.cgroup.is_none()) else { return Ok((None, false)) };
+    let Some(home) = own_home(record) else { return Ok((None, false)) };
+    match Attachment::needed(unit, &home) {
+        Ok(attachment) => Ok((attachment, false)),
+        Err(why) => {
+            let what = format!("{}: systemd cannot be asked, because {why}", outside(&home));
+            call.log.warn(&[Warning::new(Code::ExecCgroup, what)], false).map(|()| (None, true))
+        }
+    }
+}
+
+fn outside(home: &Path) -> String {
+    format!("exec runs outside the container's cgroup {}, and its limits", home.display())
+}
+
 /// The cgroup to be born in: the container's own, or the one that was asked for.
 fn birthplace(record: &Record, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
-    match (record.cgroup.as_deref(), asked) {
-        (own, Some(asked)) => enter_below(own, asked).map(Some),
-        (Some(own), None) if cgroup::is_divided(own) => {
-            // Where init has gone, as systemd does in a container: nobody can live in the container's own any more.
-            let home = probe::cgroup_of(record.init.pid).filter(|home| home.starts_with(own));
-            enter(home.as_deref().unwrap_or(own), call)
-        }
-        (Some(own), None) => enter(own, call),
-        (None, None) => Ok(None),
+    match asked {
+        Some(asked) => enter_below(record.cgroup.as_deref(), asked).map(Some),
+        None => own_home(record).map_or(Ok(None), |home| enter(&home, call)),
     }
+}
+
+/// Where the container's processes live.
+fn own_home(record: &Record) -> Option<PathBuf> {
+    let own = record.cgroup.as_deref()?;
+    if !cgroup::is_divided(own) {
+        return Some(own.to_owned());
+    }
+    // Where init has gone, as systemd does in a container: nobody can live in the container's own any more.
+    let home = probe::cgroup_of(record.init.pid).filter(|home| home.starts_with(own));
+    Some(home.unwrap_or_else(|| own.to_owned()))
 }
 
 /// Opens a cgroup below the container's own, which was asked for: there is no other that would do.
@@ -345,7 +374,6 @@ fn enter(directory: &Path, call: Call<'_>) -> Result<Option<OwnedFd>> {
     {
         return Ok(Some(cgroup));
     }
-    let what = format!("exec runs outside the container's cgroup {}, and its limits", directory.display());
-    call.log.warn(&[Warning::new(Code::ExecCgroup, what)], false)?;
+    call.log.warn(&[Warning::new(Code::ExecCgroup, outside(directory))], false)?;
     Ok(None)
 }

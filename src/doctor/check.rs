@@ -229,11 +229,12 @@ fn cgroup(facts: &Facts) -> Check {
         let fix = format!("boot with systemd.unified_cgroup_hierarchy=1; {PODMAN}");
         check.warn(Warning::new(Code::CgroupV1, what).fix(fix));
     } else if let Some(errno) = facts.cgroup {
-        let what = format!(
-            "no cgroup of its own: limits and pause are not available, because {} is not yours: {}",
-            own.own,
-            plain(errno)
-        );
+        let without = if matches!(facts.systemd, Some(Ok(_))) {
+            "no cgroup of its own but with limits, which systemd sets: else pause is not available"
+        } else {
+            "no cgroup of its own: limits and pause are not available"
+        };
+        let what = format!("{without}, because {} is not yours: {}", own.own, plain(errno));
         let fix = format!("systemd-run --user --scope -p Delegate=yes -- pura ...; {PODMAN}");
         check.warn(Warning::new(Code::NoCgroup, what).fix(fix));
     } else if !lacking.is_empty() {
@@ -252,9 +253,9 @@ fn cgroup(facts: &Facts) -> Check {
     check
 }
 
-/// Only `--systemd-cgroup` needs it, which engines give by default where systemd runs.
+/// For `--systemd-cgroup`, which engines give by default where systemd runs, and for limits where the own cgroup is not the caller's.
 fn systemd(facts: &Facts) -> Check {
-    let mut check = Check::new("systemd", "not running here; only --systemd-cgroup needs it".to_owned());
+    let mut check = Check::new("systemd", "not running here; only --systemd-cgroup and limits in a login session need it".to_owned());
     match &facts.systemd {
         Some(Ok(version)) => check.good = format!("systemd {version} makes scopes for --systemd-cgroup"),
         Some(Err(why)) => {

@@ -161,6 +161,23 @@ fn no_more_processes_than_allowed_are_started() -> Result<()> {
 }
 
 #[test]
+fn a_fork_bomb_is_held_and_ends_with_its_container() -> Result<()> {
+    requires!(userns, controllers, busybox);
+    let bundle =
+        limited(json!({"pids": {"limit": 20}}), &["/bin/sh", "-c", "bomb() { bomb | bomb & }; bomb; exec sleep 1000"])?;
+    let _running = bundle.created()?;
+    bundle.verb("start")?.succeeds_silently()?;
+    let leaf = leaf(&bundle)?;
+    // Refused forks are counted.
+    eventually("the bomb meets its limit", || {
+        Ok(!value(&leaf, "pids.events")?.starts_with("max 0") && value(&leaf, "pids.current")?.parse::<u32>()? <= 20)
+    })?;
+    bundle.delete()?;
+    assert!(!leaf.exists());
+    bundle.is_clean()
+}
+
+#[test]
 fn update_changes_what_it_names_and_leaves_the_rest() -> Result<()> {
     requires!(userns, controllers);
     let bundle = limited(
