@@ -21,7 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use crate::harness::{Bundle, Outcome, Pura, Running, probe_binary};
 
@@ -52,7 +52,7 @@ impl Outside {
     /// Insists that it is as it was, byte for byte.
     fn is_untouched(&self) -> Result<()> {
         let now = picture(&self.path)?;
-        ensure!(now == self.before, "something outside has changed: {now:?}");
+        assert!(now == self.before, "something outside has changed: {now:?}");
         Ok(())
     }
 }
@@ -78,7 +78,7 @@ fn racer(bundle: &Bundle, verb: &str, paths: [&Path; 2]) -> Result<Running> {
             .map(Into::into)
             .into();
     let running = Pura::through(bundle.dir(), &words).spawn()?;
-    ensure!(running.line()? == "ready", "the racer is at work");
+    assert!(running.line()? == "ready", "the racer is at work");
     Ok(running)
 }
 
@@ -87,7 +87,7 @@ fn is_refusal(outcome: &Outcome) -> Result<()> {
     let line = outcome.stderr.strip_suffix('\n').unwrap_or_default();
     let is_line = line.starts_with("pura: ") && line.contains("[PURA-") && !line.contains('\n');
     let is_one = [1, 2, 125, 126, 127].contains(&outcome.code()) && is_line && !line.contains("PURA-999");
-    ensure!(is_one, "wanted an error: {outcome:#?}");
+    assert!(is_one, "wanted an error: {outcome:#?}");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::{Outside, is_refusal};
 use crate::harness::{Bundle, pura_binary};
@@ -35,7 +35,7 @@ fn a_mapper_that_says_it_has_mapped_and_has_not_is_not_believed() -> Result<()> 
         let outcome = run.output()?;
         // The true one may have been preferred; then the map is the caller's.
         if outcome.code() == 0 {
-            ensure!(outcome.facts()?.all("uid_map").len() > 1, "{outcome:#?}");
+            assert!(outcome.facts()?.all("uid_map").len() > 1, "{outcome:#?}");
         } else {
             is_refusal(&outcome)?;
         }
@@ -80,7 +80,7 @@ fn no_variable_of_the_caller_changes_where_pura_looks_or_what_it_runs() -> Resul
     let hostile = names.iter().fold(run, |run, name| run.env(name, &outside_path));
     let facts = hostile.env("XDG_RUNTIME_DIR", "../../../../outside\n").env("PATH", "").output()?.facts()?;
     let seen: Vec<_> = facts.below("env.").into_iter().map(|(name, _)| name.to_owned()).collect();
-    ensure!(seen.iter().all(|name| ["PATH", "PURA_TEST", "HOME"].contains(&name.as_str())), "{seen:?}");
+    assert!(seen.iter().all(|name| ["PATH", "PURA_TEST", "HOME"].contains(&name.as_str())), "{seen:?}");
     outside.is_untouched()
 }
 
@@ -94,14 +94,14 @@ fn no_socket_without_a_path_is_open_while_a_container_runs() -> Result<()> {
     bundle.unmount("/sys");
     let run = bundle.with_bundle("run", &["c1"])?;
     let outcome = bundle.through(&["unshare", "--user", "--map-root-user", "--net"], &run).output()?;
-    ensure!(outcome.stdout == "0\n", "{outcome:#?}");
+    assert!(outcome.stdout == "0\n", "{outcome:#?}");
     Ok(())
 }
 
 /// A copy of pura that others may call, made by root of a user namespace with the ids 0 and 1, and its call as user 1.
 fn as_another(bundle: &Bundle, prepare: &str) -> Result<crate::harness::Outcome> {
     let copy = bundle.path("pura-copy");
-    ensure!(Command::new("cp").arg(pura_binary()).arg(&copy).status()?.success());
+    assert!(Command::new("cp").arg(pura_binary()).arg(&copy).status()?.success());
     fs::set_permissions(bundle.dir(), fs::Permissions::from_mode(0o755))?;
     let script = format!("{prepare}; exec setpriv --reuid=1 --regid=1 --clear-groups --inh-caps=-all \"$0\" --version");
     let words = ["unshare", "--user", "--map-root-user", "--map-auto", "sh", "-c", &script];
@@ -161,6 +161,6 @@ fn an_overlay_takes_a_root_for_one_directory_whatever_its_name_is() -> Result<()
     let root = root.display().to_string();
     let words = ["run", "--rootfs", &root, "--", "/bin/pura-probe", "write", "/written"];
     bundle.pura(&words).output()?.succeeds_silently()?;
-    ensure!(!std::path::Path::new(&root).join("written").exists());
+    assert!(!std::path::Path::new(&root).join("written").exists());
     outside.is_untouched()
 }

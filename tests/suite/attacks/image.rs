@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::{Outside, is_judged, is_refusal};
@@ -46,7 +46,7 @@ fn a_dev_that_is_a_link_changes_nothing_where_it_leads() -> Result<()> {
             symlink(says_of(&outside), bundle.rootfs("dev"))?;
             let words = bundle.with_bundle("run", &["c1"])?.words();
             let (shown, status) = on_terminal(&words, "")?;
-            ensure!(status == Some(125) && shown.contains("[PURA-"), "{status:?} {shown}");
+            assert!(status == Some(125) && shown.contains("[PURA-"), "{status:?} {shown}");
             outside.is_untouched()?;
         }
     }
@@ -66,7 +66,7 @@ fn names_in_dev_that_are_links_change_nothing_where_they_lead() -> Result<()> {
         symlink(outside.path.join(name), bundle.rootfs("dev").join(name))?;
         let words = bundle.with_bundle("run", &["c1"])?.words();
         let (shown, status) = on_terminal(&words, "")?;
-        ensure!([Some(0), Some(125)].contains(&status), "{name}: {status:?} {shown}");
+        assert!([Some(0), Some(125)].contains(&status), "{name}: {status:?} {shown}");
         outside.is_untouched().context(name)?;
     }
     Ok(())
@@ -91,7 +91,7 @@ fn terminals_come_from_a_devpts_or_not_at_all() -> Result<()> {
         bundle.config["process"]["terminal"] = true.into();
         let words = bundle.with_bundle("run", &["c1"])?.words();
         let (shown, status) = on_terminal(&words, "")?;
-        ensure!(status == Some(125) && shown.contains("[PURA-"), "{kind}: {status:?} {shown}");
+        assert!(status == Some(125) && shown.contains("[PURA-"), "{kind}: {status:?} {shown}");
         outside.is_untouched().context(kind)?;
     }
     Ok(())
@@ -212,7 +212,7 @@ fn a_passwd_file_costs_neither_time_nor_memory_and_is_never_the_hosts() -> Resul
         let begin = Instant::now();
         let outcome = bundle.run()?;
         assert_eq!(outcome.succeeds()?, "home=/\n", "{kind}");
-        ensure!(begin.elapsed() < Duration::from_secs(8), "{kind}: it took {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(8), "{kind}: it took {:?}", begin.elapsed());
     }
     Ok(())
 }
@@ -228,9 +228,9 @@ fn nothing_of_the_image_is_loaded_into_pura() -> Result<()> {
     bundle.through(&words, &run).output()?.succeeds_silently()?;
     let trace = fs::read_to_string(file)?;
     let programs: Vec<_> = trace.lines().filter(|line| line.contains("execve")).collect();
-    ensure!(programs.len() == 2, "pura, and the program: {programs:?}");
+    assert!(programs.len() == 2, "pura, and the program: {programs:?}");
     for word in [".so", "ld.so", "nsswitch", "locale"] {
-        ensure!(!trace.contains(word), "{word} in {trace}");
+        assert!(!trace.contains(word), "{word} in {trace}");
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, fs, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde_json::json;
 
 use crate::harness::{Bundle, Pura, pura_binary};
@@ -34,8 +34,8 @@ fn a_process_that_joins_shows_a_tracer_inside_nothing() -> Result<()> {
     requires!(userns);
     let bundle = watched()?;
     let (seen, hits) = scanned(&bundle, 60, |words| bundle.pura(words))?;
-    ensure!(seen > 0, "the scanner saw nobody join");
-    ensure!(hits.is_empty(), "it could: {hits:?}");
+    assert!(seen > 0, "the scanner saw nobody join");
+    assert!(hits.is_empty(), "it could: {hits:?}");
     Ok(())
 }
 
@@ -46,7 +46,7 @@ fn the_scanner_would_see_who_does_not_hide() -> Result<()> {
     let bundle = watched()?;
     let words = ["strace", "-f", "-o", "/dev/null", "-e", "trace=prctl", "-e", "inject=prctl:retval=0"];
     let (seen, hits) = scanned(&bundle, 20, |exec| bundle.through(&words, &bundle.pura(exec)))?;
-    ensure!(seen > 0 && !hits.is_empty(), "{seen} seen, {hits:?}");
+    assert!(seen > 0 && !hits.is_empty(), "{seen} seen, {hits:?}");
     Ok(())
 }
 
@@ -55,14 +55,14 @@ fn a_binary_that_the_container_owns_is_the_same_after_all_that_it_tried() -> Res
     requires!(userns);
     let bundle = watched()?;
     let copy = bundle.path("pura-copy");
-    ensure!(Command::new("cp").arg(pura_binary()).arg(&copy).status()?.success());
+    assert!(Command::new("cp").arg(pura_binary()).arg(&copy).status()?.success());
     let before = fs::read(&copy)?;
     let call = |words: &[&str]| {
         let front: [OsString; 3] = [copy.clone().into(), "--root".into(), bundle.path("state").into()];
         Pura::through(bundle.dir(), &front.into_iter().chain(words.iter().map(Into::into)).collect::<Vec<_>>())
     };
     let (seen, hits) = scanned(&bundle, 30, call)?;
-    ensure!(seen > 0 && hits.is_empty(), "{seen} seen, {hits:?}");
-    ensure!(fs::read(&copy)? == before, "pura's binary has changed");
+    assert!(seen > 0 && hits.is_empty(), "{seen} seen, {hits:?}");
+    assert!(fs::read(&copy)? == before, "pura's binary has changed");
     Ok(())
 }

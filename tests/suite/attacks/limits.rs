@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{is_judged, is_refusal};
@@ -28,7 +28,7 @@ fn no_length_makes_a_namespace_or_a_mount_be_forgotten() -> Result<()> {
             let facts = outcome.facts()?;
             facts.mount("/a")?;
             for kind in ["user", "mnt", "pid", "net", "ipc", "uts"] {
-                ensure!(
+                assert!(
                     facts.get(&format!("ns.{kind}"))? != own(kind)?.to_string_lossy(),
                     "{what}: {kind} is the caller's"
                 );
@@ -46,15 +46,31 @@ fn no_length_makes_a_namespace_or_a_mount_be_forgotten() -> Result<()> {
 fn of_65536_mounts_all_are_there_or_none() -> Result<()> {
     requires!(userns);
     let mut bundle = Bundle::probing(&["read", "/proc/self/mountinfo"])?;
-    let more: Vec<Value> = (0..65_536)
-        .map(|_| json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["size=4k"]}))
-        .collect();
+    bundle.mount("/m", "tmpfs", "tmpfs", &[])?;
+    let mount = |number| json!({"destination": format!("/m/{number}"), "type": "tmpfs", "options": ["size=4k"]});
+    let more: Vec<Value> = (0..65_536).map(mount).collect();
     let mounts = bundle.config["mounts"].as_array_mut();
     anyhow::Context::context(mounts, "mounts")?.extend(more);
     let outcome = bundle.run()?;
     if is_judged(&outcome)? {
-        let count = outcome.stdout.lines().filter(|line| line.contains(" /mnt ")).count();
+        let count = outcome.stdout.lines().filter(|line| line.contains(" /m/")).count();
         assert_eq!(count, 65_536);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_cgroups_of_the_caller_are_not_writable_inside_without_a_namespace_of_them() -> Result<()> {
+    requires!(userns, cgroup);
+    // CVE-2023-25809.
+    for kind in ["cgroup", "cgroup2", "bind"] {
+        let mut bundle = Bundle::probing(&["mkdir", "/sys/fs/cgroup/pura-attack"])?;
+        let (source, options) =
+            if kind == "bind" { ("/sys/fs/cgroup", &["rbind", "ro"][..]) } else { ("cgroup", &["rw"][..]) };
+        bundle.mount("/sys/fs/cgroup", kind, source, options)?;
+        let outcome = bundle.run()?;
+        assert!(!outcome.stdout.contains("errno=0"), "{kind}: {outcome:#?}");
+        assert!(is_judged(&outcome)?, "{kind}: {outcome:#?}");
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::is_refusal;
 use crate::harness::Bundle;
@@ -62,6 +62,6 @@ fn a_hostile_name_is_refused_by_every_verb() -> Result<()> {
         }
     }
     assert_eq!(fs::read_to_string(victim.join("state.json"))?, "precious");
-    ensure!(bundle.path("state").is_dir() && bundle.path("bundle/config.json").exists());
+    assert!(bundle.path("state").is_dir() && bundle.path("bundle/config.json").exists());
     bundle.is_clean()
 }

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde_json::json;
 
 use super::{Outside, is_judged, racer};
@@ -48,11 +48,11 @@ fn no_exchange_of_a_directory_for_a_link_leads_a_mount_or_a_mount_point_out() ->
         for _ in 0..STARTS / 2 {
             let outcome = bundle.run()?;
             ran += usize::from(is_judged(&outcome)?);
-            ensure!(!outcome.stdout.contains(" /outside "), "the host's directory was bound: {outcome:#?}");
+            assert!(!outcome.stdout.contains(" /outside "), "the host's directory was bound: {outcome:#?}");
         }
         drop(racer);
         outside.is_untouched()?;
-        ensure!(ran > 0, "not one of them ran");
+        assert!(ran > 0, "not one of them ran");
     }
     Ok(())
 }
@@ -75,7 +75,7 @@ fn no_link_that_is_planted_where_a_mount_point_is_made_leads_out() -> Result<()>
         if is_judged(&outcome)? {
             let cwd = outcome.facts()?.get("cwd")?.to_owned();
             let is_inside = cwd == "/vol/cwd" || cwd == outside.path.to_string_lossy();
-            ensure!(is_inside, "the working directory is {cwd}");
+            assert!(is_inside, "the working directory is {cwd}");
         }
     }
     drop(racers);
@@ -94,7 +94,7 @@ fn no_exchange_of_the_working_directory_leads_out() -> Result<()> {
         let outcome = bundle.run()?;
         if is_judged(&outcome)? {
             let is_inside = outcome.stdout.starts_with("/vol/") || outcome.stdout.starts_with("/outside");
-            ensure!(is_inside && !outcome.stdout.contains("canary"), "{outcome:#?}");
+            assert!(is_inside && !outcome.stdout.contains("canary"), "{outcome:#?}");
         }
     }
     drop(racer);
@@ -115,7 +115,7 @@ fn what_is_done_to_a_pipe_of_the_config_is_never_done_to_a_file_of_the_host() ->
     for _ in 0..STARTS {
         is_judged(&bundle.run()?)?;
         let mode = fs::metadata(&secret)?.permissions().mode() & 0o777;
-        ensure!(mode == 0o600, "the host's file has become {mode:o}");
+        assert!(mode == 0o600, "the host's file has become {mode:o}");
     }
     drop(racer);
     outside.is_untouched()
@@ -139,7 +139,7 @@ fn no_exchange_in_a_dev_that_others_share_fakes_a_device_or_a_mask() -> Result<(
         };
         for _ in 0..STARTS / 3 {
             let outcome = bundle.run()?;
-            ensure!(!is_judged(&outcome)? || outcome.stdout.is_empty(), "a mask shows something: {outcome:#?}");
+            assert!(!is_judged(&outcome)? || outcome.stdout.is_empty(), "a mask shows something: {outcome:#?}");
         }
         drop(racer);
         outside.is_untouched()?;
@@ -161,7 +161,7 @@ fn no_exchange_of_the_console_leads_out() -> Result<()> {
     for _ in 0..STARTS / 3 {
         // 88: a terminal's major number, 136. Whatever else is there by then, the racer put there.
         let (shown, status) = on_terminal(&words, "")?;
-        ensure!(status != Some(0) || ["88\n", "0\n"].contains(&shown.as_str()), "{shown} {status:?}");
+        assert!(status != Some(0) || ["88\n", "0\n"].contains(&shown.as_str()), "{shown} {status:?}");
     }
     drop(racer);
     outside.is_untouched()
