@@ -40,6 +40,24 @@ pub(crate) fn plant(paths: &[OsString]) -> Result<ExitCode> {
     })
 }
 
+/// Waits until somebody makes something at the second path, puts a link to the first in its place at once, and soon takes it
+/// away again, over and over.
+pub(crate) fn pounce(paths: &[OsString]) -> Result<ExitCode> {
+    let [target, path] = paths else { anyhow::bail!("pounce TARGET PATH") };
+    let draft = PathBuf::from(path).with_extension("draft");
+    until_killed(|| {
+        if !draft.is_symlink() {
+            symlink(target, &draft)?;
+        }
+        if fs::symlink_metadata(path).is_ok() {
+            fs::rename(&draft, path)?;
+            std::thread::sleep(Duration::from_micros(300));
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    })
+}
+
 fn until_killed(mut act: impl FnMut() -> Result<()>) -> Result<ExitCode> {
     writeln!(io::stdout(), "ready")?;
     let end = Instant::now() + LIMIT;

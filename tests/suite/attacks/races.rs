@@ -111,8 +111,8 @@ fn what_is_done_to_a_pipe_of_the_config_is_never_done_to_a_file_of_the_host() ->
     fs::write(&secret, "secret")?;
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
     bundle.config["linux"]["devices"] = json!([{"path": "/vol/pipe", "type": "p", "fileMode": 0o666}]);
-    let racer = racer(&bundle, "plant", [&secret, &volume.join("pipe")])?;
-    for _ in 0..STARTS {
+    let racer = racer(&bundle, "pounce", [&secret, &volume.join("pipe")])?;
+    for _ in 0..2 * STARTS {
         is_judged(&bundle.run()?)?;
         let mode = fs::metadata(&secret)?.permissions().mode() & 0o777;
         assert!(mode == 0o600, "the host's file has become {mode:o}");
@@ -125,7 +125,7 @@ fn what_is_done_to_a_pipe_of_the_config_is_never_done_to_a_file_of_the_host() ->
 fn no_exchange_in_a_dev_that_others_share_fakes_a_device_or_a_mask() -> Result<()> {
     requires!(userns);
     // CVE-2025-31133: what masks a file is /dev/null, whatever somebody makes of that name meanwhile.
-    for (verb, name) in [("swap", "null"), ("plant", "zero"), ("plant", "null")] {
+    for (verb, name) in [("swap", "null"), ("plant", "zero"), ("pounce", "null")] {
         let (mut bundle, volume) = with_volume(&["read", "/etc/passwd"], "/dev", Path::new("d"))?;
         let outside = Outside::make(&bundle)?;
         let (node, link) = (volume.join(name), volume.join("link"));
@@ -157,7 +157,7 @@ fn no_exchange_of_the_console_leads_out() -> Result<()> {
     bundle.config["process"]["terminal"] = true.into();
     bundle.args(&["/bin/busybox", "stat", "-c", "%t", "/dev/console"]);
     let words = bundle.with_bundle("run", &["c1"])?.words();
-    let racer = racer(&bundle, "plant", [&outside.canary(), &volume.join("console")])?;
+    let racer = racer(&bundle, "pounce", [&outside.canary(), &volume.join("console")])?;
     for _ in 0..STARTS / 3 {
         // 88: a terminal's major number, 136. Whatever else is there by then, the racer put there.
         let (shown, status) = on_terminal(&words, "")?;
