@@ -143,3 +143,25 @@ fn the_state_is_for_the_caller_alone_whatever_the_umask_is() -> Result<()> {
     }
     pura(&["delete", "c1"]).output()?.succeeds_silently()
 }
+
+#[test]
+fn a_console_socket_that_is_a_trap_is_refused_at_once() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config["process"]["terminal"] = true.into();
+    let outside = Outside::make(&bundle)?;
+    mkfifo(&bundle.path("pipe"), Mode::S_IRWXU)?;
+    symlink(bundle.path("pipe"), bundle.path("link to a pipe"))?;
+    symlink(outside.canary(), bundle.path("link"))?;
+    symlink("loop", bundle.path("loop"))?;
+    fs::create_dir(bundle.path("directory"))?;
+    let own =
+        ["pipe", "link to a pipe", "link", "loop", "directory"].map(|name| bundle.path(name).display().to_string());
+    let long = format!("/{}", "x".repeat(5000));
+    for path in own.iter().map(String::as_str).chain(["/dev/null", "/dev/zero", "", &long]) {
+        let flag = format!("--console-socket={path}");
+        is_refusal(&bundle.with_bundle("create", &[&flag, "c1"])?.output()?).with_context(|| path.to_owned())?;
+        bundle.is_clean()?;
+    }
+    outside.is_untouched()
+}

@@ -73,3 +73,33 @@ fn an_id_map_is_read_back_and_no_file_shows_another() -> Result<()> {
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", &own_uid().to_string(), "1"]);
     bundle.delete()
 }
+
+#[test]
+fn an_exec_gains_no_privilege_that_init_cannot_gain() -> Result<()> {
+    requires!(userns);
+    for (of_init, asked, wanted) in
+        [(false, None, "0"), (false, Some(true), "1"), (true, None, "1"), (true, Some(false), "1")]
+    {
+        let mut bundle = Bundle::probing(&["sleep"])?;
+        bundle.config["process"]["noNewPrivileges"] = of_init.into();
+        let _running = bundle.started()?;
+        let mut exec = vec!["exec"];
+        if asked == Some(true) {
+            exec.push("--no-new-privs");
+        }
+        let file = bundle.path("process.json");
+        let mut process = bundle.config["process"].clone();
+        process["args"] = json!(["/bin/pura-probe", "caps"]);
+        process["noNewPrivileges"] = false.into();
+        fs::write(&file, process.to_string())?;
+        let file = file.display().to_string();
+        if asked == Some(false) {
+            exec.extend(["--process", &file, "c1"]);
+        } else {
+            exec.extend(["c1", "/bin/pura-probe", "caps"]);
+        }
+        assert_eq!(bundle.pura(&exec).output()?.facts()?.get("NoNewPrivs")?, wanted, "{of_init} {asked:?}");
+        bundle.delete()?;
+    }
+    Ok(())
+}

@@ -66,3 +66,27 @@ fn a_binary_that_the_container_owns_is_the_same_after_all_that_it_tried() -> Res
     assert!(fs::read(&copy)? == before, "pura's binary has changed");
     Ok(())
 }
+
+#[test]
+fn a_container_that_joins_shows_a_tracer_inside_nothing() -> Result<()> {
+    requires!(userns);
+    let first = watched()?;
+    let running = first.started()?;
+    let pid = first.pid()?;
+    let mut second = Bundle::probing(&["true"])?;
+    second.share_user();
+    second.share("pid");
+    for (kind, file) in [("user", "user"), ("pid", "pid")] {
+        second.push("/linux/namespaces", json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")}))?;
+    }
+    for _ in 0..40 {
+        second.run()?.succeeds_silently()?;
+    }
+    fs::write(first.rootfs("tmp/stop"), "")?;
+    let lines = running.rest()?;
+    first.delete()?;
+    let hits: Vec<_> = lines.iter().filter(|line| line.starts_with("hit=")).collect();
+    assert!(lines.iter().any(|line| line.starts_with("seen=")), "the scanner saw nobody join");
+    assert!(hits.is_empty(), "it could: {hits:?}");
+    Ok(())
+}

@@ -1,9 +1,11 @@
 //! Somebody exchanges names on a volume while containers that share it are made: a hundred starts for each race.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
+    process::Command,
 };
 
 use anyhow::Result;
@@ -164,5 +166,29 @@ fn no_exchange_of_the_console_leads_out() -> Result<()> {
         assert!(status != Some(0) || ["88\n", "0\n"].contains(&shown.as_str()), "{shown} {status:?}");
     }
     drop(racer);
+    outside.is_untouched()
+}
+
+#[test]
+fn a_root_that_is_exchanged_meanwhile_is_one_of_both_and_whole() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["read", "/etc/which"])?;
+    let outside = Outside::make(&bundle)?;
+    let (first, second) = (bundle.path("bundle/rootfs"), bundle.path("bundle/second"));
+    assert!(Command::new("cp").arg("-a").arg(&first).arg(&second).status()?.success());
+    fs::write(first.join("etc/which"), "first")?;
+    fs::write(second.join("etc/which"), "second")?;
+    symlink("second", bundle.path("bundle/link"))?;
+    let racer = racer(&bundle, "swap", [&first, &bundle.path("bundle/link")])?;
+    let mut seen = BTreeSet::new();
+    for _ in 0..STARTS {
+        let outcome = bundle.run()?;
+        if is_judged(&outcome)? {
+            assert!(["first", "second"].contains(&outcome.stdout.as_str()), "{outcome:#?}");
+            seen.insert(outcome.stdout);
+        }
+    }
+    drop(racer);
+    assert!(!seen.is_empty(), "not one of them ran");
     outside.is_untouched()
 }
