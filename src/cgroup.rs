@@ -17,7 +17,7 @@ mod site;
 pub mod stats;
 
 pub use leaf::{make, open, remove_made};
-pub use members::{Watch, event, kill, may_enter, processes, remove, signal_all, wait_empty};
+pub use members::{Watch, event, is_other, kill, may_enter, processes, remove, signal_all, wait_empty};
 
 use std::{
     os::unix::ffi::OsStrExt as _,

@@ -37,7 +37,11 @@ impl Console {
     /// Decides, and connects, before anything is made. `detached` says what is called where nobody stays to relay.
     pub fn open(terminal: bool, path: Option<&Path>, detached: Option<&'static str>) -> Result<Self> {
         match path {
-            Some(path) if terminal => socket::connect(path, Code::ConsoleSocket, "console socket").map(Self::Socket),
+            Some(path) if terminal => {
+                let socket = socket::connect(path, Code::ConsoleSocket, "console socket")?;
+                socket::insist_on_own(&socket, path, Code::ConsoleSocket, "console socket")?;
+                Ok(Self::Socket(socket))
+            }
             Some(_) if detached.is_none() => {
                 let why = "config.json asks for no terminal";
                 Err(Error::new(Code::ConsoleSocket, "use --console-socket", why).fix("terminal: true"))

@@ -14,7 +14,9 @@ use std::{
     path::{Component, Path},
 };
 
-use oci_spec::runtime::{Capabilities, Capability, LinuxNamespaceType as Kind, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType as Kind, PosixRlimitType, Process, Spec,
+};
 use serde::{
     Deserialize as _,
     de::{IntoDeserializer as _, value::StrDeserializer},
@@ -96,7 +98,7 @@ pub fn add_capabilities(process: &mut Process, names: &[OsString]) -> Result<()>
     if names.is_empty() {
         return Ok(());
     }
-    let mut sets = process.capabilities().clone().unwrap_or_default();
+    let mut sets = process.capabilities().clone().unwrap_or_else(no_capabilities);
     for typed in names {
         let name: StrDeserializer<'_, serde::de::value::Error> = typed.to_str().unwrap_or_default().into_deserializer();
         let capability = Capability::deserialize(name).map_err(|_unknown| {
@@ -108,6 +110,13 @@ pub fn add_capabilities(process: &mut Process, names: &[OsString]) -> Result<()>
     }
     process.set_capabilities(Some(sets));
     Ok(())
+}
+
+/// Five empty sets: oci-spec's default would grant three capabilities, and make them inheritable (CVE-2022-29162).
+pub fn no_capabilities() -> LinuxCapabilities {
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(None).set_effective(None).set_permitted(None).set_inheritable(None).set_ambient(None);
+    sets
 }
 
 /// SemVer with major version 1, whatever follows: later minor versions only add what may be ignored.

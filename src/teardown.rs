@@ -108,7 +108,8 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     let survives = |why| Error::new(Code::Survivors, what(), why);
     let opened = traces.init.map_or(Ok(None), Identity::open);
     let init = opened.map_err(|errno| survives(format!("init cannot be looked at: {}", plain(errno))))?;
-    let leaf = traces.cgroup.as_deref();
+    let named = traces.cgroup.as_deref();
+    let leaf = named.filter(|leaf| !cgroup::is_other(leaf));
     // An intent names its cgroup before anything shows that it is free: without an init, who lives there may be others,
     // unless the name is one that only pura chooses.
     let is_ours = traces.init.is_some()
@@ -137,7 +138,12 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
             survives(format!("its group {} in resctrl cannot be removed: {why}", group.directory.display()))
         })?;
     }
-    let Some(leaf) = leaf else { return Ok(()) };
+    let Some(leaf) = leaf else {
+        return named.map_or(Ok(()), |named| {
+            let why = format!("its state is damaged: {}, which it names as its cgroup, is none", named.display());
+            Err(Error::new(Code::StateDamaged, what(), why))
+        });
+    };
     if !cgroup::wait_empty(leaf, if is_ours { LIMIT } else { UNCOMMITTED_LIMIT }) {
         return Err(survives(survivors(&living(leaf))));
     }

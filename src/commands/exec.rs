@@ -183,7 +183,11 @@ const END_LIMIT: u16 = 500;
 /// The container's config with the process that is to run. What that leaves out is the container's: an exec is never less
 /// confined than init by omission. Besides, what of the process it will not have.
 fn with_process(mut config: Spec, exec: &Exec) -> Result<(Spec, Vec<Warning>)> {
-    let own = config.process().clone().unwrap_or_default();
+    let own = config.process().clone().unwrap_or_else(|| {
+        let mut process = Process::default();
+        process.set_capabilities(Some(spec::no_capabilities())).set_rlimits(None);
+        process
+    });
     let (mut process, unknown) = match &exec.process {
         Some(file) => bundle::process(file)?,
         None => (from_flags(own.clone(), exec)?, Vec::new()),

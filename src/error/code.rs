@@ -267,6 +267,8 @@ pub enum Code {
     LowPorts = 909,
     /// Warning: no usable name server.
     NoDns = 910,
+    /// pura has more rights than whoever called it.
+    Elevated = 920,
     /// A bug in pura.
     Bug = 999,
 }

@@ -56,20 +56,27 @@ impl Place {
     /// Writes the file beside its place and renames it there: a poller never sees half a number, and a link that waits
     /// there is replaced, never followed.
     pub fn write(self, pid: i32) -> Result<PidFile> {
-        let written = self.fill(pid);
+        let what = || format!("write the pid-file {}", self.path.display());
+        // What is there already is not ours: neither written to, whatever it leads to, nor removed.
+        let file = self.draft().doing(Code::FileRefused, what).map_err(|error| {
+            error.fix(format!("a directory that you may write, without a file {:?}", self.temporary.display()))
+        })?;
+        let written = self.fill(&file, pid);
         if written.is_err() {
             let _ = unlinkat(&self.directory, self.temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
-        written.doing(Code::FileRefused, || format!("write the pid-file {}", self.path.display()))?;
+        written.doing(Code::FileRefused, what)?;
         Ok(PidFile { place: self, kept: false })
     }
 
-    fn fill(&self, pid: i32) -> nix::Result<()> {
+    fn draft(&self) -> nix::Result<OwnedFd> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(0o644);
-        let file = openat(&self.directory, self.temporary.as_os_str(), flags, mode)?;
+        openat(&self.directory, self.temporary.as_os_str(), flags, Mode::from_bits_truncate(0o644))
+    }
+
+    fn fill(&self, file: &OwnedFd, pid: i32) -> nix::Result<()> {
         let digits = pid.to_string();
-        if crate::sys::retry(|| nix::unistd::write(&file, digits.as_bytes()))? != digits.len() {
+        if crate::sys::retry(|| nix::unistd::write(file, digits.as_bytes()))? != digits.len() {
             return Err(Errno::ENOSPC);
         }
         renameat(&self.directory, self.temporary.as_os_str(), &self.directory, self.name.as_os_str())
