@@ -6,7 +6,6 @@ use std::{
 };
 
 use nix::{
-    errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::SigSet,
@@ -78,9 +77,10 @@ fn take_up(container: &Container, signal: i32, interrupts: &mut Interrupts<'_>) 
         let _ = sys::signal::send(container.init, signal);
         return Ok(None);
     }
-    match waitpid(container.init, Some(WaitPidFlag::WNOHANG)) {
+    // No other SIGCHLD comes for it.
+    match sys::retry(|| waitpid(container.init, Some(WaitPidFlag::WNOHANG))) {
         Ok(status @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => Ok(Some(exit_status(status))),
-        Ok(_) | Err(Errno::EINTR) => Ok(None),
+        Ok(_) => Ok(None),
         Err(errno) => Err(errno).doing(Code::Bug, || "wait for the program".to_owned()),
     }
 }

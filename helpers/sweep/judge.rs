@@ -62,6 +62,8 @@ struct Finding {
     left: Vec<String>,
     warnings: Vec<String>,
     has_succeeded: bool,
+    /// Init, killed after all had been recorded, has ended like a program.
+    has_ended: bool,
     said: String,
 }
 
@@ -211,8 +213,9 @@ fn judge_end(kind: Kind, trace: &Trace, op: Op, finding: &mut Finding) {
     if is_dead && (matches!(kind, Kind::Parent | Kind::Tree) || (kind == Kind::Caller && is_parent)) {
         return;
     }
-    // Init, in exec or at the last step: that is the program's own end, as its parent sees it.
-    if is_dead && kind == Kind::Caller && matches!(op, Op::Run | Op::Exec) && struck.name == "execve" {
+    // Init, after the last word: that is the program's own end, as its parent sees it, and the status says so.
+    if is_dead && kind == Kind::Caller && matches!(op, Op::Run | Op::Exec) {
+        finding.has_ended = true;
         return;
     }
     // The message itself.
@@ -239,7 +242,7 @@ fn effect(scene: &Scene, op: Op, disturbed: Option<(&Baseline, Option<&Call>)>, 
         Op::Create => {
             let start = scene.call(&["start", id], "op")?;
             // It hit init when `create` was over.
-            if struck.is_some_and(|call| call.name.starts_with("accept")) && start.stderr.starts_with("pura: cannot ") {
+            if struck.is_some_and(|call| call.point.process != "0") && start.stderr.starts_with("pura: cannot ") {
                 return Ok(());
             }
             if start.status != Some(0) {
@@ -270,6 +273,10 @@ fn effect(scene: &Scene, op: Op, disturbed: Option<(&Baseline, Option<&Call>)>, 
     }
     let Some((baseline, _)) = disturbed else { return Ok(()) };
     let printed = printed(scene, op)?;
+    // Init was killed, before it was the program or after: to `start` that is the same.
+    if op == Op::Start && printed.is_empty() && struck.is_some_and(|call| call.point.process != "0") {
+        return Ok(());
+    }
     let difference = difference(&baseline.fingerprint, &printed);
     if printed == baseline.fingerprint {
         finding.warnings.clear();
@@ -303,7 +310,7 @@ fn difference(wanted: &[String], found: &[String]) -> String {
 fn aftermath(scene: &Scene, op: Op, baseline: &Baseline, finding: &mut Finding) -> Result<()> {
     let pid_file = scene.path("pids/pid");
     // It stays when the program has run.
-    if op == Op::Exec || op == Op::Run && !scene.said("program").is_empty() {
+    if op == Op::Exec || op == Op::Run && (finding.has_ended || !scene.said("program").is_empty()) {
         drop(fs::remove_file(&pid_file));
     }
     if (op.makes() || op.removes()) && !(op == Op::Create && finding.has_succeeded) {
@@ -375,6 +382,9 @@ impl Row {
         let place = format!("{name}: tests/crash --config {config} --op {op} --fault {fault} --at {point}");
         if !finding.is_good() {
             self.faults.push(format!("{place}\n    {finding:?}"));
+        }
+        if fault == "EINTR" && !finding.has_succeeded {
+            self.notes.push(format!("{place}\n    refused: {:?}", finding.said));
         }
         if finding.leaks.is_empty() {
             if finding.left.is_empty() {

@@ -3,14 +3,14 @@
 use std::{
     ffi::CString,
     fs::File,
-    io::Read as _,
+    io::{ErrorKind, Read as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, ResolveFlag, openat},
+    fcntl::{AtFlags, OFlag, ResolveFlag},
     sys::stat::Mode,
     unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat},
 };
@@ -22,6 +22,7 @@ use crate::{
     cgroup::{self, freezer},
     resctrl::Group,
     state::Status,
+    sys::path::open_at,
 };
 
 /// Bytes that one read of a file asks for.
@@ -184,13 +185,18 @@ impl<'a> Files<'a> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let path = self.path(name);
         let opened = match self.name {
-            None => openat(self.directory, path.as_c_str(), flags, Mode::empty()),
+            None => open_at(self.directory, path.as_c_str(), flags, Mode::empty()),
             // No link may lead to where another's files are.
             Some(_) => crate::sys::path::open(self.directory, &path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS),
         };
         let mut file = File::from(opened?);
         let mut bytes = vec![0; ONE_READ];
-        let count = file.read(&mut bytes)?;
+        let count = loop {
+            match file.read(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                done => break done?,
+            }
+        };
         bytes.truncate(count);
         // A read that leaves room has met the end; nearly every file is that short.
         if count == ONE_READ {
@@ -203,7 +209,7 @@ impl<'a> Files<'a> {
 /// Opens a directory below another one, for reading.
 pub(super) fn directory<P: ?Sized + nix::NixPath>(parent: BorrowedFd<'_>, name: &P) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
+    open_at(parent, name, flags, Mode::empty())
 }
 
 /// Whether a name still leads to the open directory: another verb may have moved it away meanwhile, and a new container
