@@ -403,7 +403,6 @@ const AGAIN: &[&str] = &[
     "setresuid",
     "execve",
     "flock",
-    "rt_sigtimedwait",
     "connect",
     "accept",
     "accept4",

@@ -92,12 +92,14 @@ impl<'a> Files<'a> {
     /// From the record or the intent: each is enough alone. Nothing when neither can be read.
     pub(super) fn traces(self) -> Option<Traces> {
         let (record, intent) = (self.record(), self.intent());
-        let boot = record.as_ref().map(|record| &record.boot_id).or(intent.as_ref().map(|intent| &intent.boot_id))?;
+        if record.is_none() && intent.is_none() {
+            return None;
+        }
         let pid_file = intent.as_ref().and_then(|intent| intent.pid_file.clone());
         let poststop = record.as_ref().is_none_or(|record| record.poststop);
-        if !is_this_boot(boot) {
-            return Some(Traces { pid_file, poststop, ..Traces::default() });
-        }
+        // If they disagree about the boot, one is damaged: the other may name what is alive.
+        let record = record.filter(|record| is_this_boot(&record.boot_id));
+        let intent = intent.filter(|intent| is_this_boot(&intent.boot_id));
         let creator = intent.as_ref().map(|intent| intent.creator);
         // What was there when the cgroup was to be made is known for certain only after that.
         let stays = record.as_ref().map(|record| record.cgroup_stays);
