@@ -5,7 +5,6 @@ mod requests;
 use std::os::fd::AsFd as _;
 
 use nix::{
-    errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::SigSet,
@@ -81,9 +80,10 @@ fn take_up(container: &Container, signal: i32, requests: &mut Requests<'_>) -> R
         let _ = sys::signal::send(container.init, signal);
         return Ok(None);
     }
-    match waitpid(container.init, Some(WaitPidFlag::WNOHANG)) {
+    // No other SIGCHLD comes for it.
+    match sys::retry(|| waitpid(container.init, Some(WaitPidFlag::WNOHANG))) {
         Ok(status @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => Ok(Some(exit_status(status))),
-        Ok(_) | Err(Errno::EINTR) => Ok(None),
+        Ok(_) => Ok(None),
         Err(errno) => Err(errno).doing(Code::Bug, || "wait for the program".to_owned()),
     }
 }

@@ -6,7 +6,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use nix::{fcntl::OFlag, sys::stat::Mode};
+use nix::{
+    fcntl::{AT_FDCWD, OFlag},
+    sys::stat::Mode,
+};
 use oci_spec::runtime::{Process, Spec};
 
 use super::Call;
@@ -368,7 +371,7 @@ fn enter_below(own: Option<&Path>, asked: &Path) -> Result<OwnedFd> {
 }
 
 fn open_cgroup(directory: &Path) -> nix::Result<OwnedFd> {
-    nix::fcntl::open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    sys::path::open_at(AT_FDCWD, directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Opens the container's cgroup, to be born in it. Where that is refused, the process runs outside of its limits.

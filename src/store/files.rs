@@ -3,14 +3,14 @@
 use std::{
     ffi::CString,
     fs::File,
-    io::Read as _,
+    io::{ErrorKind, Read as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, ResolveFlag, openat},
+    fcntl::{AtFlags, OFlag, ResolveFlag},
     sys::stat::Mode,
     unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat},
 };
@@ -22,6 +22,7 @@ use crate::{
     cgroup::{self, freezer},
     resctrl::Group,
     state::Status,
+    sys::path::open_at,
 };
 
 /// Bytes that one read of a file asks for.
@@ -90,12 +91,14 @@ impl<'a> Files<'a> {
     /// From the record or the intent: each is enough alone. Nothing when neither can be read.
     pub(super) fn traces(self) -> Option<Traces> {
         let (record, intent) = (self.record(), self.intent());
-        let boot = record.as_ref().map(|record| &record.boot_id).or(intent.as_ref().map(|intent| &intent.boot_id))?;
+        if record.is_none() && intent.is_none() {
+            return None;
+        }
         let pid_file = intent.as_ref().and_then(|intent| intent.pid_file.clone());
         let poststop = record.as_ref().is_none_or(|record| record.poststop);
-        if !is_this_boot(boot) {
-            return Some(Traces { pid_file, poststop, ..Traces::default() });
-        }
+        // If they disagree about the boot, one is damaged: the other may name what is alive.
+        let record = record.filter(|record| is_this_boot(&record.boot_id));
+        let intent = intent.filter(|intent| is_this_boot(&intent.boot_id));
         let creator = intent.as_ref().map(|intent| intent.creator);
         // What was there when the cgroup was to be made is known for certain only after that.
         let stays = record.as_ref().map(|record| record.cgroup_stays);
@@ -195,13 +198,18 @@ impl<'a> Files<'a> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let path = self.path(name);
         let opened = match self.name {
-            None => openat(self.directory, path.as_c_str(), flags, Mode::empty()),
+            None => open_at(self.directory, path.as_c_str(), flags, Mode::empty()),
             // No link may lead to where another's files are.
             Some(_) => crate::sys::path::open(self.directory, &path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS),
         };
         let mut file = File::from(opened?);
         bytes.resize(ONE_READ, 0);
-        let count = file.read(bytes)?;
+        let count = loop {
+            match file.read(bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                done => break done?,
+            }
+        };
         bytes.truncate(count);
         // A read that leaves room has met the end; nearly every file is that short.
         if count == ONE_READ {
@@ -223,7 +231,7 @@ pub(super) fn c_string(parts: &[&str]) -> CString {
 /// Opens a directory below another one, for reading.
 pub(super) fn directory<P: ?Sized + nix::NixPath>(parent: BorrowedFd<'_>, name: &P) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
+    open_at(parent, name, flags, Mode::empty())
 }
 
 /// Whether a name still leads to the open directory: another verb may have moved it away meanwhile, and a new container

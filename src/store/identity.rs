@@ -39,9 +39,9 @@ impl Identity {
         }
     }
 
-    /// Whether this very process is alive.
+    /// Whether this very process is alive, or cannot be told to have ended: whoever is taken for dead is deleted.
     pub fn is_alive(self) -> bool {
-        self.pid > 0 && Self::of(self.pid) == Some(self)
+        self.pid > 0 && Self::find(self.pid).map_or(true, |found| found == Some(self))
     }
 
     /// Whether it has begun to end, or is gone.

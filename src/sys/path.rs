@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CStr,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use nix::{
@@ -39,6 +39,16 @@ pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlag, resolve: ResolveFla
     }
     // Where others mount without a pause, the kernel may never answer. Small steps do not care.
     walk::open(root, path, flags, resolve)
+}
+
+/// Opens a name in a directory of pura's own, or a path of the host: a network file system lets a signal interrupt that.
+pub fn open_at<P: ?Sized + nix::NixPath>(
+    directory: impl AsFd,
+    path: &P,
+    flags: OFlag,
+    mode: nix::sys::stat::Mode,
+) -> nix::Result<OwnedFd> {
+    retry(|| nix::fcntl::openat(directory.as_fd(), path, flags | OFlag::O_CLOEXEC, mode))
 }
 
 /// Opens a path of the host: one that the caller, not the container, has chosen.
