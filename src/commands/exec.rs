@@ -60,9 +60,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     itself::protect(&host, &joined.ids, || attachment.iter().for_each(Attachment::hang_up))?;
     call.log.warn(plan.warnings(), false)?;
 
-    let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
-    let detached = exec.detach.then_some("exec --detach");
-    let console = Console::open(terminal, exec.console_socket.as_deref(), detached)?;
+    let console = console(&spec, exec)?;
     let receivers = PidfdReceivers::of_option(exec.pidfd_socket.as_deref())?;
     let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
@@ -120,6 +118,12 @@ fn tell_if_stopped(ended: u8, init: &OwnedFd, (id, exec): (&Id, &Exec), call: Ca
 
 /// The status of a program that KILL has ended.
 const KILLED: u8 = 128 + 9;
+
+/// The terminal, when it is to have one.
+fn console(spec: &Spec, exec: &Exec) -> Result<Console> {
+    let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
+    Console::open(terminal, exec.console_socket.as_deref(), exec.detach.then_some("exec --detach"))
+}
 
 /// What the plan has to know of the request.
 fn order<'a>(record: &'a Record, state: &'a Path) -> Order<'a> {

@@ -255,7 +255,10 @@ fn cgroup(facts: &Facts) -> Check {
 
 /// For `--systemd-cgroup`, which engines give by default where systemd runs, and for limits where the own cgroup is not the caller's.
 fn systemd(facts: &Facts) -> Check {
-    let mut check = Check::new("systemd", "not running here; only --systemd-cgroup and limits in a login session need it".to_owned());
+    let mut check = Check::new(
+        "systemd",
+        "not running here; only --systemd-cgroup and limits in a login session need it".to_owned(),
+    );
     match &facts.systemd {
         Some(Ok(version)) => check.good = format!("systemd {version} makes scopes for --systemd-cgroup"),
         Some(Err(why)) => {
