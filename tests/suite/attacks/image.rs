@@ -219,7 +219,7 @@ fn a_passwd_file_costs_neither_time_nor_memory_and_is_never_the_hosts() -> Resul
 
 #[test]
 fn nothing_of_the_image_is_loaded_into_pura() -> Result<()> {
-    requires!(userns, strace);
+    requires!(unprivileged, userns, strace);
     // CVE-2019-14271, CVE-2022-1227: libraries of the image in the runtime's own process.
     let bundle = Bundle::probing(&["true"])?;
     let file = bundle.path("trace");
