@@ -73,7 +73,8 @@ impl Log {
         }
         let mut stderr = std::io::stderr();
         if loud || stderr.is_terminal() {
-            drop(writeln!(stderr, "pura: warning: {warning}"));
+            // In one write, so that nothing comes between.
+            drop(stderr.write_all(format!("pura: warning: {warning}\n").as_bytes()));
         }
     }
 

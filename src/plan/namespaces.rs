@@ -73,7 +73,9 @@ impl Draft<'_> {
             }
             // Known before anything is made, and before any warning is given.
             UserNamespace::Inherit if !self.host.caller.has(CAP_SYS_ADMIN) => {
-                let why = "making the container's namespaces takes CAP_SYS_ADMIN, which you lack";
+                // In the words that engines take for a lack of permission.
+                let why =
+                    "operation not permitted: making the container's namespaces takes CAP_SYS_ADMIN, which you lack";
                 let error = Error::new(Code::Namespace, "use --userns=inherit", why);
                 return Err(error.fix("--userns=auto, which needs no privilege"));
             }

@@ -65,6 +65,8 @@ fn control_c_that_the_program_does_not_get_is_told_and_the_second_one_kills() ->
     let words = bundle.with_bundle("run", &["c1"])?.words();
     // What the terminal echoes of the first one brings the next.
     let (shown, status) = typed_when(&words, "root:x:0:", &[3])?;
+    // The terminal shows keys as they come, between the pieces of a line too.
+    let shown = shown.replace("^C", "");
     assert!(shown.contains("no handler for SIGINT") && shown.contains("[PURA-615]\n"), "{shown}");
     assert_eq!(status, Some(128 + libc::SIGKILL), "{shown}");
     bundle.is_clean()

@@ -322,7 +322,7 @@ fn inherit_without_privilege_is_told_of_auto() -> Result<()> {
     let mut bundle = Bundle::new()?;
     bundle.share_user();
     let outcome = bundle.with_bundle("run", &["--userns=inherit", "c1"])?.output()?;
-    outcome.fails(125, 213, &["operation not permitted; fix: --userns=auto"])?;
+    outcome.fails(125, 213, &["operation not permitted", "fix: --userns=auto"])?;
     bundle.is_clean()
 }
 
