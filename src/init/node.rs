@@ -45,17 +45,17 @@ impl Init<'_> {
         // With its mode from the beginning, and its owner by descriptor: a container on the same volume may put a link in
         // its place at any moment, and chmod(2) would follow that to a file of the host.
         let _ = set_umask(0);
-        let made = create_node(above.as_fd(), name, libc::S_IFIFO | mode, 0);
+        let created = create_node(above.as_fd(), name, libc::S_IFIFO | mode, 0);
         let _ = set_umask(UMASK);
-        if made.is_err() && made != Err(Errno::EEXIST) {
-            return made;
+        if created.is_err() && created != Err(Errno::EEXIST) {
+            return created;
         }
         let found = open(above.as_fd(), name, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
         if stat(found.as_fd())?.st_mode & libc::S_IFMT != libc::S_IFIFO {
             return Err(Errno::EEXIST);
         }
         let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
-        if made.is_ok() { fchownat(&found, c"", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH) } else { Ok(()) }
+        if created.is_ok() { fchownat(&found, c"", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH) } else { Ok(()) }
     }
 
     /// Makes a link that says the same as one of the host; one that is there has to say it already.
