@@ -15,9 +15,11 @@ use pura::{
 
 pura::entry!(run);
 
-fn run(argv: &[OsString]) -> u8 {
+fn run(argv: &[OsString], standard: nix::Result<()>) -> u8 {
     let mut log = Log::default();
-    match carry_out(argv, &mut log) {
+    // Nothing has been opened yet that a message could get into.
+    let standard = standard.doing(Code::Exhausted, || "open the standard descriptors".to_owned());
+    match standard.and_then(|()| carry_out(argv, &mut log)) {
         Ok(status) => status,
         Err(error) => {
             log.error(&error);

@@ -125,7 +125,9 @@ fn version(spec: &Spec, faults: &mut Faults) {
     let core = version.split(['-', '+']).next().unwrap_or_default();
     let parts: Vec<_> = core.split('.').collect();
     let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if parts.len() != 3 || !parts.iter().all(is_number) {
+    if version.is_empty() {
+        faults.add_as(Code::Version, "ociVersion", "it is missing, or empty: a version such as 1.3.0 belongs there");
+    } else if parts.len() != 3 || !parts.iter().all(is_number) {
         faults.add_as(Code::Version, "ociVersion", format!("{version:?} is no version such as 1.3.0"));
     } else if parts.first() != Some(&"1") {
         faults.add_as(Code::Version, "ociVersion", format!("{version:?} is not supported: pura reads 1.x"));

@@ -221,7 +221,7 @@ mod tests {
         for name in ["state.json", "intent"] {
             let path = store.path("c1").join(name);
             let text = fs::read_to_string(&path).unwrap();
-            fs::write(&path, text.replace(&crate::store::boot_id(), "another-boot")).unwrap();
+            fs::write(&path, text.replace(crate::store::boot_id(), "another-boot")).unwrap();
         }
         destroy_all(&store, "c1").unwrap();
         assert!(sleeper.identity().is_alive());
@@ -256,14 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn who_lives_in_a_cgroup_that_was_only_intended_is_not_killed() {
+    fn what_a_state_names_as_a_cgroup_and_is_none_is_not_touched() {
         let directory = tempfile::tempdir().unwrap();
         let cgroup = directory.path().join("shared");
         fs::create_dir(&cgroup).unwrap();
         fs::write(cgroup.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
         let traces = Traces { cgroup: Some(cgroup.clone()), ..Traces::default() };
         let id = Id::parse("c1".as_ref()).unwrap();
-        assert_eq!(end(&id, &traces, None).unwrap_err().code(), Code::Survivors);
+        assert_eq!(end(&id, &traces, None).unwrap_err().code(), Code::StateDamaged);
         assert!(!cgroup.join("cgroup.kill").exists());
     }
 

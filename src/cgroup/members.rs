@@ -29,6 +29,9 @@ pub fn event(directory: &Path, name: &str) -> Option<bool> {
     events.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(|value| value == "1")
 }
 
+/// How long a change may pass unseen.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// A file of a cgroup whose change is an exceptional condition: `cgroups(7)`.
 #[derive(Debug)]
 pub struct Watch(fs::File);
@@ -52,12 +55,14 @@ impl Watch {
         drop(self.0.rewind());
     }
 
-    /// Waits for a change, at most so long; whether there was one.
-    pub fn wait(&mut self, limit: Duration) -> bool {
-        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        let changed = sys::retry(|| poll(&mut [self.wanted()], limit)) == Ok(1);
+    /// Waits for a change until `end`, but not long: the file may have been unreadable when it changed. Whether to look
+    /// again.
+    pub fn wait(&mut self, end: Instant) -> bool {
+        let left = end.saturating_duration_since(Instant::now());
+        let limit = PollTimeout::try_from(left.min(GLANCE)).unwrap_or(PollTimeout::MAX);
+        let waited = sys::retry(|| poll(&mut [self.wanted()], limit));
         self.arm();
-        changed
+        !left.is_zero() && waited.is_ok()
     }
 }
 
@@ -102,8 +107,7 @@ pub fn wait_empty(directory: &Path, limit: u16) -> bool {
         if event(directory, "populated") != Some(true) {
             return true;
         }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || !watch.wait(left) {
+        if !watch.wait(end) {
             return event(directory, "populated") != Some(true);
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, OFlag, openat, renameat},
+    fcntl::{OFlag, renameat},
     sys::{
         socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
         stat::{Mode, mkdirat},
@@ -64,23 +64,21 @@ impl Guarded {
 
 #[derive(Debug)]
 enum Directory {
-    Locked(Flock<OwnedFd>),
+    Locked(OwnedFd),
     Free(OwnedFd),
 }
 
 impl Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Locked(directory) => directory.as_fd(),
-            Self::Free(directory) => directory.as_fd(),
-        }
+        let (Self::Locked(directory) | Self::Free(directory)) = self;
+        directory.as_fd()
     }
 
     /// Lets other verbs at the container.
     fn unlocked(self) -> Self {
         match self {
-            Self::Locked(directory) => directory.unlock().map_or_else(|(locked, _)| Self::Locked(locked), Self::Free),
-            Self::Free(directory) => Self::Free(directory),
+            Self::Locked(directory) if sys::fd::unlock(directory.as_fd()).is_ok() => Self::Free(directory),
+            as_before @ (Self::Locked(_) | Self::Free(_)) => as_before,
         }
     }
 }
@@ -104,7 +102,7 @@ impl Claim {
         let Some(root) = &self.root else { return Err(refused(Errno::EBADF, &id)) };
         let directory = files::directory(root.directory.as_fd(), id.as_str()).map_err(|errno| refused(errno, &id))?;
         // Free, but for the moment in which another `create` of this id finds out that it is too late.
-        let directory = entry::lock(directory, LOCK_LIMIT).map_err(|(_, errno)| refused(errno, &id))?;
+        entry::lock(directory.as_fd(), LOCK_LIMIT).map_err(|errno| refused(errno, &id))?;
         self.directory = Some(Directory::Locked(directory));
         let mut file = self.file(INTENT)?;
         file.write_all(intent.line()?.as_bytes()).map_err(|error| refused(errno_of(&error), &id))?;
@@ -115,7 +113,7 @@ impl Claim {
     fn file(&self, name: &str) -> Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = self.directory.as_ref().ok_or_else(|| refused(Errno::EBADF, &self.id))?;
-        let file = openat(directory.as_fd(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let file = sys::path::open_at(directory.as_fd(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
         file.map(File::from).map_err(|errno| refused(errno, &self.id))
     }
 
@@ -194,7 +192,10 @@ impl Claim {
         let (Some(root), Some(directory)) = (self.root.take(), self.directory.take()) else { return Ok(false) };
         let directory = match directory {
             Directory::Locked(directory) => directory,
-            Directory::Free(directory) => entry::lock(directory, LOCK_LIMIT).map_err(|(_, errno)| errno)?,
+            Directory::Free(directory) => {
+                entry::lock(directory.as_fd(), LOCK_LIMIT)?;
+                directory
+            }
         };
         if !files::is_current(&root, self.id.as_str(), directory.as_fd())? {
             return Ok(false);

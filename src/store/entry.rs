@@ -1,10 +1,10 @@
 //! A container as it stands in the state directory, found by its id, and the lock against all others who change it.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg, renameat},
+    fcntl::renameat,
     unistd::{UnlinkatFlags, unlinkat},
 };
 
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     error::{Code, Context as _, Error, Result},
     state::Status,
+    sys,
 };
 
 /// How long a verb waits for another one, in milliseconds.
@@ -38,7 +39,8 @@ pub struct Locked {
     pub root: Root,
     /// Its id.
     pub id: Id,
-    directory: Flock<OwnedFd>,
+    /// Locked until it is closed.
+    directory: OwnedFd,
 }
 
 /// What came of an attempt to lock.
@@ -61,14 +63,6 @@ impl Entry {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
             Err(errno) => Err(errno),
         }
-    }
-
-    /// Record and status of a container, for one who looks at many: nothing is held open. Nothing without a record.
-    pub fn glance(root: &Root, id: &Id) -> Option<(Record, Status)> {
-        let files = Files::below(root.directory.as_fd(), id.as_str());
-        let record = files.record()?;
-        let status = files.status(Some(&record));
-        Some((record, status))
     }
 
     fn files(&self) -> Files<'_> {
@@ -128,10 +122,9 @@ impl Entry {
     /// The same, within `limit` milliseconds.
     pub fn try_lock(self, limit: u16) -> Attempt {
         let Self { root, id, directory } = self;
-        let directory = match lock(directory, limit) {
-            Ok(directory) => directory,
-            Err((directory, _)) => return Attempt::Busy(Self { root, id, directory }),
-        };
+        if lock(directory.as_fd(), limit).is_err() {
+            return Attempt::Busy(Self { root, id, directory });
+        }
         // It may have been removed between open and lock, and the name be another container's by now.
         match is_current(&root, id.as_str(), directory.as_fd()) {
             Ok(false) => Attempt::Gone,
@@ -140,14 +133,13 @@ impl Entry {
     }
 }
 
-/// Locks a container's directory itself, with `flock(2)`: no file is needed for it. Gives the descriptor back when the
-/// lock is not free within `limit` milliseconds.
-pub(super) fn lock(mut directory: OwnedFd, limit: u16) -> std::result::Result<Flock<OwnedFd>, (OwnedFd, Errno)> {
+/// Locks a container's directory itself, with `flock(2)`: no file is needed for it. An error when the lock is not free
+/// within `limit` milliseconds.
+pub(super) fn lock(directory: BorrowedFd<'_>, limit: u16) -> nix::Result<()> {
     let mut waited = 0;
     loop {
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Err((back, Errno::EWOULDBLOCK)) if waited < limit => {
-                directory = back;
+        match sys::fd::lock(directory) {
+            Err(Errno::EWOULDBLOCK) if waited < limit => {
                 // flock(2) has no time limit of its own, and its release no descriptor to wait for.
                 let _ = nix::poll::poll(&mut [], nix::poll::PollTimeout::from(LOCK_STEP));
                 waited += u16::from(LOCK_STEP);
@@ -235,12 +227,15 @@ impl Locked {
 pub fn finish_removals(root: &Root) {
     let names = directory(root.directory.as_fd(), ".").and_then(nix::dir::Dir::from_fd);
     let Ok(mut names) = names else { return };
-    for entry in names.iter().flatten() {
+    // What follows an error is the same error, for ever.
+    for entry in names.iter().map_while(std::result::Result::ok) {
         let name = entry.file_name();
         if !name.to_bytes().starts_with(b".rm-") {
             continue;
         }
-        if let Ok(Ok(left)) = directory(root.directory.as_fd(), name).map(|left| lock(left, 0)) {
+        if let Ok(left) = directory(root.directory.as_fd(), name)
+            && lock(left.as_fd(), 0).is_ok()
+        {
             let _ = Files::of(left.as_fd()).remove(&ALL);
             let _ = unlinkat(&root.directory, name, UnlinkatFlags::RemoveDir);
         }
