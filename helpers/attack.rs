@@ -77,13 +77,14 @@ pub(crate) fn scan(stop: &Path) -> Result<ExitCode> {
     while !stop.exists() && Instant::now() < end {
         for entry in fs::read_dir("/proc").context("/proc")? {
             let process = entry?.path();
-            let is_process = process.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());
+            let is_process =
+                process.file_name().is_some_and(|name| name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit));
             if is_process && let Some(name) = stranger(&process) {
-                said_once(&mut said, format!("seen={name}"))?;
+                said_once(&mut said, &format!("seen={name}"))?;
                 for hit in look_into(&process) {
                     // By now it may have become the program, which anybody inside may look into.
                     if stranger(&process).is_some() {
-                        said_once(&mut said, format!("hit={hit}"))?;
+                        said_once(&mut said, &format!("hit={hit}"))?;
                     }
                 }
             }
@@ -93,8 +94,8 @@ pub(crate) fn scan(stop: &Path) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn said_once(said: &mut BTreeSet<String>, line: String) -> Result<()> {
-    if said.insert(line.clone()) {
+fn said_once(said: &mut BTreeSet<String>, line: &str) -> Result<()> {
+    if said.insert(line.to_owned()) {
         writeln!(io::stdout(), "{line}")?;
     }
     Ok(())
@@ -107,8 +108,8 @@ fn stranger(process: &Path) -> Option<String> {
     (name != "pura-probe").then(|| name.to_owned())
 }
 
-/// What could be done to the process. All of it is a matter of `ptrace(2)`: PTRACE_MODE_READ, and for its memory
-/// PTRACE_MODE_ATTACH.
+/// What could be done to the process. All of it is a matter of `ptrace(2)`: `PTRACE_MODE_READ`, and for its memory
+/// `PTRACE_MODE_ATTACH`.
 fn look_into(process: &Path) -> Vec<String> {
     let mut hits = Vec::new();
     for name in ["exe", "cwd", "root"] {

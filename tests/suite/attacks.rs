@@ -21,9 +21,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::harness::{Bundle, Outcome, Pura, Running, probe_binary};
+use crate::harness::{Bundle, Outcome, Pura, Running, judged, probe_binary};
 
 /// What the files of a victim say.
 const PRECIOUS: &str = "precious";
@@ -87,8 +87,7 @@ fn is_refusal(outcome: &Outcome) -> Result<()> {
     let line = outcome.stderr.strip_suffix('\n').unwrap_or_default();
     let is_line = line.starts_with("pura: ") && line.contains("[PURA-") && !line.contains('\n');
     let is_one = [1, 2, 125, 126, 127].contains(&outcome.code()) && is_line && !line.contains("PURA-999");
-    assert!(is_one, "wanted an error: {outcome:#?}");
-    Ok(())
+    judged(is_one.then_some(()).with_context(|| format!("wanted an error: {outcome:#?}")))
 }
 
 /// Insists that it did what it was asked for, or is an error as it has to be. Whether it did.
