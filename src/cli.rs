@@ -1,6 +1,8 @@
 //! Command line: argv becomes a [`Request`], which is what was typed and nothing more. No file is touched here.
 
 mod limits;
+#[cfg(test)]
+mod manual;
 mod parse;
 mod request;
 mod scan;

@@ -20,7 +20,11 @@ pub fn parse(argv: &[OsString]) -> Result<Request> {
     if words.ask_for_version() {
         return Ok(Request { verb: Verb::Say(version()), ..Request::default() });
     }
-    let matches = match tree(words.verb).try_get_matches_from(words.head.iter().map(rewrite)) {
+    let read = |flags: &dyn Fn(&table::Flag) -> bool| {
+        tree(words.verb, flags).try_get_matches_from(words.head.iter().map(rewrite))
+    };
+    // Building a flag is dearer than reading it. For help and for errors, all of them.
+    let matches = match read(&|flag| words.mention(flag)).or_else(|_| read(&|_| true)) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp) => {
             return Ok(Request { verb: Verb::Say(error.to_string()), ..Request::default() });
@@ -43,8 +47,9 @@ fn rewrite(word: &OsString) -> OsString {
     if word == "-no-subreaper" { "--no-subreaper".into() } else { word.clone() }
 }
 
-/// Builds only the verb that argv names, because the whole tree is dear. All of it for help and for suggestions.
-fn tree(verb: Option<&OsStr>) -> Command {
+/// Builds only the verb that argv names, because the whole tree is dear, and of its flags the wanted ones. All verbs for help
+/// and for suggestions.
+fn tree(verb: Option<&OsStr>, is_wanted: &dyn Fn(&table::Flag) -> bool) -> Command {
     let named: Vec<_> = VERBS.iter().filter(|known| verb.is_some_and(|verb| verb == known.name)).collect();
     let verbs = if named.is_empty() { VERBS.iter().collect() } else { named };
     Command::new("pura")
@@ -56,7 +61,7 @@ fn tree(verb: Option<&OsStr>) -> Command {
         )
         .args_override_self(true)
         .override_usage("pura [OPTIONS] <COMMAND>")
-        .args(GLOBALS.iter().map(table::Flag::arg))
+        .args(GLOBALS.iter().filter(|flag| is_wanted(flag)).map(table::Flag::arg))
         .arg(
             clap::Arg::new("version")
                 .long("version")
@@ -64,7 +69,7 @@ fn tree(verb: Option<&OsStr>) -> Command {
                 .action(clap::ArgAction::SetTrue)
                 .help("Print the version"),
         )
-        .subcommands(verbs.into_iter().map(table::Verb::command))
+        .subcommands(verbs.into_iter().map(|known| known.command(is_wanted)))
 }
 
 /// Lines of which exactly one contains the word "version": Docker splits every such line. The commit is known only to a
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn only_the_named_verb_is_built() {
-        let names = |verb: &str| tree(Some(OsStr::new(verb))).get_subcommands().count();
+        let names = |verb: &str| tree(Some(OsStr::new(verb)), &|_| true).get_subcommands().count();
         assert_eq!((names("run"), names("bogus")), (1, VERBS.len()));
     }
 

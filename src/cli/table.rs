@@ -382,13 +382,13 @@ impl Verb {
         self.operands.iter().any(|operand| operand.rest)
     }
 
-    /// This verb as clap wants it.
-    pub fn command(&self) -> Command {
+    /// This verb as clap wants it, with those of its flags that are wanted.
+    pub fn command(&self, is_wanted: &dyn Fn(&Flag) -> bool) -> Command {
         let mut command = Command::new(self.name).about(self.about).args_override_self(true);
         if !self.details.is_empty() {
             command = command.after_help(self.details);
         }
-        let flags = self.flags.iter().flat_map(|group| group.iter()).map(Flag::arg);
+        let flags = self.flags.iter().flat_map(|group| group.iter()).filter(|flag| is_wanted(flag)).map(Flag::arg);
         command.args(flags).args(self.operands.iter().map(Operand::arg))
     }
 }
