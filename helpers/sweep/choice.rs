@@ -12,7 +12,7 @@ use super::{
 pub(crate) const USAGE: &str = "\
 pura-sweep [--op OP,...] [--fault FAULT,...] [--config CONFIG,...] [--points N | --every N | --at POINT] [--jobs N] [--verbose]
   ops      run create start exec kill delete delete-force pause resume update
-  faults   kill-caller kill-parent kill-tree EIO ENOSPC EPERM ENOMEM EINTR EMFILE EAGAIN ENOSYS; with -always but two
+  faults   kill-caller kill-parent kill-tree EIO ENOSPC EPERM ENOMEM EINTR EMFILE EAGAIN ENOSYS; with -always, but EINTR and EAGAIN
   configs  one (a single id), hooks (and a hook of every kind), many (subordinate ids), root
   points   N for each op and fault, evenly spread, or every Nth; all of them otherwise";
 

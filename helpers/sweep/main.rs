@@ -20,7 +20,7 @@ mod scene;
 mod snapshot;
 mod tracer;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Result;
 
@@ -29,6 +29,10 @@ fn main() -> Result<ExitCode> {
     match words.first().map(String::as_str) {
         Some("traced") => Err(tracer::wait_then_execute(words.get(1..).unwrap_or_default())),
         Some("worker") => judge::work(&choice::Choice::parse(words.get(1..).unwrap_or_default())?),
+        Some("-h" | "--help") => {
+            writeln!(std::io::stdout(), "{}", choice::USAGE)?;
+            Ok(ExitCode::SUCCESS)
+        }
         _ => report::sweep(&choice::Choice::parse(&words)?),
     }
 }

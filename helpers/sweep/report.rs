@@ -48,6 +48,10 @@ pub(crate) fn sweep(choice: &Choice) -> Result<ExitCode> {
     let sum = |of: fn(&Row) -> u32| rows.iter().map(of).sum::<u32>();
     let faults = rows.iter().map(|row| row.faults.len()).sum::<usize>();
     writeln!(out, "\n{HEAD}\n{:<8}{:<14}{:<15}{}", "all", "", "", numbers(|of| sum(of)))?;
+    let slow = sum(|row| row.repeated);
+    if slow > 0 {
+        writeln!(out, "{slow} points took over 5 s, and were repeated")?;
+    }
     writeln!(
         out,
         "{faults} points not as they should be, {failed} workers failed, {:.0} s",

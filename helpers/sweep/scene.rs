@@ -23,6 +23,9 @@ use super::{
 /// Longest time for one command.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
+/// For one to which nothing has happened: only the machine can be slow.
+const LONG: Duration = Duration::from_secs(60);
+
 pub(crate) struct Scene {
     pub(crate) children: Children,
     pub(crate) config: Config,
@@ -67,8 +70,10 @@ impl Scene {
             fs::create_dir_all(root.join(name))?;
         }
         let probe = program("PURA_PROBE", PROGRAM)?;
-        for copy in [root.join("bin").join(PROGRAM), root.join("bin").join(HOOK), self.path(HOOK)] {
-            fs::copy(&probe, copy)?;
+        let program = root.join("bin").join(PROGRAM);
+        fs::copy(&probe, &program)?;
+        for name in [root.join("bin").join(HOOK), self.path(HOOK)] {
+            fs::hard_link(&program, name)?;
         }
         for (name, word) in [("all", "all"), ("sleep", "sleep")] {
             let bundle = self.path(name);
@@ -161,10 +166,14 @@ impl Scene {
             .collect()
     }
 
-    /// Runs a command that is not disturbed.
+    /// Runs a command that is not disturbed, but may have to do with what is left.
     pub(crate) fn call(&self, words: &[&str], name: &str) -> Result<Outcome> {
+        self.call_within(LIMIT, words, name)
+    }
+
+    fn call_within(&self, limit: Duration, words: &[&str], name: &str) -> Result<Outcome> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        let status = self.children.run(&mut self.command(&words, name, false)?, LIMIT)?;
+        let status = self.children.run(&mut self.command(&words, name, false)?, limit)?;
         Ok(Outcome { status: status.map(code), stdout: self.said(name), stderr: self.said(&format!("{name}.err")) })
     }
 
@@ -181,7 +190,7 @@ impl Scene {
             return Ok(());
         }
         self.expect(&["start", id], "start")?;
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + LONG;
         while !self.said("program").contains("ready") {
             ensure!(Instant::now() < end, "the program never got ready: {}", self.said("program.err"));
             std::thread::sleep(Duration::from_millis(1));
@@ -194,7 +203,7 @@ impl Scene {
 
     /// A command that has to succeed.
     pub(crate) fn expect(&self, words: &[&str], name: &str) -> Result<Outcome> {
-        let outcome = self.call(words, name)?;
+        let outcome = self.call_within(LONG, words, name)?;
         ensure!(outcome.status == Some(0), "pura {words:?}: {outcome:?}");
         Ok(outcome)
     }

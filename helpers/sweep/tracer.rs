@@ -100,6 +100,9 @@ pub(crate) struct Tracer<'a> {
     has_begun: bool,
     has_killed_all: bool,
     always: Option<(String, Errno)>,
+    /// Until when it may take: longer before the fault, because a busy machine is no fault of pura.
+    end: Instant,
+    limit: Duration,
     trace: Trace,
 }
 
@@ -133,6 +136,8 @@ pub(crate) fn trace(
         has_begun: false,
         has_killed_all: false,
         always: None,
+        end: Instant::now() + limit * 6,
+        limit,
         trace: Trace::default(),
     };
     tracer.adopt(root, "0".to_owned());
@@ -143,7 +148,7 @@ pub(crate) fn trace(
         }
     }
     child.stdin.take().context("stdin")?.write_all(b"\n")?;
-    tracer.follow(Instant::now() + limit)?;
+    tracer.follow()?;
     Ok(tracer.trace)
 }
 
@@ -162,8 +167,9 @@ impl Tracer<'_> {
     }
 
     /// Until the root has ended, and the others too, or wait.
-    fn follow(&mut self, end: Instant) -> Result<()> {
+    fn follow(&mut self) -> Result<()> {
         loop {
+            let end = self.end;
             let has_ended = self.trace.status.is_some();
             if has_ended && self.tracees.is_empty() && self.early.is_empty() {
                 return Ok(());
@@ -301,6 +307,7 @@ impl Tracer<'_> {
             return None;
         }
         self.trace.struck = Some(call);
+        self.end = Instant::now() + self.limit;
         self.strike(pid, name, kind)
     }
 

@@ -1,10 +1,11 @@
-//! SIGKILL of pura at any moment: what is left, `delete --force` removes.
+//! SIGKILL of pura at any moment: what is left, `delete --force` removes. And system calls that fail: pura says so, or does
+//! without, and never hangs. `tests/crash` does both at every call; here stands what it once found.
 
-use std::{collections::HashMap, fs};
+use std::{collections::HashMap, fs, time::Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::harness::{Bundle, Outcome};
+use crate::harness::{Bundle, Outcome, Pura};
 
 /// Calls that change nothing outside the process: a kill there is a kill at the next one.
 const INNER: [&str; 16] = [
@@ -122,4 +123,131 @@ fn an_error_of_any_system_call_of_create_leaves_nothing_if_it_fails_at_all() -> 
     }
     assert!(failures > 10, "{failures}");
     Ok(())
+}
+
+/// pura, of which strace makes the calls fail that `inject` says; with `path`, only those on that file.
+fn failing(bundle: &Bundle, inject: &str, path: Option<&str>, pura: &Pura) -> Result<Outcome> {
+    let call = inject.split(':').next().unwrap_or_default();
+    let (trace, inject) = (format!("trace={call}"), format!("inject={inject}"));
+    let mut words = vec!["strace", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+    words.extend(path.map(|path| ["-P", path]).into_iter().flatten());
+    bundle.through(&words, pura).output()
+}
+
+#[test]
+fn a_failure_before_the_first_file_is_open_is_told_like_any_other() -> Result<()> {
+    requires!(strace);
+    let bundle = Bundle::new()?;
+    let outcome = failing(&bundle, "poll:error=ENOMEM:when=1", None, &bundle.pura(&["list"]))?;
+    outcome.fails(1, 903, &["the standard descriptors", "out of memory"]).map(drop)
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_read_to_its_end_keeps_nobody_for_ever() -> Result<()> {
+    requires!(userns, strace);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    for words in [&["list"][..], &["delete", "--force", "c1"]] {
+        drop(failing(&bundle, "getdents64:error=EIO", None, &bundle.pura(words))?);
+    }
+    bundle.delete()
+}
+
+#[test]
+fn a_lock_that_cannot_be_given_up_is_no_reason_to_panic() -> Result<()> {
+    requires!(userns, strace);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let refused = "flock:error=ENOMEM:when=2";
+    failing(&bundle, refused, None, &bundle.with_bundle("create", &["c1"])?)?.succeeds()?;
+    failing(&bundle, refused, None, &bundle.pura(&["start", "c1"]))?.succeeds()?;
+    failing(&bundle, refused, None, &bundle.pura(&["delete", "--force", "c1"]))?.succeeds_silently()?;
+    bundle.is_clean()
+}
+
+#[test]
+fn an_oom_score_of_the_caller_that_cannot_be_read_changes_nothing_of_what_is_asked_for() -> Result<()> {
+    requires!(userns, strace);
+    let mut bundle = Bundle::probing(&["oom"])?;
+    bundle.config["process"]["oomScoreAdj"] = serde_json::json!(321);
+    let inject = "openat:error=EIO:when=1";
+    let path = Some("/proc/self/oom_score_adj");
+    let outcome = failing(&bundle, inject, path, &bundle.with_bundle("run", &["c1"])?)?;
+    // strace has something to say about a path that is a link.
+    assert!(outcome.status.success() && outcome.stdout == "oom_score_adj=321\n", "{outcome:#?}");
+    Ok(())
+}
+
+#[test]
+fn the_end_of_the_program_is_not_missed_when_the_wait_for_it_is_interrupted() -> Result<()> {
+    requires!(userns, strace);
+    let bundle = Bundle::probing(&["exit", "7"])?;
+    failing(&bundle, "wait4:error=EINTR:when=1", None, &bundle.with_bundle("run", &["c1"])?)?.ends(7).map(drop)
+}
+
+#[test]
+fn an_open_that_a_signal_interrupts_is_tried_again_by_every_verb() -> Result<()> {
+    requires!(userns, strace);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let every_other = "openat:error=EINTR:when=2+2";
+    let pid_file = bundle.path("pid");
+    let pid_file = pid_file.to_string_lossy();
+    let create = bundle.with_bundle("create", &["--pid-file", &pid_file, "c1"])?;
+    failing(&bundle, every_other, None, &create)?.succeeds_silently()?;
+    for words in [
+        &["start", "c1"][..],
+        &["state", "c1"],
+        &["list"],
+        &["exec", "c1", "/bin/pura-probe", "true"],
+        &["kill", "c1", "0"],
+        &["delete", "--force", "c1"],
+    ] {
+        failing(&bundle, every_other, None, &bundle.pura(words))?.succeeds().with_context(|| format!("{words:?}"))?;
+    }
+    bundle.is_clean()
+}
+
+#[test]
+fn a_process_that_cannot_be_looked_at_is_not_taken_for_dead_and_deleted() -> Result<()> {
+    requires!(userns, strace);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    let stat = format!("/proc/{}/stat", bundle.pid()?);
+    let outcome = failing(&bundle, "openat:error=EIO", Some(&stat), &bundle.pura(&["delete", "c1"]))?;
+    outcome.fails(1, 708, &["not stopped"])?;
+    assert_eq!(bundle.status()?, "running");
+    bundle.delete()
+}
+
+#[test]
+fn a_freezer_that_could_not_be_looked_at_once_is_looked_at_again() -> Result<()> {
+    requires!(userns, strace, cgroup);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(bundle.path("state/c1/state.json"))?)?;
+    let events = format!("{}/cgroup.events", record["cgroup"].as_str().context("no cgroup")?);
+    for when in 1..9 {
+        let begin = Instant::now();
+        let inject = format!("openat:error=EIO:when={when}");
+        drop(failing(&bundle, &inject, Some(&events), &bundle.pura(&["pause", "c1"]))?);
+        assert!(begin.elapsed().as_secs() < 8, "{when}: {:?}", begin.elapsed());
+        drop(bundle.verb("resume")?);
+    }
+    bundle.delete()
+}
+
+#[test]
+fn an_exec_that_is_killed_leaves_no_pid_file_under_another_name() -> Result<()> {
+    requires!(userns, strace);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    fs::create_dir(bundle.path("pids"))?;
+    let pid_file = bundle.path("pids/pid");
+    let pid_file = pid_file.to_string_lossy();
+    let words = ["exec", "--pid-file", &*pid_file, "c1", "/bin/pura-probe", "true"];
+    for call in ["write", "linkat", "renameat"] {
+        drop(failing(&bundle, &format!("{call}:signal=KILL:when=1"), None, &bundle.pura(&words))?);
+        let left: Vec<_> = fs::read_dir(bundle.path("pids"))?.flatten().map(|entry| entry.file_name()).collect();
+        assert!(left.iter().all(|name| name == "pid"), "{call}: {left:?}");
+    }
+    bundle.delete()
 }
