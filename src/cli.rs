@@ -8,7 +8,7 @@ pub mod table;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-pub use limits::LimitFlags;
+pub use limits::{LimitFlags, Limiting};
 pub use parse::{is_foreground, parse};
 
 /// One parsed invocation.
@@ -268,6 +268,8 @@ pub struct Run {
     pub stats: bool,
     /// `--cgroup=besteffort`
     pub limiting: Limiting,
+    /// `--init`: `pura-init` is process 1, and runs the program.
+    pub reaped: bool,
 }
 
 /// What `exec` does in a paused container.
@@ -332,16 +334,6 @@ pub enum Shell {
     Zsh,
     /// fish
     Fish,
-}
-
-/// What becomes of a limit that cannot be had.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum Limiting {
-    /// An error.
-    #[default]
-    Strict,
-    /// A warning.
-    BestEffort,
 }
 
 /// What is on `/proc`.
@@ -436,6 +428,8 @@ pub struct ZeroConfig {
     pub hostname: Option<OsString>,
     /// `--read-only`: no overlay, and a read-only root.
     pub read_only: bool,
+    /// `--nested`: containers may be made inside.
+    pub nested: bool,
     /// `--net`: the caller's network.
     pub net: bool,
     /// `--proc`

@@ -7,6 +7,7 @@ mod claim;
 mod entry;
 mod files;
 mod identity;
+mod lock;
 mod pid_file;
 mod record;
 mod root;

@@ -242,6 +242,7 @@ fn run(matches: &ArgMatches, tail: &[OsString], plans: bool) -> Result<Verb> {
         keep: matches.get_flag("keep"),
         stats: matches.get_flag("stats"),
         limiting: chosen(matches, "cgroup", &[("besteffort", Limiting::BestEffort)])?.unwrap_or_default(),
+        reaped: matches.get_flag("init"),
     };
     if run.stats && run.detach {
         return refuse("--stats is said at the end, which --detach does not wait for".to_owned());
@@ -303,6 +304,7 @@ fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command:
         volumes: all(matches, "volume"),
         hostname: value(matches, "hostname"),
         read_only: matches.get_flag("read-only"),
+        nested: matches.get_flag("nested"),
         net: matches.get_flag("net"),
         proc: chosen(matches, "proc", &[("bind", Proc::Bind)])?.unwrap_or_default(),
         tty: matches.get_flag("tty"),

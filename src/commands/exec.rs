@@ -112,6 +112,7 @@ fn order<'a>(record: &'a Record, state: &'a Path) -> Order<'a> {
         new_keyring: true,
         assembly: None,
         root_emulation: Some(record.root_emulation.into()),
+        reaper: None,
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Order<'a> {
     pub assembly: Option<&'a Assembly>,
     /// Whether calls that change ids are answered instead of made; `None` leaves it to the config.
     pub root_emulation: Option<RootEmulation>,
+    /// `pura-init`, which is to be process 1 and to run the program.
+    pub reaper: Option<&'a Path>,
 }
 
 /// A plan that is being written: the config, the facts, and what has been decided so far.

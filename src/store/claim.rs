@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, OFlag, openat, renameat},
+    fcntl::{OFlag, openat, renameat},
     sys::{
         socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
         stat::{Mode, mkdirat},
@@ -20,13 +20,13 @@ use nix::{
 
 use super::{
     ALL, Attempt, CONFIG, Entry, INTENT, Id, Identity, Intent, LOCK_LIMIT, NEW_STATE, Record, Root, SOCKET, STATE,
-    entry,
     files::{self, Files},
+    lock::Lock,
     root::PRIVATE,
 };
 use crate::{
     cgroup::event,
-    error::{Code, Context as _, Error, Result},
+    error::{Code, Context as _, Error, Result, Warning},
     state::Status,
     sys,
 };
@@ -64,7 +64,7 @@ impl Guarded {
 
 #[derive(Debug)]
 enum Directory {
-    Locked(Flock<OwnedFd>),
+    Locked(Lock),
     Free(OwnedFd),
 }
 
@@ -79,7 +79,7 @@ impl Directory {
     /// Lets other verbs at the container.
     fn unlocked(self) -> Self {
         match self {
-            Self::Locked(directory) => directory.unlock().map_or_else(|(locked, _)| Self::Locked(locked), Self::Free),
+            Self::Locked(directory) => directory.release().map_or_else(Self::Locked, Self::Free),
             Self::Free(directory) => Self::Free(directory),
         }
     }
@@ -104,7 +104,7 @@ impl Claim {
         let Some(root) = &self.root else { return Err(refused(Errno::EBADF, &id)) };
         let directory = files::directory(root.directory.as_fd(), id.as_str()).map_err(|errno| refused(errno, &id))?;
         // Free, but for the moment in which another `create` of this id finds out that it is too late.
-        let directory = entry::lock(directory, LOCK_LIMIT).map_err(|(_, errno)| refused(errno, &id))?;
+        let directory = Lock::take(directory, LOCK_LIMIT).map_err(|(_, errno)| refused(errno, &id))?;
         self.directory = Some(Directory::Locked(directory));
         let mut file = self.file(INTENT)?;
         file.write_all(intent.line()?.as_bytes()).map_err(|error| refused(errno_of(&error), &id))?;
@@ -117,6 +117,11 @@ impl Claim {
         let directory = self.directory.as_ref().ok_or_else(|| refused(Errno::EBADF, &self.id))?;
         let file = openat(directory.as_fd(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
         file.map(File::from).map_err(|errno| refused(errno, &self.id))
+    }
+
+    /// What is weaker about the claim than could be.
+    pub fn warning(&self) -> Option<Warning> {
+        if let Some(Directory::Locked(directory)) = &self.directory { directory.warning() } else { None }
     }
 
     /// The container's id.
@@ -194,12 +199,13 @@ impl Claim {
         let (Some(root), Some(directory)) = (self.root.take(), self.directory.take()) else { return Ok(false) };
         let directory = match directory {
             Directory::Locked(directory) => directory,
-            Directory::Free(directory) => entry::lock(directory, LOCK_LIMIT).map_err(|(_, errno)| errno)?,
+            Directory::Free(directory) => Lock::take(directory, LOCK_LIMIT).map_err(|(_, errno)| errno)?,
         };
         if !files::is_current(&root, self.id.as_str(), directory.as_fd())? {
             return Ok(false);
         }
         Files::of(directory.as_fd()).remove(files)?;
+        directory.clear();
         unlinkat(&root.directory, self.id.as_str(), UnlinkatFlags::RemoveDir).map(|()| true)
     }
 }

@@ -4,13 +4,14 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg, renameat},
+    fcntl::renameat,
     unistd::{UnlinkatFlags, unlinkat},
 };
 
 use super::{
     ALL, Id, Intent, Record, Root, SOCKET, claim,
     files::{Files, Traces, directory, is_current},
+    lock::Lock,
 };
 use crate::{
     error::{Code, Context as _, Error, Result},
@@ -19,7 +20,6 @@ use crate::{
 
 /// How long a verb waits for another one, in milliseconds.
 pub const LOCK_LIMIT: u16 = 5000;
-const LOCK_STEP: u8 = 10;
 
 /// A container's directory, open.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Locked {
     pub root: Root,
     /// Its id.
     pub id: Id,
-    directory: Flock<OwnedFd>,
+    directory: Lock,
 }
 
 /// What came of an attempt to lock.
@@ -128,7 +128,7 @@ impl Entry {
     /// The same, within `limit` milliseconds.
     pub fn try_lock(self, limit: u16) -> Attempt {
         let Self { root, id, directory } = self;
-        let directory = match lock(directory, limit) {
+        let directory = match Lock::take(directory, limit) {
             Ok(directory) => directory,
             Err((directory, _)) => return Attempt::Busy(Self { root, id, directory }),
         };
@@ -136,23 +136,6 @@ impl Entry {
         match is_current(&root, id.as_str(), directory.as_fd()) {
             Ok(false) => Attempt::Gone,
             Ok(true) | Err(_) => Attempt::Locked(Locked { root, id, directory }),
-        }
-    }
-}
-
-/// Locks a container's directory itself, with `flock(2)`: no file is needed for it. Gives the descriptor back when the
-/// lock is not free within `limit` milliseconds.
-pub(super) fn lock(mut directory: OwnedFd, limit: u16) -> std::result::Result<Flock<OwnedFd>, (OwnedFd, Errno)> {
-    let mut waited = 0;
-    loop {
-        match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Err((back, Errno::EWOULDBLOCK)) if waited < limit => {
-                directory = back;
-                // flock(2) has no time limit of its own, and its release no descriptor to wait for.
-                let _ = nix::poll::poll(&mut [], nix::poll::PollTimeout::from(LOCK_STEP));
-                waited += u16::from(LOCK_STEP);
-            }
-            done => return done,
         }
     }
 }
@@ -214,6 +197,7 @@ impl Locked {
         renameat(&self.root.directory, self.id.as_str(), &self.root.directory, aside.as_str())
             .doing(Code::StateRefused, what)?;
         let removed = self.files().remove(&ALL);
+        self.directory.clear();
         let removed = removed.and_then(|()| unlinkat(&self.root.directory, aside.as_str(), UnlinkatFlags::RemoveDir));
         match removed {
             // Another pura finishes removals too.
@@ -240,8 +224,9 @@ pub fn finish_removals(root: &Root) {
         if !name.to_bytes().starts_with(b".rm-") {
             continue;
         }
-        if let Ok(Ok(left)) = directory(root.directory.as_fd(), name).map(|left| lock(left, 0)) {
+        if let Ok(Ok(left)) = directory(root.directory.as_fd(), name).map(|left| Lock::take(left, 0)) {
             let _ = Files::of(left.as_fd()).remove(&ALL);
+            left.clear();
             let _ = unlinkat(&root.directory, name, UnlinkatFlags::RemoveDir);
         }
     }
