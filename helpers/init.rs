@@ -42,7 +42,8 @@ const FAILED: u8 = 125;
 /// Signals that a terminal sends to its foreground processes, which we are one of, and so is the program if it wants to be.
 const KEYS: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGWINCH];
 
-fn run(words: &[OsString]) -> u8 {
+/// The standard descriptors are the program's, and have been opened by pura.
+fn run(words: &[OsString], _standard: nix::Result<()>) -> u8 {
     let words: Vec<_> = words.iter().filter_map(|word| CString::new(word.clone().into_vec()).ok()).collect();
     let [_, path, argv @ ..] = words.as_slice() else { return complain("pura-init is for pura run --init", FAILED) };
     let _ = prctl::set_name(c"pura-init");

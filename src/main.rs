@@ -8,15 +8,18 @@ use pura::{
     commands,
     error::{Code, Context as _, Error, Result},
     host::activation,
+    itself,
     log::Log,
     sys,
 };
 
 pura::entry!(run);
 
-fn run(argv: &[OsString]) -> u8 {
+fn run(argv: &[OsString], standard: nix::Result<()>) -> u8 {
     let mut log = Log::default();
-    match carry_out(argv, &mut log) {
+    // Nothing has been opened yet that a message could get into.
+    let standard = standard.doing(Code::Exhausted, || "open the standard descriptors".to_owned());
+    match standard.and_then(|()| carry_out(argv, &mut log)) {
         Ok(status) => status,
         Err(error) => {
             log.error(&error);
@@ -29,6 +32,7 @@ fn run(argv: &[OsString]) -> u8 {
 }
 
 fn carry_out(argv: &[OsString], log: &mut Log) -> Result<u8> {
+    itself::refuse_elevation()?;
     let request = cli::parse(argv)?;
     let preserved = match program_descriptors(&request) {
         // Those of the caller's service manager too.

@@ -60,7 +60,7 @@ pub fn wait_for_thaw(directory: &Path) {
         let Ok(mut watch) = Watch::of(&directory.join("cgroup.events")) else { return };
         // Thawed between the look and the watch.
         if is_frozen(directory) {
-            let _ = watch.wait(LIMIT);
+            let _ = watch.wait(Instant::now() + LIMIT);
         }
     }
 }
@@ -72,8 +72,7 @@ fn becomes(directory: &Path, frozen: bool) -> bool {
         if event(directory, "frozen") == Some(frozen) {
             return true;
         }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || !watch.wait(left) {
+        if !watch.wait(end) {
             return event(directory, "frozen") == Some(frozen);
         }
     }

@@ -7,10 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{fcntl::OFlag, sys::stat::Mode};
+use nix::{
+    fcntl::{AT_FDCWD, OFlag},
+    sys::stat::Mode,
+};
 
 use super::{Leaf, freezer, levels::Enable, members::event};
-use crate::error::{Code, Context as _, Error, Result};
+use crate::{
+    error::{Code, Context as _, Error, Result},
+    sys,
+};
 
 /// The cgroup that pura goes to when it makes room. It stays: whoever calls pura next may be in it.
 const CALLER: &str = "pura-caller";
@@ -79,13 +85,13 @@ fn refuse_used(leaf: &Leaf, is_new: bool) -> Result<()> {
 
 /// Opens the leaf, for clone.
 pub fn open(directory: &Path) -> Result<OwnedFd> {
-    nix::fcntl::open(directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    sys::path::open_at(AT_FDCWD, directory, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .doing(Code::CgroupRefused, || format!("open the cgroup {directory:?}"))
 }
 
 /// The same, for what takes no mere reference: `bpf(2)`.
 pub(super) fn open_to_use(directory: &Path) -> nix::Result<OwnedFd> {
-    nix::fcntl::open(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    sys::path::open_at(AT_FDCWD, directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Lets a cgroup give controllers on.

@@ -3,7 +3,7 @@
 use std::{
     ffi::CString,
     fs,
-    io::{self, Read as _, Seek as _},
+    io::{self, Read as _, Seek as _, Write as _},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -11,6 +11,7 @@ use std::{
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::statfs::CGROUP2_SUPER_MAGIC,
     unistd::{AccessFlags, access},
 };
 
@@ -27,6 +28,9 @@ pub fn event(directory: &Path, name: &str) -> Option<bool> {
     let events = String::from_utf8(sys::path::read::<128>(&path).ok()?).ok()?;
     events.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(|value| value == "1")
 }
+
+/// How long a change may pass unseen.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// A file of a cgroup whose change is an exceptional condition: `cgroups(7)`.
 #[derive(Debug)]
@@ -51,18 +55,26 @@ impl Watch {
         drop(self.0.rewind());
     }
 
-    /// Waits for a change, at most so long; whether there was one.
-    pub fn wait(&mut self, limit: Duration) -> bool {
-        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        let changed = sys::retry(|| poll(&mut [self.wanted()], limit)) == Ok(1);
+    /// Waits for a change until `end`, but not long: the file may have been unreadable when it changed. Whether to look
+    /// again.
+    pub fn wait(&mut self, end: Instant) -> bool {
+        let left = end.saturating_duration_since(Instant::now());
+        let limit = PollTimeout::try_from(left.min(GLANCE)).unwrap_or(PollTimeout::MAX);
+        let waited = sys::retry(|| poll(&mut [self.wanted()], limit));
         self.arm();
-        changed
+        !left.is_zero() && waited.is_ok()
     }
+}
+
+/// Whether the directory is there and no cgroup at all: what a damaged state names is not to be touched.
+pub fn is_other(directory: &Path) -> bool {
+    nix::sys::statfs::statfs(directory).is_ok_and(|found| found.filesystem_type() != CGROUP2_SUPER_MAGIC)
 }
 
 /// Ends every process of the cgroup, at once, frozen or not: `cgroup.kill` (Linux 5.14), else one by one.
 pub fn kill(directory: &Path) {
-    if fs::write(directory.join("cgroup.kill"), "1").is_ok() {
+    let file = fs::OpenOptions::new().write(true).open(directory.join("cgroup.kill"));
+    if file.and_then(|mut file| file.write_all(b"1")).is_ok() {
         return;
     }
     signal_all(directory, libc::SIGKILL);
@@ -95,8 +107,7 @@ pub fn wait_empty(directory: &Path, limit: u16) -> bool {
         if event(directory, "populated") != Some(true) {
             return true;
         }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || !watch.wait(left) {
+        if !watch.wait(end) {
             return event(directory, "populated") != Some(true);
         }
     }

@@ -59,7 +59,7 @@ impl Init<'_> {
         let (file, value) = (self.plan.text(file), self.plan.text(value).to_bytes());
         match sys::procfs::write(self.slots.get(proc.index())?, file, value) {
             Err(Errno::EACCES) => {
-                let outer = sys::procfs::outer().map_err(|_| Errno::EACCES)?;
+                let outer = sys::procfs::outer().map_err(|_none| Errno::EACCES)?;
                 sys::procfs::write(outer.as_fd(), file, value)
             }
             done => done,

@@ -58,8 +58,8 @@ pub(super) fn with_losses(plan: &Plan, error: Error) -> Error {
 
 /// A socket to another network namespace. The parent comes back: hooks have to see the caller's.
 fn visit(namespace: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
-    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
-    let own = nix::fcntl::open(c"/proc/self/ns/net", flags, nix::sys::stat::Mode::empty())?;
+    let flags = nix::fcntl::OFlag::O_RDONLY;
+    let own = crate::sys::path::open_host(c"/proc/self/ns/net", flags)?;
     process::set_namespace(namespace, libc::CLONE_NEWNET)?;
     let socket = netlink::open();
     process::set_namespace(own.as_fd(), libc::CLONE_NEWNET)?;

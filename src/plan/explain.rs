@@ -124,7 +124,7 @@ impl Plan {
             }
             Op::Enter(Slot::ROOT) => "enter the root".to_owned(),
             Op::Enter(_) => "enter it".to_owned(),
-            Op::Device { source, name } => format!("bind the device {} on {}", text(source), text(name)),
+            Op::Device { source, name, .. } => format!("bind the device {} on {}", text(source), text(name)),
             Op::Link { target, name } => format!("link {} to {}", text(name), text(target)),
             Op::MakeDirectory(name) => format!("make the directory {}", text(name)),
             Op::PivotRoot(_) => "enter the root with pivot_root".to_owned(),

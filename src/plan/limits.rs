@@ -35,10 +35,11 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// What the config asks for, and what the caller has.
+    /// What the config asks for, and what the caller has. Where that cannot be found out, it is none that could be asked
+    /// for, so that the score is written, and the kernel decides.
     fn oom_score(&self) -> Option<(i32, OomScore)> {
         let score = self.spec.process().as_ref().and_then(Process::oom_score_adj)?;
-        Some((score, self.host.named.oom_score.unwrap_or(OomScore { own: score, lowest: score })))
+        Some((score, self.host.named.oom_score.unwrap_or(OomScore { own: i32::MIN, lowest: score })))
     }
 
     fn set_oom_score(&mut self, score: i32, own: OomScore) -> Result<Option<Op>> {

@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, openat, renameat},
+    fcntl::{OFlag, renameat},
     sys::{
         socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket},
         stat::{Mode, mkdirat},
@@ -115,7 +115,7 @@ impl Claim {
     fn file(&self, name: &str) -> Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let directory = self.directory.as_ref().ok_or_else(|| refused(Errno::EBADF, &self.id))?;
-        let file = openat(directory.as_fd(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let file = sys::path::open_at(directory.as_fd(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
         file.map(File::from).map_err(|errno| refused(errno, &self.id))
     }
 

@@ -63,14 +63,6 @@ impl Entry {
         }
     }
 
-    /// Record and status of a container, for one who looks at many: nothing is held open. Nothing without a record.
-    pub fn glance(root: &Root, id: &Id) -> Option<(Record, Status)> {
-        let files = Files::below(root.directory.as_fd(), id.as_str());
-        let record = files.record()?;
-        let status = files.status(Some(&record));
-        Some((record, status))
-    }
-
     fn files(&self) -> Files<'_> {
         Files::of(self.directory.as_fd())
     }
@@ -219,7 +211,8 @@ impl Locked {
 pub fn finish_removals(root: &Root) {
     let names = directory(root.directory.as_fd(), ".").and_then(nix::dir::Dir::from_fd);
     let Ok(mut names) = names else { return };
-    for entry in names.iter().flatten() {
+    // What follows an error is the same error, for ever.
+    for entry in names.iter().map_while(std::result::Result::ok) {
         let name = entry.file_name();
         if !name.to_bytes().starts_with(b".rm-") {
             continue;

@@ -3,14 +3,14 @@
 use std::{
     ffi::CString,
     fs::File,
-    io::Read as _,
+    io::{ErrorKind, Read as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, ResolveFlag, openat},
+    fcntl::{AtFlags, OFlag, ResolveFlag},
     sys::stat::Mode,
     unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat},
 };
@@ -22,6 +22,7 @@ use crate::{
     cgroup::{self, freezer},
     resctrl::Group,
     state::Status,
+    sys::path::open_at,
 };
 
 /// Bytes that one read of a file asks for.
@@ -70,8 +71,7 @@ impl<'a> Files<'a> {
     }
 
     fn path(self, file: &str) -> CString {
-        let path = self.name.map_or_else(|| file.to_owned(), |name| format!("{name}/{file}"));
-        CString::new(path).unwrap_or_default()
+        self.name.map_or_else(|| c_string(&[file]), |name| c_string(&[name, "/", file]))
     }
 
     pub(super) fn record(self) -> Option<Record> {
@@ -91,12 +91,14 @@ impl<'a> Files<'a> {
     /// From the record or the intent: each is enough alone. Nothing when neither can be read.
     pub(super) fn traces(self) -> Option<Traces> {
         let (record, intent) = (self.record(), self.intent());
-        let boot = record.as_ref().map(|record| &record.boot_id).or(intent.as_ref().map(|intent| &intent.boot_id))?;
+        if record.is_none() && intent.is_none() {
+            return None;
+        }
         let pid_file = intent.as_ref().and_then(|intent| intent.pid_file.clone());
         let poststop = record.as_ref().is_none_or(|record| record.poststop);
-        if !is_this_boot(boot) {
-            return Some(Traces { pid_file, poststop, ..Traces::default() });
-        }
+        // If they disagree about the boot, one is damaged: the other may name what is alive.
+        let record = record.filter(|record| is_this_boot(&record.boot_id));
+        let intent = intent.filter(|intent| is_this_boot(&intent.boot_id));
         let creator = intent.as_ref().map(|intent| intent.creator);
         // What was there when the cgroup was to be made is known for certain only after that.
         let stays = record.as_ref().map(|record| record.cgroup_stays);
@@ -123,21 +125,26 @@ impl<'a> Files<'a> {
 
     /// The kernel's answer to what the files say.
     pub(super) fn status(self, record: Option<&Record>) -> Status {
-        let Some(record) = record else {
-            let creator = self.intent().filter(|intent| intent.creator.is_alive() && is_this_boot(&intent.boot_id));
-            return if creator.is_some() { Status::Creating } else { Status::Stopped };
-        };
+        if let Some(record) = record {
+            return self.status_of(record.init, &record.boot_id, record.cgroup.as_deref());
+        }
+        let creator = self.intent().filter(|intent| intent.creator.is_alive() && is_this_boot(&intent.boot_id));
+        if creator.is_some() { Status::Creating } else { Status::Stopped }
+    }
+
+    /// The same, of a container that has been created.
+    pub(super) fn status_of(self, init: Identity, boot_id: &str, cgroup: Option<&Path>) -> Status {
         // The cheap test first; the boot only matters when it says alive.
-        if !record.init.is_alive() || !is_this_boot(&record.boot_id) {
+        if !init.is_alive() || !is_this_boot(boot_id) {
             return Status::Stopped;
         }
         if self.has(SOCKET) {
             return Status::Created;
         }
-        let frozen = record.cgroup.as_deref().filter(|cgroup| freezer::is_frozen(cgroup));
-        match frozen.map(|cgroup| cgroup::event(cgroup, "populated")) {
+        let frozen = cgroup.filter(|directory| freezer::is_frozen(directory));
+        match frozen.map(|directory| cgroup::event(directory, "populated")) {
             // What ends in a frozen cgroup leaves it empty before it is gone itself.
-            Some(Some(false)) if record.init.is_ending() => Status::Stopped,
+            Some(Some(false)) if init.is_ending() => Status::Stopped,
             None | Some(Some(false)) => Status::Running,
             Some(Some(true) | None) => Status::Paused,
         }
@@ -181,29 +188,50 @@ impl<'a> Files<'a> {
     }
 
     fn read(self, name: &str, most: u64) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.read_into(&mut bytes, name, most)?;
+        Ok(bytes)
+    }
+
+    /// Reads a file into what may have been used for another one.
+    pub(super) fn read_into(self, bytes: &mut Vec<u8>, name: &str, most: u64) -> std::io::Result<()> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let path = self.path(name);
         let opened = match self.name {
-            None => openat(self.directory, path.as_c_str(), flags, Mode::empty()),
+            None => open_at(self.directory, path.as_c_str(), flags, Mode::empty()),
             // No link may lead to where another's files are.
             Some(_) => crate::sys::path::open(self.directory, &path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS),
         };
         let mut file = File::from(opened?);
-        let mut bytes = vec![0; ONE_READ];
-        let count = file.read(&mut bytes)?;
+        bytes.resize(ONE_READ, 0);
+        let count = loop {
+            match file.read(bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                done => break done?,
+            }
+        };
         bytes.truncate(count);
         // A read that leaves room has met the end; nearly every file is that short.
         if count == ONE_READ {
-            file.take(most - ONE_READ as u64).read_to_end(&mut bytes)?;
+            file.take(most - ONE_READ as u64).read_to_end(bytes)?;
         }
-        Ok(bytes)
+        Ok(())
     }
+}
+
+/// Parts of a path, together, in the one allocation that it takes.
+pub(super) fn c_string(parts: &[&str]) -> CString {
+    let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + 1);
+    for part in parts {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    CString::new(bytes).unwrap_or_default()
 }
 
 /// Opens a directory below another one, for reading.
 pub(super) fn directory<P: ?Sized + nix::NixPath>(parent: BorrowedFd<'_>, name: &P) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
+    open_at(parent, name, flags, Mode::empty())
 }
 
 /// Whether a name still leads to the open directory: another verb may have moved it away meanwhile, and a new container

@@ -4,12 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg, readlinkat, renameat},
+    fcntl::{readlinkat, renameat},
     unistd::{UnlinkatFlags, symlinkat, unlinkat},
 };
 
 use super::{Identity, boot_id, is_this_boot};
-use crate::error::{Code, Warning};
+use crate::{
+    error::{Code, Warning},
+    sys,
+};
 
 /// How long another one is waited for at a time, in milliseconds.
 const STEP: u8 = 10;
@@ -21,7 +24,7 @@ const LINK: &str = "lock";
 #[derive(Debug)]
 pub(super) enum Lock {
     /// `flock(2)` on the directory itself: no file is needed for it, and it ends with its process.
-    Kernel(Flock<OwnedFd>),
+    Kernel(OwnedFd),
     /// A link in it, because a filesystem of a network may know no locks: `symlink(2)` fails where there is one already.
     Link(Linked),
 }
@@ -32,21 +35,20 @@ pub(super) struct Linked(OwnedFd);
 
 impl Lock {
     /// Locks a directory. Gives the descriptor back when the lock is not free within `limit` milliseconds.
-    pub(super) fn take(mut directory: OwnedFd, limit: u16) -> Result<Self, (OwnedFd, Errno)> {
+    pub(super) fn take(directory: OwnedFd, limit: u16) -> Result<Self, (OwnedFd, Errno)> {
         let mut waited = 0;
         loop {
-            let (back, errno) = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-                Ok(locked) => return Ok(Self::Kernel(locked)),
-                Err((back, Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS)) => match link(back.as_fd()) {
-                    Ok(()) => return Ok(Self::Link(Linked(back))),
-                    Err(errno) => (back, errno),
+            let errno = match sys::fd::lock(directory.as_fd()) {
+                Ok(()) => return Ok(Self::Kernel(directory)),
+                Err(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS) => match link(directory.as_fd()) {
+                    Ok(()) => return Ok(Self::Link(Linked(directory))),
+                    Err(errno) => errno,
                 },
-                Err(refused) => refused,
+                Err(errno) => errno,
             };
             if errno != Errno::EWOULDBLOCK || waited >= limit {
-                return Err((back, errno));
+                return Err((directory, errno));
             }
-            directory = back;
             // flock(2) has no time limit of its own, and its release no descriptor to wait for.
             let _ = nix::poll::poll(&mut [], nix::poll::PollTimeout::from(STEP));
             waited += u16::from(STEP);
@@ -56,8 +58,9 @@ impl Lock {
     /// Lets others at the directory; or goes on without.
     pub(super) fn release(self) -> Result<OwnedFd, Self> {
         match self {
-            Self::Kernel(locked) => locked.unlock().map_err(|(locked, _)| Self::Kernel(locked)),
-            Self::Link(linked) => linked.0.try_clone().map_err(|_| Self::Link(linked)),
+            Self::Kernel(locked) if sys::fd::unlock(locked.as_fd()).is_ok() => Ok(locked),
+            Self::Kernel(locked) => Err(Self::Kernel(locked)),
+            Self::Link(linked) => linked.0.try_clone().map_err(|_no_descriptor| Self::Link(linked)),
         }
     }
 

@@ -10,12 +10,18 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, openat, renameat},
+    fcntl::{AT_FDCWD, AtFlags, OFlag, renameat},
     sys::stat::Mode,
-    unistd::{UnlinkatFlags, unlinkat},
+    unistd::{UnlinkatFlags, linkat, unlinkat},
 };
 
-use crate::error::{Code, Context as _, Result};
+use crate::{
+    error::{Code, Context as _, Result},
+    sys::path::open_at,
+};
+
+/// Anybody may read it.
+const MODE: Mode = Mode::from_bits_truncate(0o644);
 
 /// A place for a pid-file: its directory is open, so that it can be written from another mount namespace too.
 #[derive(Debug)]
@@ -39,7 +45,7 @@ impl PidFile {
         let refused = || format!("write the pid-file {}", path.display());
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = nix::fcntl::open(parent, flags, Mode::empty()).doing(Code::FileRefused, refused);
+        let directory = open_at(AT_FDCWD, parent, flags, Mode::empty()).doing(Code::FileRefused, refused);
         let directory = directory.map_err(|error| error.fix("--pid-file in a directory that you may write"))?;
         let temporary = temporary(path, id).file_name().unwrap_or_default().to_owned();
         let name = path.file_name().unwrap_or_default().to_owned();
@@ -53,8 +59,8 @@ impl PidFile {
 }
 
 impl Place {
-    /// Writes the file beside its place and renames it there: a poller never sees half a number, and a link that waits
-    /// there is replaced, never followed.
+    /// Puts the file there when it is complete: a poller never sees half a number, and a link that waits there is replaced,
+    /// never followed.
     pub fn write(self, pid: i32) -> Result<PidFile> {
         let written = self.fill(pid);
         if written.is_err() {
@@ -65,15 +71,45 @@ impl Place {
     }
 
     fn fill(&self, pid: i32) -> nix::Result<()> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(0o644);
-        let file = openat(&self.directory, self.temporary.as_os_str(), flags, mode)?;
-        let digits = pid.to_string();
-        if crate::sys::retry(|| nix::unistd::write(&file, digits.as_bytes()))? != digits.len() {
-            return Err(Errno::ENOSPC);
+        match self.link(pid) {
+            // Something is in the way, or the file system or the kernel (before Linux 6.10) knows no files without a name.
+            Err(Errno::EEXIST | Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EPERM | Errno::EINVAL) => {
+                self.replace(pid)
+            }
+            linked => linked,
         }
-        renameat(&self.directory, self.temporary.as_os_str(), &self.directory, self.name.as_os_str())
     }
+
+    /// Writes a file that has no name before it is complete: a kill leaves nothing.
+    fn link(&self, pid: i32) -> nix::Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+        let file = write(open_at(&self.directory, c".", flags, MODE)?, pid)?;
+        linkat(&file, c"", &self.directory, self.name.as_os_str(), AtFlags::AT_EMPTY_PATH)
+    }
+
+    /// The same by way of a temporary name, and over what is there.
+    fn replace(&self, pid: i32) -> nix::Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let temporary = self.temporary.as_os_str();
+        let create = || open_at(&self.directory, temporary, flags, MODE);
+        let file = match create() {
+            // A killed `exec` has left it.
+            Err(Errno::EEXIST) => {
+                unlinkat(&self.directory, temporary, UnlinkatFlags::NoRemoveDir)?;
+                create()?
+            }
+            created => created?,
+        };
+        write(file, pid)?;
+        renameat(&self.directory, temporary, &self.directory, self.name.as_os_str())
+    }
+}
+
+/// Fills a file.
+fn write(file: OwnedFd, pid: i32) -> nix::Result<OwnedFd> {
+    let digits = pid.to_string();
+    let written = crate::sys::retry(|| nix::unistd::write(&file, digits.as_bytes()))?;
+    if written == digits.len() { Ok(file) } else { Err(Errno::ENOSPC) }
 }
 
 /// Where the file is before it is complete.
@@ -121,6 +157,18 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "4711");
         assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_a_killed_exec_has_left_is_not_in_the_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        for left in [&path, &temporary(&path, "c1")] {
+            fs::write(left, "12").unwrap();
+        }
+        PidFile::prepare(&path, "c1").unwrap().write(4711).unwrap().keep();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "4711");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

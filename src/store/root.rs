@@ -13,7 +13,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, openat},
+    fcntl::{AtFlags, OFlag},
     sys::stat::{Mode, mkdirat},
     unistd::{AccessFlags, faccessat, geteuid},
 };
@@ -313,11 +313,12 @@ impl Root {
 
     /// The names in the directory that could be containers.
     pub fn ids(&self) -> Vec<Id> {
-        let Ok(again) = openat(&self.directory, ".", DIRECTORY, Mode::empty()) else { return Vec::new() };
+        let Ok(again) = sys::path::open_at(&self.directory, ".", DIRECTORY, Mode::empty()) else { return Vec::new() };
         let Ok(mut directory) = nix::dir::Dir::from_fd(again) else { return Vec::new() };
         let names = directory
             .iter()
-            .flatten()
+            // What follows an error is the same error, for ever.
+            .map_while(std::result::Result::ok)
             .filter_map(|entry| Id::parse(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes())).ok());
         let mut ids: Vec<_> = names.collect();
         ids.sort_unstable();

@@ -8,7 +8,8 @@ use std::{
 
 use super::check;
 
-/// Defines the C `main` of a program as a call of `$run`, which takes the arguments and gives the exit status.
+/// Defines the C `main` of a program as a call of `$run`, which takes the arguments, is told whether the standard descriptors
+/// are open, and gives the exit status.
 #[macro_export]
 macro_rules! entry {
     ($run:path) => {
@@ -24,11 +25,9 @@ macro_rules! entry {
 }
 
 /// Takes over from the C library.
-pub fn start(count: c_int, words: *const *const c_char, run: fn(&[OsString]) -> u8) -> c_int {
-    if open_standard().is_err() {
-        super::process::exit_now(125);
-    }
-    c_int::from(run(&arguments(count, words)))
+pub fn start(count: c_int, words: *const *const c_char, run: fn(&[OsString], nix::Result<()>) -> u8) -> c_int {
+    let standard = open_standard();
+    c_int::from(run(&arguments(count, words), standard))
 }
 
 fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsString> {
@@ -47,7 +46,7 @@ fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsString> {
 fn open_standard() -> nix::Result<()> {
     let mut standard = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
     // SAFETY: pointer and length are those of one live array; with a time limit of 0 this only looks.
-    check(libc::c_long::from(unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) }))?;
+    super::retry(|| check(libc::c_long::from(unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) })))?;
     for _ in standard.iter().filter(|entry| entry.revents & libc::POLLNVAL != 0) {
         // SAFETY: the path is a C string, and open(2) takes the lowest free number.
         check(libc::c_long::from(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) }))?;

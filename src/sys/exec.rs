@@ -53,8 +53,11 @@ pub fn environment() -> impl Iterator<Item = &'static CStr> {
         all
     };
     std::iter::from_fn(move || {
-        // SAFETY: the array ends with NULL, behind which this never gets; NULL itself is no array.
-        let entry = if next.is_null() { ptr::null() } else { unsafe { *next } };
+        if next.is_null() {
+            return None;
+        }
+        // SAFETY: the array ends with NULL, behind which this never gets.
+        let entry = unsafe { *next };
         if entry.is_null() {
             return None;
         }

@@ -1,6 +1,6 @@
 //! Descriptors: the slots of init, and closing many at once.
 
-use std::os::fd::{BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -8,6 +8,22 @@ use super::check;
 
 /// The last descriptor that the fallback for `close_range(2)` (Linux 5.9) closes.
 const LAST_CLOSED_SINGLY: u32 = 4095;
+
+/// Locks what a descriptor is open on against all others who do so, with `flock(2)`, until [`unlock`], or until the
+/// descriptor is closed. EWOULDBLOCK: another has it.
+pub fn lock(descriptor: BorrowedFd<'_>) -> nix::Result<()> {
+    flock(descriptor, libc::LOCK_EX | libc::LOCK_NB)
+}
+
+/// Gives a lock up before its descriptor is closed.
+pub fn unlock(descriptor: BorrowedFd<'_>) -> nix::Result<()> {
+    flock(descriptor, libc::LOCK_UN)
+}
+
+fn flock(descriptor: BorrowedFd<'_>, operation: i32) -> nix::Result<()> {
+    // SAFETY: the descriptor is open for as long as it is borrowed; the rest are plain numbers.
+    super::retry(|| check(libc::c_long::from(unsafe { libc::flock(descriptor.as_raw_fd(), operation) }))).map(drop)
+}
 
 /// Descriptors that are known late, by number: what a plan calls a slot.
 ///

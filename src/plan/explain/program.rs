@@ -24,7 +24,7 @@ pub fn explain_program(name: &str, errno: Errno, at_exec: bool) -> Error {
         Errno::EPERM if !at_exec => {
             refused(Code::ProgramRefused, "it is pura itself, or a script for it, which no container may run")
         }
-        Errno::EACCES => refused(Code::ProgramRefused, "permission denied").fix("chmod +x it in the image"),
+        Errno::EACCES => refused(Code::ProgramRefused, "permission denied").fix("chmod +x it"),
         Errno::ENOEXEC => refused(Code::ProgramFormat, "exec format error")
             .fix("a first line such as #!/bin/sh, or a program for this machine"),
         Errno::E2BIG => Error::new(Code::TooLong, run(), "arguments and environment are too long"),
@@ -35,9 +35,11 @@ pub fn explain_program(name: &str, errno: Errno, at_exec: bool) -> Error {
 /// Why `pura-init` cannot be run, which the container's own files have no part in.
 pub(super) fn explain_reaper(path: &str, errno: Errno) -> Error {
     let error = Error::new(Code::Helper, format!("run {path:?}"), plain(errno));
-    match errno {
-        Errno::EACCES => error.fix("install it on a filesystem that is not mounted noexec, with mode 755"),
-        Errno::ENOSYS | Errno::EPERM => error.fix("a seccomp filter that allows execveat, or no --init"),
-        _ => error,
+    if errno == Errno::EACCES {
+        error.fix("install it on a filesystem that is not mounted noexec, with mode 755")
+    } else if errno == Errno::ENOSYS || errno == Errno::EPERM {
+        error.fix("a seccomp filter that allows execveat, or no --init")
+    } else {
+        error
     }
 }
