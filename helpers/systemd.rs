@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use pura::systemd::message::{Property, Reply, Request, Value};
 use zbus::{Connection, OwnedObjectPath, Variant, connection::Builder, export::futures_core::Stream as _};
 
@@ -35,6 +36,7 @@ trait Manager {
         auxiliary: &[(&str, Settings<'_>)],
     ) -> zbus::Result<OwnedObjectPath>;
     fn set_unit_properties(&self, name: &str, runtime: bool, properties: &Settings<'_>) -> zbus::Result<()>;
+    fn attach_processes_to_unit(&self, name: &str, below: &str, processes: &[u32]) -> zbus::Result<()>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     #[zbus(signal)]
@@ -102,9 +104,19 @@ async fn reach(words: &[String]) -> zbus::Result<(Reply, ManagerProxy<'static>, 
 }
 
 async fn connect(kind: &str, place: &str, uid: u32) -> zbus::Result<Connection> {
-    let builder =
-        if kind == "address" { Builder::address(place) } else { Builder::unix_stream(UnixStream::connect(place)?) };
+    let builder = if kind == "address" { Builder::address(place) } else { Builder::unix_stream(dial(place)?) };
     builder.user_id(uid).method_timeout(LIMIT).build().await
+}
+
+/// Connects to a bus whose owner means the same processes as we do by their ids: one that was bound into a container does not,
+/// and would move a stranger.
+fn dial(place: &str) -> zbus::Result<UnixStream> {
+    let stream = UnixStream::connect(place)?;
+    // Who is in no PID namespace of ours has no id here: `unix(7)`.
+    match getsockopt(&stream, PeerCredentials).map_err(io::Error::from)?.pid() {
+        0 => Err(zbus::Error::Failure("it is in another PID namespace than pura".to_owned())),
+        _ => Ok(stream),
+    }
 }
 
 async fn answer(manager: &ManagerProxy<'_>, jobs: &mut JobRemovedStream, request: &Request) -> Result<(), Reply> {
@@ -120,6 +132,9 @@ async fn answer(manager: &ManagerProxy<'_>, jobs: &mut JobRemovedStream, request
         }
         Request::Set { unit, properties } => {
             manager.set_unit_properties(unit, true, &settings(properties)).await.map_err(refused)
+        }
+        Request::Attach { unit, below, process } => {
+            manager.attach_processes_to_unit(unit, below, &[*process]).await.map_err(refused)
         }
         Request::Stop { unit } => {
             match manager.stop_unit(unit, "replace").await {

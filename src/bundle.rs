@@ -1,9 +1,12 @@
 //! A bundle: a directory with a config.json, read once.
 
+mod dialect;
 mod distinct;
+mod objects;
 mod required;
 mod resources;
 mod shape;
+mod unknown;
 mod walk;
 mod words;
 
@@ -77,6 +80,16 @@ impl Bundle {
         let json =
             serde_json::to_vec(&spec).map_err(|error| Error::new(Code::Bug, "write the config", error.to_string()))?;
         Ok(Self { directory, json, spec, warnings: Vec::new() })
+    }
+
+    /// An error about what is missing, with the keys that may be misspellings of it.
+    pub fn with_unknown_keys(&self, error: Error) -> Error {
+        unknown::tell(&self.json, error)
+    }
+
+    /// The keys that are ignored. Another pass over the text, which only who asks for it pays.
+    pub fn unknown_keys(&self) -> Option<Warning> {
+        unknown::warning(&self.json)
     }
 }
 
@@ -179,9 +192,9 @@ impl Text<'_> {
             return Err(self.refuse_enum(&strict));
         }
         let Some(process) = value.get_mut("process") else { return Err(self.refuse(&strict)) };
-        let renamed = rename_scheduler_flags(process);
+        let renamed = dialect::rename_scheduler_flags(process);
         // The specification wants unknown capabilities to be left out with a warning; oci-spec refuses them.
-        let unknown = drop_unknown_capabilities(process).unwrap_or_default();
+        let unknown = dialect::drop_unknown_capabilities(process).unwrap_or_default();
         if !renamed && unknown.is_empty() {
             return Err(self.refuse(&strict));
         }
@@ -211,7 +224,9 @@ impl Text<'_> {
         if let Some((at, place)) = shape::of(self.json, &[]).misplaced.filter(|(at, _)| *at <= self.offset(error)) {
             return self.misplaced(at, &place);
         }
-        self.error(Code::Field, format!("{}: {}{}", self.position(error), self.place(error), words(error)))
+        let refused =
+            self.error(Code::Field, format!("{}: {}{}", self.position(error), self.place(error), words(error)));
+        if refused.why().contains("missing field") { unknown::tell(self.json, refused) } else { refused }
     }
 
     /// What is no JSON, or has a key twice.
@@ -287,39 +302,6 @@ fn escaped_nul(json: &[u8]) -> Option<usize> {
     let slashes = |at: &usize| json.iter().take(*at).rev().take_while(|byte| **byte == b'\\').count();
     let escapes = json.iter().enumerate().filter(|(_, byte)| **byte == b'\\').map(|(at, _)| at);
     escapes.filter(is_nul).find(|at| slashes(at) % 2 == 0)
-}
-
-/// Gives two flags of the specification the names that oci-spec has for them; whether there were any.
-fn rename_scheduler_flags(process: &mut Value) -> bool {
-    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
-    let mut renamed = false;
-    for flag in flags.into_iter().flatten() {
-        let name = match flag.as_str() {
-            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
-            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
-            _ => continue,
-        };
-        *flag = Value::from(name);
-        renamed = true;
-    }
-    renamed
-}
-
-/// Removes the capabilities that oci-spec does not know; their names.
-fn drop_unknown_capabilities(process: &mut Value) -> Option<Vec<String>> {
-    let sets = process.get_mut("capabilities")?.as_object_mut()?;
-    let mut unknown = Vec::new();
-    for set in sets.values_mut().filter_map(Value::as_array_mut) {
-        set.retain(|name| {
-            let Some(text) = name.as_str() else { return true };
-            let known = is_capability(text);
-            if !known && !unknown.iter().any(|other| other == text) {
-                unknown.push(text.to_owned());
-            }
-            known
-        });
-    }
-    Some(unknown)
 }
 
 /// Whether oci-spec knows the name, with whatever it takes for one.

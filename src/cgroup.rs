@@ -4,6 +4,7 @@
 //! kernel waits for an RCU grace period. Limits are in it before init is.
 
 pub mod devices;
+pub mod entrance;
 pub mod freezer;
 mod leaf;
 mod levels;
@@ -12,10 +13,11 @@ mod members;
 pub mod owner;
 pub mod place;
 pub mod scope;
+mod site;
 pub mod stats;
 
 pub use leaf::{make, open, remove_made};
-pub use members::{Watch, event, kill, may_enter, processes, remove, signal_all, wait_empty};
+pub use members::{Watch, event, is_other, kill, may_enter, processes, remove, signal_all, wait_empty};
 
 use std::{
     os::unix::ffi::OsStrExt as _,
@@ -34,7 +36,8 @@ use crate::{
     host::Host,
     plan::resources::{self, Absent, Now, Rules, Write},
 };
-use levels::{Enable, Obstacle, grant};
+use levels::{Enable, grant};
+use site::Site;
 
 /// Where the container's processes will be, and what holds there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,7 +120,8 @@ fn place(
         .filter(|path| !path.as_os_str().is_empty() && !path.as_os_str().as_bytes().contains(&b':'))
         .map(|path| asked(path, mount, &own))
         .transpose()?;
-    let site = Site { mount, own: &own, asked, default_name };
+    let spares = driver == CgroupDriver::Unset;
+    let site = Site { mount, own: &own, asked, default_name, spares };
     if let Some(limit) = limit {
         return site.limited(&limit, &writes).map(|leaf| (Some(leaf), Vec::new()));
     }
@@ -158,120 +162,6 @@ pub fn remedy(host: &crate::host::Cgroup) -> &'static str {
              /sys/fs/cgroup/unified that root has given you"
         }
         (None, false) => "boot with systemd.unified_cgroup_hierarchy=1: this host has no cgroup v2",
-    }
-}
-
-/// Where a leaf may be.
-struct Site<'a> {
-    mount: &'a Path,
-    /// The caller's own cgroup.
-    own: &'a Path,
-    /// What config.json names.
-    asked: Option<PathBuf>,
-    default_name: &'a str,
-}
-
-impl Site<'_> {
-    /// Any place will do.
-    fn unlimited(self, writes: Vec<Write>) -> (Option<Leaf>, Vec<Warning>) {
-        let fallback = self.own.join(self.default_name);
-        let is_asked = self.asked.as_deref().is_some_and(may_make);
-        let directory = self.asked.clone().filter(|_| is_asked).or(Some(fallback).filter(|path| may_make(path)));
-        if let Some(directory) = directory {
-            return (Some(Leaf { directory, is_asked, writes, ..Leaf::default() }), Vec::new());
-        }
-        let what = "no cgroup of its own: limits and pause are not available to this container";
-        let no_leaf = self
-            .asked
-            .map(|asked| Warning::new(Code::NoCgroup, format!("{what}, because {asked:?} cannot be made by you")));
-        let unset = limits::unset(&writes);
-        (None, no_leaf.into_iter().chain(unset).collect())
-    }
-
-    /// A place that has the controllers: the one that is asked for; else below the caller's cgroup, if nobody lives
-    /// there, beside it, if that is the caller's to divide, or below it when only pura lives there and can make room.
-    fn limited(&self, limit: &Write, writes: &[Write]) -> Result<Leaf> {
-        let (first, second, is_asked) = self.places();
-        let leaf = |directory: &Path, vacates| {
-            self.granted(directory, writes, &limit.absent, vacates).map(|leaf| Leaf {
-                is_asked,
-                writes: writes.to_vec(),
-                ..leaf
-            })
-        };
-        let obstacle = match leaf(&first, false) {
-            Ok(leaf) => return Ok(leaf),
-            Err(obstacle) => obstacle,
-        };
-        let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
-        if !is_asked
-            && obstacle.is_only(own_pid)
-            && let Ok(leaf) = leaf(&first, true)
-        {
-            return Ok(leaf);
-        }
-        if let Some(Ok(leaf)) = second.map(|second| leaf(&second, false)) {
-            return Ok(leaf);
-        }
-        Err(obstacle.refuse(limit, writes, &self.own.to_string_lossy()))
-    }
-
-    /// The first of the same places that has most of the controllers.
-    fn best(&self, writes: &[Write]) -> Option<Leaf> {
-        let (first, second, is_asked) = self.places();
-        let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
-        let is_alone = || levels::above(&first, self.mount).last().is_some_and(|level| level.processes == [own_pid]);
-        let makes_room = Some(&first).filter(|_| !is_asked && is_alone());
-        let all = [
-            Some((&first, false)),
-            makes_room.map(|directory| (directory, true)),
-            second.as_ref().map(|second| (second, false)),
-        ];
-        let leaves = all
-            .into_iter()
-            .rev()
-            .flatten()
-            .filter_map(|(directory, vacates)| self.granted(directory, writes, &Absent::Refuse, vacates).ok());
-        let best = leaves.max_by_key(|leaf| leaf.controllers.len())?;
-        Some(Leaf { is_asked, writes: writes.to_vec(), ..best })
-    }
-
-    /// Where a leaf with limits is looked for, and whether that is asked for.
-    fn places(&self) -> (PathBuf, Option<PathBuf>, bool) {
-        let below = self.own.join(self.default_name);
-        let beside = self.own.parent().filter(|_| self.own != self.mount).map(|parent| parent.join(self.default_name));
-        match self.asked.clone().filter(|asked| may_make(asked)) {
-            Some(asked) => (asked, None, true),
-            None => (below, beside.filter(|beside| may_make(beside)), false),
-        }
-    }
-
-    /// The leaf with the controllers of all lines of one kind, and of those that warn where that is possible.
-    fn granted(
-        &self,
-        directory: &Path,
-        writes: &[Write],
-        kind: &Absent,
-        vacates: bool,
-    ) -> std::result::Result<Leaf, Obstacle> {
-        let mut levels = levels::above(directory, self.mount);
-        let left = levels.last_mut().filter(|_| vacates).map(|last| {
-            last.processes.clear();
-            last.directory.clone()
-        });
-        if !may_make(directory) {
-            return Err(Obstacle::not_ours(directory));
-        }
-        let mut wanted = controllers(writes, kind);
-        let mut enables = grant(&levels, &wanted)?;
-        for controller in [Absent::Warn, Absent::Wish].iter().flat_map(|optional| controllers(writes, optional)) {
-            let more: Vec<_> = wanted.iter().cloned().chain([controller]).collect();
-            if let Ok(granted) = grant(&levels, &more) {
-                (wanted, enables) = (more, granted);
-            }
-        }
-        let directory = directory.to_owned();
-        Ok(Leaf { directory, controllers: wanted, enables, vacates: left, ..Leaf::default() })
     }
 }
 

@@ -1,15 +1,19 @@
 //! Command line: argv becomes a [`Request`], which is what was typed and nothing more. No file is touched here.
 
 mod limits;
+#[cfg(test)]
+mod manual;
 mod parse;
 mod request;
 mod scan;
 pub mod table;
+mod zero_config;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 pub use limits::LimitFlags;
 pub use parse::{is_foreground, parse};
+pub use zero_config::{Proc, ZeroConfig};
 
 /// One parsed invocation.
 #[derive(Debug, Default)]
@@ -77,8 +81,10 @@ pub enum LogLevel {
 /// Who makes the container's cgroup.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupDriver {
-    /// Files below `/sys/fs/cgroup`.
+    /// Not given: files, and a scope where a limit cannot be had without one.
     #[default]
+    Unset,
+    /// Files below `/sys/fs/cgroup`.
     Cgroupfs,
     /// A transient scope.
     Systemd,
@@ -344,16 +350,6 @@ pub enum Limiting {
     BestEffort,
 }
 
-/// What is on `/proc`.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum Proc {
-    /// A procfs of the container's own.
-    #[default]
-    New,
-    /// The caller's.
-    Bind,
-}
-
 /// `map ID|PATH`
 #[derive(Debug, Default, Clone)]
 pub struct Map {
@@ -410,38 +406,4 @@ pub struct Ps {
     pub format: ListFormat,
     /// What follows the id: options of ps(1).
     pub options: Vec<OsString>,
-}
-
-/// `run [--rootfs DIR] -- CMD…`: no bundle, safe defaults.
-#[derive(Debug, Default, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub struct ZeroConfig {
-    /// What `run` shares with it; the id comes from `--name` or is made up by the command when empty.
-    pub run: Run,
-    /// `--rootfs DIR`; the host's own root when absent.
-    pub rootfs: Option<PathBuf>,
-    /// The program and its arguments; empty means a shell.
-    pub command: Vec<OsString>,
-    /// `-e NAME=VALUE`, or `NAME` to pass the caller's.
-    pub env: Vec<OsString>,
-    /// `-w DIR`
-    pub cwd: Option<PathBuf>,
-    /// `-u UID[:GID]`
-    pub user: Option<OsString>,
-    /// `--keep-groups`: the caller's supplementary groups stay.
-    pub keep_groups: bool,
-    /// `-v SRC:DST[:OPTIONS]`
-    pub volumes: Vec<OsString>,
-    /// `--hostname NAME`
-    pub hostname: Option<OsString>,
-    /// `--read-only`: no overlay, and a read-only root.
-    pub read_only: bool,
-    /// `--net`: the caller's network.
-    pub net: bool,
-    /// `--proc`
-    pub proc: Proc,
-    /// `--tty`: a terminal of its own.
-    pub tty: bool,
-    /// Limits.
-    pub limits: LimitFlags,
 }

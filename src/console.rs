@@ -9,6 +9,8 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::termios::{LocalFlags, SpecialCharacterIndices, tcgetattr},
+    unistd::{Pid, tcgetpgrp},
 };
 
 use crate::{
@@ -35,7 +37,11 @@ impl Console {
     /// Decides, and connects, before anything is made. `detached` says what is called where nobody stays to relay.
     pub fn open(terminal: bool, path: Option<&Path>, detached: Option<&'static str>) -> Result<Self> {
         match path {
-            Some(path) if terminal => socket::connect(path, Code::ConsoleSocket, "console socket").map(Self::Socket),
+            Some(path) if terminal => {
+                let socket = socket::connect(path, Code::ConsoleSocket, "console socket")?;
+                socket::insist_on_own(&socket, path, Code::ConsoleSocket, "console socket")?;
+                Ok(Self::Socket(socket))
+            }
             Some(_) if detached.is_none() => {
                 let why = "config.json asks for no terminal";
                 Err(Error::new(Code::ConsoleSocket, "use --console-socket", why).fix("terminal: true"))
@@ -79,6 +85,8 @@ pub struct Relay {
     /// Undone on every way out, an error's too.
     raw: Option<Raw>,
     reads_input: bool,
+    /// The signal that the container's terminal made of the last key.
+    asked: Option<i32>,
 }
 
 /// What woke the relay.
@@ -97,7 +105,7 @@ impl Relay {
     pub fn begin(master: OwnedFd) -> Self {
         let stdin = std::io::stdin();
         let raw = if stdin.is_terminal() { Raw::set(stdin.as_fd()).ok() } else { None };
-        let relay = Self { master, raw, reads_input: true };
+        let relay = Self { master, raw, reads_input: true, asked: None };
         relay.resize();
         relay
     }
@@ -131,6 +139,21 @@ impl Relay {
         Ok(if signal { Woken::Signal } else { Woken::Data })
     }
 
+    /// The signal that a key has become for the program itself: not for another one that it has put in front, such as those
+    /// of a shell.
+    pub fn asked_by_key(&mut self, init: Pid) -> Option<i32> {
+        self.asked.take().filter(|_| tcgetpgrp(&self.master) == Ok(init))
+    }
+
+    /// Says something on the caller's terminal as that was before.
+    pub fn aside(&mut self, say: impl FnOnce()) {
+        let was_raw = self.raw.take().is_some();
+        say();
+        if was_raw {
+            self.raw = Raw::set(std::io::stdin().as_fd()).ok();
+        }
+    }
+
     /// Passes on what is left when the program has ended.
     pub fn drain(&mut self) {
         let is_ready = |master: &OwnedFd| {
@@ -141,12 +164,13 @@ impl Relay {
     }
 
     fn pass_output(&self) -> nix::Result<bool> {
-        pass(self.master.as_fd(), std::io::stdout().as_fd())
+        pass(self.master.as_fd(), std::io::stdout().as_fd(), |_| ())
     }
 
     /// At the end of the caller's input the program gets the end of its own: control-D, as from a person.
-    fn pass_input(&self) -> nix::Result<bool> {
-        let more = pass(std::io::stdin().as_fd(), self.master.as_fd())?;
+    fn pass_input(&mut self) -> nix::Result<bool> {
+        let (master, asked) = (self.master.as_fd(), &mut self.asked);
+        let more = pass(std::io::stdin().as_fd(), master, |keys| *asked = signal_of(keys, master))?;
         if !more {
             let _ = nix::unistd::write(&self.master, &[4]);
         }
@@ -154,14 +178,25 @@ impl Relay {
     }
 }
 
-/// Passes on what is there; whether there may be more. EIO of a master: nobody has its other end open.
-fn pass(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> nix::Result<bool> {
+/// The signal that a terminal makes of a key, as it is set now: `termios(3)`.
+fn signal_of(keys: &[u8], terminal: BorrowedFd<'_>) -> Option<i32> {
+    keys.iter().find(|key| key.is_ascii_control())?;
+    let settings = tcgetattr(terminal).ok().filter(|settings| settings.local_flags.contains(LocalFlags::ISIG))?;
+    let signals = [(SpecialCharacterIndices::VINTR, libc::SIGINT), (SpecialCharacterIndices::VQUIT, libc::SIGQUIT)];
+    let typed =
+        |at: SpecialCharacterIndices| settings.control_chars.get(at as usize).is_some_and(|key| keys.contains(key));
+    signals.into_iter().find_map(|(at, signal)| typed(at).then_some(signal))
+}
+
+/// Passes on what is there, and shows it; whether there may be more. EIO of a master: nobody has its other end open.
+fn pass(from: BorrowedFd<'_>, to: BorrowedFd<'_>, show: impl FnOnce(&[u8])) -> nix::Result<bool> {
     let mut buffer = [0; 8192];
     let length = match sys::retry(|| nix::unistd::read(from, &mut buffer)) {
         Ok(0) | Err(Errno::EIO) => return Ok(false),
         length => length?,
     };
     let mut rest = buffer.get(..length).unwrap_or_default();
+    show(rest);
     while !rest.is_empty() {
         let written = match sys::retry(|| nix::unistd::write(to, rest)) {
             // Whoever read our output is gone; the program will notice when its terminal hangs up.

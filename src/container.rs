@@ -9,7 +9,7 @@ use std::{
 use crate::{
     agent::Notice,
     bundle::Bundle,
-    cgroup::{self, Leaf, place::Place, scope::Scope},
+    cgroup::{self, Leaf, entrance::Entrance, place::Place, scope::Scope},
     cli::{Create, Globals, Limiting},
     clock,
     console::Console,
@@ -142,6 +142,9 @@ impl Making<'_> {
         )?;
         let agent = plan.notice().map(Notice::connect).transpose()?;
         self.log.warn(plan.warnings(), self.loud)?;
+        if self.log.is_strict() {
+            self.log.warn(self.bundle.unknown_keys().as_slice(), self.loud)?;
+        }
         prepare_process(&host)?;
         let intent = self.intent(&place, group.as_ref())?;
         let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
@@ -175,7 +178,7 @@ impl Making<'_> {
         let mut pid_file = None;
         let hooks = self.hooks();
         let preserved = self.preserved;
-        let scope_of = scope.as_ref();
+        let scope_of = scope.as_ref().map(Entrance::Start);
         let launch =
             Launch { plan, host, cgroup, scope: scope_of, console, listener, given: None, agent, preserved, hooks };
         let container = launch.run(|container| {
@@ -218,7 +221,7 @@ impl Making<'_> {
         let creator = Identity::own();
         Ok(Intent {
             version: crate::store::VERSION,
-            boot_id: boot_id(),
+            boot_id: boot_id().to_owned(),
             creator: creator.unwrap_or_default(),
             bundle: self.bundle.directory.clone(),
             cgroup: place.directory(),

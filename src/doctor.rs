@@ -78,11 +78,6 @@ impl Check {
         self.add(Status::Warn, problem);
     }
 
-    /// What is good to know, and as it should be.
-    fn note(&mut self, problem: Warning) {
-        self.add(Status::Ok, problem);
-    }
-
     fn fact(&mut self, name: &'static str, value: Value) {
         self.facts.push((name, value));
     }
@@ -95,9 +90,8 @@ impl Check {
     /// The worst problem in words, and the others behind it, each with its code.
     fn finding(&self) -> String {
         let mut others = self.problems.iter();
-        let Some((status, worst)) = others.next() else { return self.good.clone() };
-        let before = if *status == Status::Ok && !self.good.is_empty() { self.good.as_str() } else { "" };
-        let mut finding = format!("{before}{}{}", if before.is_empty() { "" } else { "; " }, worst.what());
+        let Some((_, worst)) = others.next() else { return self.good.clone() };
+        let mut finding = worst.what().to_owned();
         for (_, other) in others {
             let _ = write!(finding, "; also: {} [PURA-{:03}]", other.what(), other.code() as u32);
         }
@@ -169,12 +163,9 @@ fn document(checks: &[Check], worst: Status) -> Result<String> {
 /// What root would have to do, as a script that nobody has run.
 fn script(checks: &[Check]) -> Result<String> {
     let mut text = "#!/bin/sh\n# What root can do about the findings of pura doctor. Read it first: nothing of it has been done.\nset -e\n".to_owned();
-    for (check, (status, problem)) in
+    for (check, (_, problem)) in
         checks.iter().flat_map(|check| check.problems.iter().map(move |problem| (check, problem)))
     {
-        if *status == Status::Ok {
-            continue;
-        }
         let _ = write!(text, "\n# {}: {} [PURA-{:03}]\n", check.id, problem.what(), problem.code() as u32);
         let fix = problem.remedy().unwrap_or_default();
         if problem.code() == Code::UsernsAppArmor {

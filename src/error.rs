@@ -166,9 +166,11 @@ impl Warning {
         self.fix.as_deref()
     }
 
-    /// For a caller in a container: parameters of the kernel are the host's.
+    /// For a caller in a container: parameters and modules of the kernel, and its command line, are the host's.
     pub fn for_inside(&mut self) {
-        if let Some(command) = self.fix.as_deref().filter(|fix| fix.starts_with("sudo sysctl ")) {
+        let is_hosts =
+            |fix: &str| ["sudo sysctl ", "sudo modprobe ", "boot with "].iter().any(|word| fix.starts_with(word));
+        if let Some(command) = self.fix.as_deref().filter(|fix| is_hosts(fix)) {
             self.fix = Some(format!("on the host, outside of this container: {command}").into());
         }
     }

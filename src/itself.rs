@@ -13,7 +13,7 @@ use nix::{
 };
 
 use crate::{
-    error::{Code, Context as _, Result},
+    error::{Code, Context as _, Error, Result},
     host::{Host, ids::Extent},
     plan::ids::{Ids, UserNamespace},
     sys::{self, exec::Vectors},
@@ -47,7 +47,41 @@ pub fn protect(host: &Host, ids: &Ids, leave: impl FnOnce()) -> Result<()> {
     Err(errno).doing(Code::Unprotected, protect).map_err(elsewhere)
 }
 
-fn elsewhere(error: crate::error::Error) -> crate::error::Error {
+/// Refuses to do anything with rights that the caller has not: a file with the set-user-ID or set-group-ID bit, or with
+/// capabilities, would make every bundle and every hook of theirs a way to them (CVE-2020-5291).
+pub fn refuse_elevation() -> Result<()> {
+    let told = sys::process::auxiliary;
+    let has_bits = told(libc::AT_UID) != told(libc::AT_EUID) || told(libc::AT_GID) != told(libc::AT_EGID);
+    // A change of security context sets AT_SECURE too, and is fine.
+    let has_caps = !has_bits && told(libc::AT_SECURE) != 0 && told(libc::AT_EUID) != 0 && has_file_capabilities();
+    if !has_bits && !has_caps {
+        return Ok(());
+    }
+    let (why, fix) = if has_bits {
+        (
+            "its real and effective ids differ: it is set-user-ID or set-group-ID, or was called by such a program",
+            "chmod ug-s",
+        )
+    } else {
+        ("its file has capabilities", "setcap -r")
+    };
+    let own = std::env::current_exe().unwrap_or_default();
+    let error = Error::new(Code::Elevated, "work with rights that its caller lacks", why);
+    Err(error.fix(format!("{fix} {}", own.display())))
+}
+
+/// Whether exec gave capabilities that are not ambient: to others than root only a file does, `capabilities(7)`.
+fn has_file_capabilities() -> bool {
+    let Ok(status) = sys::path::read_to_end(c"/proc/self/status") else { return true };
+    let status = String::from_utf8_lossy(&status);
+    let set = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name));
+        value.and_then(|value| u64::from_str_radix(value.trim(), 16).ok()).unwrap_or(0)
+    };
+    set("CapPrm:") & !set("CapAmb:") != 0
+}
+
+fn elsewhere(error: Error) -> Error {
     error.fix("install it where container ids cannot write, for example as root in /usr/local/bin")
 }
 

@@ -22,7 +22,7 @@ use nix::{
 
 use crate::{
     agent::Notice,
-    cgroup::scope::Scope,
+    cgroup::entrance::Entrance,
     console::Console,
     error::{Code, Context as _, Error, Result, Warning, plain},
     hooks::{Hooks, Kind},
@@ -56,7 +56,7 @@ pub struct Launch<'a> {
     /// The container's cgroup, entered at birth.
     pub cgroup: Option<Home<'a>>,
     /// Or the scope that systemd puts it into.
-    pub scope: Option<&'a Scope>,
+    pub scope: Option<Entrance<'a>>,
     /// What becomes of the program's terminal.
     pub console: Console,
     /// On which init waits for `start`.
@@ -144,7 +144,7 @@ impl Launch<'_> {
                 slots.close();
                 return Ok(container);
             }
-            if container.life != Life::Stillborn || !self.moves_init() {
+            if container.life != Life::Stillborn || !self.leave_home() {
                 container.discard();
                 return met.map(|()| container);
             }
@@ -164,9 +164,9 @@ impl Launch<'_> {
         Ok((ours, theirs))
     }
 
-    /// Whether init, which was killed at birth, can be born where the caller is and be moved: the kernel takes a
-    /// `cgroup.kill` of the caller's cgroup, however long ago, for one of the cgroup that init is born in (Linux 6.14).
-    fn moves_init(&mut self) -> bool {
+    /// Lets init, which was killed at birth, be born where the caller is and be moved: the kernel takes a `cgroup.kill` of
+    /// the caller's cgroup, however long ago, for one of the cgroup that init is born in (Linux 6.14). False when it cannot.
+    fn leave_home(&mut self) -> bool {
         let Some(home) = self.cgroup.as_mut().filter(|home| !home.is_used) else { return false };
         home.is_used = true;
         // That one has been left again.

@@ -40,6 +40,7 @@ pub mod zero_config;
 pub mod doctor;
 
 pub mod clock;
+pub mod nearest;
 pub mod signal;
 pub mod socket;
 pub mod state;

@@ -61,6 +61,11 @@ impl Log {
         Ok(())
     }
 
+    /// Whether anybody hears a warning that is not loud.
+    pub fn hears_warnings(&self) -> bool {
+        self.level >= LogLevel::Warning || std::io::stderr().is_terminal()
+    }
+
     /// A warning that is no degradation.
     pub fn tell(&self, warning: &Warning, loud: bool) {
         if self.level >= LogLevel::Warning {
@@ -68,7 +73,8 @@ impl Log {
         }
         let mut stderr = std::io::stderr();
         if loud || stderr.is_terminal() {
-            drop(writeln!(stderr, "pura: warning: {warning}"));
+            // In one write, so that nothing comes between.
+            drop(stderr.write_all(format!("pura: warning: {warning}\n").as_bytes()));
         }
     }
 

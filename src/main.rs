@@ -8,6 +8,7 @@ use pura::{
     commands,
     error::{Code, Context as _, Error, Result},
     host::activation,
+    itself,
     log::Log,
     sys,
 };
@@ -31,6 +32,7 @@ fn run(argv: &[OsString], standard: nix::Result<()>) -> u8 {
 }
 
 fn carry_out(argv: &[OsString], log: &mut Log) -> Result<u8> {
+    itself::refuse_elevation()?;
     let request = cli::parse(argv)?;
     let preserved = match program_descriptors(&request) {
         // Those of the caller's service manager too.

@@ -46,6 +46,40 @@ const NAMES: [(&str, i32); 35] = [
     ("EXIT", 0),
 ];
 
+/// What becomes of a signal that a process is sent by another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The kernel drops it: process 1 of a PID namespace below ours has no handler, `pid_namespaces(7)`.
+    Lost,
+    /// The process has a handler, or ignores it, or blocks it, as one does who waits for it.
+    Chosen,
+    /// Its default action; also when the process has ended.
+    Default,
+}
+
+/// The fate of a signal by the text of `/proc/PID/status`, which may be empty.
+pub fn fate(status: &str, signal: i32) -> Fate {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+    let mask = |name| u64::from_str_radix(field(name), 16).unwrap_or(0);
+    if field("State:").is_empty() || field("State:").starts_with(['Z', 'X']) {
+        return Fate::Default;
+    }
+    if (mask("SigCgt:") | mask("SigIgn:") | mask("SigBlk:")) >> (signal - 1) & 1 == 1 {
+        return Fate::Chosen;
+    }
+    let is_first = field("NSpid:").split_whitespace().skip(1).last() == Some("1");
+    if is_first && !HARMLESS.contains(&signal) { Fate::Lost } else { Fate::Default }
+}
+
+/// What process 1 gets without a handler, and what does nothing without one anywhere.
+const HARMLESS: [i32; 6] = [libc::SIGKILL, libc::SIGSTOP, libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+
+/// A signal as people write it, such as SIGTERM.
+pub fn name(signal: i32) -> String {
+    let known = NAMES.iter().find(|(_, number)| *number == signal);
+    known.map_or_else(|| format!("signal {signal}"), |(name, _)| format!("SIG{name}"))
+}
+
 /// The number of a signal: 0 to 64, or a name, with or without SIG, `RTMIN+n` and `RTMAX-n` too.
 pub fn parse(typed: &OsStr) -> Result<i32> {
     let text = typed.to_str().unwrap_or_default();
@@ -97,6 +131,28 @@ mod tests {
         ] {
             assert_eq!(parse(OsStr::new(typed)).unwrap(), number, "{typed}");
         }
+    }
+
+    #[test]
+    fn a_signal_is_lost_on_a_process_1_without_a_handler() {
+        for (ids, blocked, ignored, caught, wanted) in [
+            ("7 1", "0", "0", "0", Fate::Lost),
+            ("7", "0", "0", "0", Fate::Default),
+            ("7 3", "0", "0", "0", Fate::Default),
+            ("9 7 1", "10000", "1000", "4000", Fate::Lost),
+            ("7 1", "0", "0", "2", Fate::Chosen),
+            ("7 1", "0", "2", "0", Fate::Chosen),
+            ("7 1", "2", "0", "0", Fate::Chosen),
+            ("7", "2", "0", "0", Fate::Chosen),
+        ] {
+            let masks = format!("SigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n");
+            let status = format!("Name:\tx\nState:\tS (sleeping)\nNSpid:\t{ids}\n{masks}");
+            assert_eq!(fate(&status, libc::SIGINT), wanted, "{status}");
+            assert_eq!(fate(&status.replace("S (", "Z ("), libc::SIGINT), Fate::Default);
+            assert_ne!(fate(&status, libc::SIGKILL), Fate::Lost);
+        }
+        assert_eq!(fate("", libc::SIGINT), Fate::Default);
+        assert_eq!((name(libc::SIGTERM), name(40)), ("SIGTERM".to_owned(), "signal 40".to_owned()));
     }
 
     #[test]

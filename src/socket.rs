@@ -10,12 +10,13 @@ use nix::{
     fcntl::OFlag,
     sys::{
         socket::{
-            AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, setsockopt, socket,
-            sockopt::SendTimeout,
+            AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_to, getsockopt, setsockopt, socket,
+            sockopt::{PeerCredentials, SendTimeout},
         },
         stat::Mode,
         time::{TimeVal, TimeValLike as _},
     },
+    unistd::geteuid,
 };
 
 use crate::{
@@ -30,6 +31,17 @@ const PATIENCE: i64 = 5;
 pub fn connect(path: &Path, code: Code, name: &str) -> Result<OwnedFd> {
     open(path, code, name)
         .map_err(|error| error.fix(format!("the path of a {name}, with a program that listens there")))
+}
+
+/// Refuses a socket that another user than the caller or root listens on: whoever has the terminal types into it.
+pub fn insist_on_own(stream: &OwnedFd, path: &Path, code: Code, name: &str) -> Result<()> {
+    let what = || format!("use the {name} {}", path.display());
+    let listens = getsockopt(stream, PeerCredentials).doing(code, what)?.uid();
+    if listens == geteuid().as_raw() || listens == 0 {
+        return Ok(());
+    }
+    let error = Error::new(code, what(), format!("uid {listens} listens there, who is neither you nor root"));
+    Err(error.fix(format!("a {name} of your own, in a directory that others may not write")))
 }
 
 /// By its descriptor, because `sun_path` holds 107

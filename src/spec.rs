@@ -14,7 +14,9 @@ use std::{
     path::{Component, Path},
 };
 
-use oci_spec::runtime::{Capabilities, Capability, LinuxNamespaceType as Kind, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType as Kind, PosixRlimitType, Process, Spec,
+};
 use serde::{
     Deserialize as _,
     de::{IntoDeserializer as _, value::StrDeserializer},
@@ -96,7 +98,7 @@ pub fn add_capabilities(process: &mut Process, names: &[OsString]) -> Result<()>
     if names.is_empty() {
         return Ok(());
     }
-    let mut sets = process.capabilities().clone().unwrap_or_default();
+    let mut sets = process.capabilities().clone().unwrap_or_else(no_capabilities);
     for typed in names {
         let name: StrDeserializer<'_, serde::de::value::Error> = typed.to_str().unwrap_or_default().into_deserializer();
         let capability = Capability::deserialize(name).map_err(|_unknown| {
@@ -110,13 +112,22 @@ pub fn add_capabilities(process: &mut Process, names: &[OsString]) -> Result<()>
     Ok(())
 }
 
+/// Five empty sets: oci-spec's default would grant three capabilities, and make them inheritable (CVE-2022-29162).
+pub fn no_capabilities() -> LinuxCapabilities {
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(None).set_effective(None).set_permitted(None).set_inheritable(None).set_ambient(None);
+    sets
+}
+
 /// SemVer with major version 1, whatever follows: later minor versions only add what may be ignored.
 fn version(spec: &Spec, faults: &mut Faults) {
     let version = spec.version();
     let core = version.split(['-', '+']).next().unwrap_or_default();
     let parts: Vec<_> = core.split('.').collect();
     let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if parts.len() != 3 || !parts.iter().all(is_number) {
+    if version.is_empty() {
+        faults.add_as(Code::Version, "ociVersion", "it is missing, or empty: a version such as 1.3.0 belongs there");
+    } else if parts.len() != 3 || !parts.iter().all(is_number) {
         faults.add_as(Code::Version, "ociVersion", format!("{version:?} is no version such as 1.3.0"));
     } else if parts.first() != Some(&"1") {
         faults.add_as(Code::Version, "ociVersion", format!("{version:?} is not supported: pura reads 1.x"));

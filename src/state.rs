@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::store::{Entry, Id, Record, Root};
+use crate::store::{Entry, Glance, Id, Identity, Record, Root};
 
 /// The version of the specification whose state this is.
 pub const OCI_VERSION: &str = "1.3.0";
@@ -95,18 +95,28 @@ impl State {
     }
 
     /// The same, of one of many.
-    pub fn glance(root: &Root, id: &Id) -> Option<Self> {
-        if let Some((record, status)) = Entry::glance(root, id) {
-            return Some(Self::recorded(record, status));
+    pub fn glance(glance: &mut Glance<'_>, root: &Root, id: &Id) -> Option<Self> {
+        match glance.record(id) {
+            Some((record, status)) => Some(Self::recorded(record, status)),
+            None => Self::find(root, id),
         }
+    }
+
+    /// The same, of one that may have no record.
+    pub fn find(root: &Root, id: &Id) -> Option<Self> {
         Self::of(&Entry::open(root.clone(), id).ok()??)
+    }
+
+    /// The id that is shown for process 1.
+    pub fn pid(status: Status, init: Identity) -> i32 {
+        if status == Status::Stopped { 0 } else { init.pid }
     }
 
     fn recorded(record: Record, status: Status) -> Self {
         let lines = |map: &str| map.lines().map(str::to_owned).collect();
         Self {
             oci_version: OCI_VERSION,
-            pid: if status == Status::Stopped { 0 } else { record.init.pid },
+            pid: Self::pid(status, record.init),
             status,
             pura: Pura {
                 uid_map: lines(&record.uid_map),
@@ -132,7 +142,7 @@ impl State {
             oci_version: OCI_VERSION,
             id: entry.id.as_str().to_owned(),
             status,
-            pid: intent.init.filter(|_| status != Status::Stopped).map_or(0, |init| init.pid),
+            pid: intent.init.map_or(0, |init| Self::pid(status, init)),
             bundle: intent.bundle,
             rootfs: PathBuf::new(),
             created: String::new(),

@@ -6,6 +6,7 @@
 mod claim;
 mod entry;
 mod files;
+mod glance;
 mod identity;
 mod pid_file;
 mod record;
@@ -14,6 +15,7 @@ mod root;
 pub use claim::Claim;
 pub use entry::{Attempt, Entry, LOCK_LIMIT, Locked, finish_removals};
 pub use files::Traces;
+pub use glance::{Brief, Glance};
 pub use identity::{Identity, boot_id, is_this_boot};
 pub use pid_file::{PidFile, Place, clean_up as clean_up_pid_file};
 pub use record::{Intent, Record, VERSION};
@@ -136,7 +138,7 @@ pub(crate) mod testing {
     /// By a creator that has ended.
     pub(crate) fn intent() -> Intent {
         let creator = Identity { pid: i32::MAX, start_time: 1 };
-        Intent { version: VERSION, boot_id: boot_id(), creator, ..Intent::default() }
+        Intent { version: VERSION, boot_id: boot_id().to_owned(), creator, ..Intent::default() }
     }
 
     pub(crate) fn record(id: &str, init: Identity) -> Record {
@@ -147,7 +149,7 @@ pub(crate) mod testing {
             rootfs: "/b/rootfs".into(),
             created: crate::clock::now(),
             owner: "1000".to_owned(),
-            boot_id: boot_id(),
+            boot_id: boot_id().to_owned(),
             init,
             cgroup: None,
             cgroup_stays: false,

@@ -64,6 +64,12 @@ pub fn reach() -> std::result::Result<Manager, String> {
     Err(first.unwrap_or_default())
 }
 
+/// Whether there is something that could be the way to it: one that is not is given up soon.
+pub fn is_there() -> bool {
+    let places = Asker::own().map(|asker| asker.places()).unwrap_or_default();
+    places.iter().any(|(kind, place)| *kind == "address" || place.exists())
+}
+
 impl Asker {
     fn own() -> Result<Self> {
         let caller = probe::caller()?;
@@ -134,13 +140,21 @@ impl Manager {
         self.ask("set properties of", &Request::Set { unit: unit.to_owned(), properties })
     }
 
+    /// Moves a process into a unit, or into a cgroup below it.
+    pub fn attach(&mut self, unit: &str, below: String, process: u32) -> Result<()> {
+        self.ask("enter", &Request::Attach { unit: unit.to_owned(), below, process })
+    }
+
     /// Stops a unit, if it is there; returns when it is gone.
     pub fn stop(&mut self, unit: &str) -> Result<()> {
         self.ask("stop", &Request::Stop { unit: unit.to_owned() })
     }
 
     fn ask(&mut self, verb: &str, request: &Request) -> Result<()> {
-        let (Request::Start { unit, .. } | Request::Set { unit, .. } | Request::Stop { unit }) = request;
+        let (Request::Start { unit, .. }
+        | Request::Set { unit, .. }
+        | Request::Attach { unit, .. }
+        | Request::Stop { unit }) = request;
         let failed = |why: String| Error::new(Code::Systemd, format!("{verb} the systemd unit {unit}"), why);
         let line = serde_json::to_string(request).map_err(|error| failed(error.to_string()))?;
         writeln!(self.link.get_mut(), "{line}").map_err(|error| failed(error.to_string()))?;

@@ -108,7 +108,8 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
     let survives = |why| Error::new(Code::Survivors, what(), why);
     let opened = traces.init.map_or(Ok(None), Identity::open);
     let init = opened.map_err(|errno| survives(format!("init cannot be looked at: {}", plain(errno))))?;
-    let leaf = traces.cgroup.as_deref();
+    let named = traces.cgroup.as_deref();
+    let leaf = named.filter(|leaf| !cgroup::is_other(leaf));
     // An intent names its cgroup before anything shows that it is free: without an init, who lives there may be others,
     // unless the name is one that only pura chooses.
     let is_ours = traces.init.is_some()
@@ -137,7 +138,12 @@ pub fn end(id: &Id, traces: &Traces, members: Option<&Members>) -> Result<()> {
             survives(format!("its group {} in resctrl cannot be removed: {why}", group.directory.display()))
         })?;
     }
-    let Some(leaf) = leaf else { return Ok(()) };
+    let Some(leaf) = leaf else {
+        return named.map_or(Ok(()), |named| {
+            let why = format!("its state is damaged: {}, which it names as its cgroup, is none", named.display());
+            Err(Error::new(Code::StateDamaged, what(), why))
+        });
+    };
     if !cgroup::wait_empty(leaf, if is_ours { LIMIT } else { UNCOMMITTED_LIMIT }) {
         return Err(survives(survivors(&living(leaf))));
     }
@@ -215,7 +221,7 @@ mod tests {
         for name in ["state.json", "intent"] {
             let path = store.path("c1").join(name);
             let text = fs::read_to_string(&path).unwrap();
-            fs::write(&path, text.replace(&crate::store::boot_id(), "another-boot")).unwrap();
+            fs::write(&path, text.replace(crate::store::boot_id(), "another-boot")).unwrap();
         }
         destroy_all(&store, "c1").unwrap();
         assert!(sleeper.identity().is_alive());
@@ -250,14 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn who_lives_in_a_cgroup_that_was_only_intended_is_not_killed() {
+    fn what_a_state_names_as_a_cgroup_and_is_none_is_not_touched() {
         let directory = tempfile::tempdir().unwrap();
         let cgroup = directory.path().join("shared");
         fs::create_dir(&cgroup).unwrap();
         fs::write(cgroup.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
         let traces = Traces { cgroup: Some(cgroup.clone()), ..Traces::default() };
         let id = Id::parse("c1".as_ref()).unwrap();
-        assert_eq!(end(&id, &traces, None).unwrap_err().code(), Code::Survivors);
+        assert_eq!(end(&id, &traces, None).unwrap_err().code(), Code::StateDamaged);
         assert!(!cgroup.join("cgroup.kill").exists());
     }
 

@@ -12,14 +12,14 @@ use nix::sys::{
     time::TimeVal,
 };
 
-/// Times, bytes and counts. What the kernel does not tell is left out.
+/// Times, bytes and counts, from the making of the container on. What the kernel does not tell is left out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     wall: Duration,
     user: Duration,
     system: Duration,
-    /// Names and numbers, in the order in which they are said.
-    rest: Vec<(&'static str, u64)>,
+    /// Names, numbers and units, in the order in which they are said.
+    rest: Vec<(&'static str, u64, &'static str)>,
 }
 
 impl Usage {
@@ -44,12 +44,12 @@ impl Usage {
         let disks = text("io.stat");
         let disks = |name| disks.as_deref().map(|disks| bytes(disks, name));
         let all = [
-            ("memory-peak", number("memory.peak")),
-            ("pids-peak", number("pids.peak")),
-            ("io-read", disks("rbytes=")),
-            ("io-written", disks("wbytes=")),
+            ("memory-peak", number("memory.peak"), "B"),
+            ("pids-peak", number("pids.peak"), ""),
+            ("io-read", disks("rbytes="), "B"),
+            ("io-written", disks("wbytes="), "B"),
         ];
-        let rest = all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let rest = all.into_iter().filter_map(|(name, value, unit)| Some((name, value?, unit))).collect();
         Some(Self { wall: Duration::ZERO, user: time("user_usec"), system: time("system_usec"), rest })
     }
 
@@ -62,7 +62,7 @@ impl Usage {
         };
         let largest = u64::try_from(account.max_rss()).unwrap_or_default().saturating_mul(1024);
         let (user, system) = (time(account.user_time()), time(account.system_time()));
-        Some(Self { wall: Duration::ZERO, user, system, rest: vec![("rss-peak", largest)] })
+        Some(Self { wall: Duration::ZERO, user, system, rest: vec![("rss-peak", largest, "B")] })
     }
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Usage {
             let blank = if index == 0 { "" } else { " " };
             write!(f, "{blank}{name}={}.{:03}s", time.as_secs(), time.subsec_millis())?;
         }
-        self.rest.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+        self.rest.iter().try_for_each(|(name, value, unit)| write!(f, " {name}={value}{unit}"))
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
         ] {
             fs::write(directory.path().join(name), text).unwrap();
         }
-        let all = "user=1.234s system=0.265s memory-peak=4096 pids-peak=3 io-read=11 io-written=22";
+        let all = "user=1.234s system=0.265s memory-peak=4096B pids-peak=3 io-read=11B io-written=22B";
         assert_eq!(said(Usage::since(begin, Some(directory.path()))), all);
     }
 

@@ -5,63 +5,10 @@ use std::collections::HashMap;
 
 use oci_spec::runtime::Spec;
 
-use super::walk::{Event, Step, walk, written};
-
-/// Where config.json has objects of known fields: the last step, and those before it. `*` is any key, `#` any position.
-/// Unknown keys hold what they like.
-const OBJECTS: [(&str, &str); 51] = [
-    ("root", ""),
-    ("process", ""),
-    ("user", "process"),
-    ("consoleSize", "process"),
-    ("capabilities", "process"),
-    ("ioPriority", "process"),
-    ("scheduler", "process"),
-    ("execCPUAffinity", "process"),
-    ("#", "process rlimits"),
-    ("#", "mounts"),
-    ("#", "mounts # uidMappings"),
-    ("#", "mounts # gidMappings"),
-    ("hooks", ""),
-    ("#", "hooks prestart"),
-    ("#", "hooks createRuntime"),
-    ("#", "hooks createContainer"),
-    ("#", "hooks startContainer"),
-    ("#", "hooks poststart"),
-    ("#", "hooks poststop"),
-    ("annotations", ""),
-    ("linux", ""),
-    ("#", "linux namespaces"),
-    ("#", "linux uidMappings"),
-    ("#", "linux gidMappings"),
-    ("#", "linux devices"),
-    ("timeOffsets", "linux"),
-    ("*", "linux timeOffsets"),
-    ("netDevices", "linux"),
-    ("*", "linux netDevices"),
-    ("sysctl", "linux"),
-    ("intelRdt", "linux"),
-    ("personality", "linux"),
-    ("memoryPolicy", "linux"),
-    ("seccomp", "linux"),
-    ("#", "linux seccomp syscalls"),
-    ("#", "linux seccomp syscalls # args"),
-    ("resources", "linux"),
-    ("#", "linux resources devices"),
-    ("memory", "linux resources"),
-    ("cpu", "linux resources"),
-    ("pids", "linux resources"),
-    ("blockIO", "linux resources"),
-    ("#", "linux resources blockIO weightDevice"),
-    ("#", "linux resources blockIO throttleReadBpsDevice"),
-    ("#", "linux resources blockIO throttleWriteBpsDevice"),
-    ("#", "linux resources blockIO throttleReadIOPSDevice"),
-    ("#", "linux resources blockIO throttleWriteIOPSDevice"),
-    ("#", "linux resources hugepageLimits"),
-    ("network", "linux resources"),
-    ("#", "linux resources network priorities"),
-    ("*", "linux resources rdma"),
-];
+use super::{
+    objects,
+    walk::{Event, Step, walk, written},
+};
 
 /// What a walk through the whole text found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -77,7 +24,7 @@ pub(super) fn of<'a>(json: &'a [u8], base: &[Step<'a>]) -> Shape {
     let mut shape = Shape::default();
     shape.misplaced = walk(json, base, |event, at, steps| {
         match event {
-            Event::Array if is_object(steps) => return Some((at, written(steps))),
+            Event::Array if objects::fields(steps).is_some() => return Some((at, written(steps))),
             Event::Key => shape.map_keys += usize::from(is_of_map(steps)),
             Event::Array | Event::Scalar | Event::Object | Event::Closed => {}
         }
@@ -101,18 +48,6 @@ pub(super) fn map_keys(spec: &Spec) -> usize {
     counts.into_iter().flatten().sum()
 }
 
-/// Whether an object of known fields belongs here.
-fn is_object(steps: &[Step<'_>]) -> bool {
-    let Some((last, before)) = steps.split_last() else { return true };
-    // The lengths first: this is asked of every array, and few names have the length of its key.
-    let length = match last {
-        Step::Key(key) => key.len(),
-        Step::Index(_) => 1,
-    };
-    let mut alike = OBJECTS.iter().filter(|(name, _)| name.len() == length || name.len() == 1);
-    alike.any(|(name, path)| is(*last, name) && are(before, path))
-}
-
 /// Whether the last step is a key of a map.
 fn is_of_map(steps: &[Step<'_>]) -> bool {
     let key = |at: usize| match steps.get(at) {
@@ -125,18 +60,6 @@ fn is_of_map(steps: &[Step<'_>]) -> bool {
         4 => key(0) == b"linux" && key(1) == b"resources" && [&b"rdma"[..], b"unified"].contains(&key(2)),
         _ => false,
     }
-}
-
-fn is(step: Step<'_>, name: &str) -> bool {
-    match step {
-        Step::Key(key) => name == "*" || key == name.as_bytes(),
-        Step::Index(_) => name == "#",
-    }
-}
-
-fn are(steps: &[Step<'_>], path: &str) -> bool {
-    let mut names = path.split(' ').filter(|name| !name.is_empty());
-    steps.iter().all(|step| names.next().is_some_and(|name| is(*step, name))) && names.next().is_none()
 }
 
 #[cfg(test)]

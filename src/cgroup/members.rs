@@ -3,7 +3,7 @@
 use std::{
     ffi::CString,
     fs,
-    io::{self, Read as _, Seek as _},
+    io::{self, Read as _, Seek as _, Write as _},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -11,6 +11,7 @@ use std::{
 
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::statfs::CGROUP2_SUPER_MAGIC,
     unistd::{AccessFlags, access},
 };
 
@@ -65,9 +66,15 @@ impl Watch {
     }
 }
 
+/// Whether the directory is there and no cgroup at all: what a damaged state names is not to be touched.
+pub fn is_other(directory: &Path) -> bool {
+    nix::sys::statfs::statfs(directory).is_ok_and(|found| found.filesystem_type() != CGROUP2_SUPER_MAGIC)
+}
+
 /// Ends every process of the cgroup, at once, frozen or not: `cgroup.kill` (Linux 5.14), else one by one.
 pub fn kill(directory: &Path) {
-    if fs::write(directory.join("cgroup.kill"), "1").is_ok() {
+    let file = fs::OpenOptions::new().write(true).open(directory.join("cgroup.kill"));
+    if file.and_then(|mut file| file.write_all(b"1")).is_ok() {
         return;
     }
     signal_all(directory, libc::SIGKILL);

@@ -38,6 +38,8 @@ pub struct Scope {
     devices: Option<Rules>,
     /// Who gets the container's cgroup, when that is not the caller.
     pub owner: Option<u32>,
+    /// Why it is no leaf, when nobody has asked for a scope.
+    pub because: Option<String>,
     mount: PathBuf,
     /// Needed until the unit runs.
     manager: RefCell<Option<Manager>>,
@@ -59,24 +61,25 @@ pub fn choose(
     let is_enforced = devices::are_enforced(&host.caller, host.initial_userns);
     let rules = super::resources(spec).filter(|_| is_enforced).and_then(Rules::of);
     let manager = RefCell::new(Some(manager));
-    let scope = Scope { unit, writes, devices: rules, owner: None, mount, manager, is_started: Cell::new(false) };
-    Ok(scope)
+    let is_started = Cell::new(false);
+    Ok(Scope { unit, writes, devices: rules, owner: None, because: None, mount, manager, is_started })
 }
 
 /// The controllers that a systemd has are those of its own cgroup, as far as that can be seen.
 fn require_controllers(writes: &[Write], mount: &Path, facts: &Facts) -> Result<()> {
     let top = mount.join(facts.cgroup.trim_start_matches('/'));
-    let Ok(has) = fs::read_to_string(top.join("cgroup.controllers")) else { return Ok(()) };
-    let has: Vec<_> = has.split_whitespace().map(str::to_owned).collect();
-    let lacking = controllers(writes, &Absent::Refuse).into_iter().find(|controller| !has.contains(controller));
-    let (Some(controller), Some(limit)) = (lacking, writes.iter().find(|write| write.absent == Absent::Refuse)) else {
-        return Ok(());
+    let (kernel, own) = (words(&mount.join("cgroup.controllers")), words(&top.join("cgroup.controllers")));
+    let wanted = controllers(writes, &Absent::Refuse);
+    let lacking = |has: &[String]| wanted.iter().find(|controller| !has.contains(controller)).cloned();
+    let obstacle = match (lacking(&kernel), lacking(&own), top.parent()) {
+        (Some(controller), ..) if !kernel.is_empty() => Obstacle::Absent { controller, has: kernel },
+        (_, Some(controller), Some(above)) if facts.is_user && !own.is_empty() => {
+            Obstacle::Withheld { controller, directory: above.to_owned(), gives: own }
+        }
+        _ => return Ok(()),
     };
-    let obstacle = match top.parent() {
-        Some(above) if facts.is_user => Obstacle::Withheld { controller, directory: above.to_owned(), gives: has },
-        _ => Obstacle::Absent { controller, has },
-    };
-    Err(obstacle.refuse(limit, writes, &facts.cgroup))
+    let limit = writes.iter().find(|write| write.absent == Absent::Refuse);
+    limit.map_or(Ok(()), |limit| Err(obstacle.refuse(limit, writes, &facts.cgroup)))
 }
 
 /// The leaf of a container whose systemd cannot be reached: pura's own, with a warning; an error where a limit needs one
@@ -130,6 +133,8 @@ impl Scope {
         })?;
         drop(manager);
         let directory = self.directory_of(init)?;
+        // systemd gives on what it knows, and knows not all.
+        super::extend(&directory, &self.mount, &self.writes)?;
         let mut unset = limits::apply(&directory, &self.writes)?;
         if let Some(rules) = &self.devices {
             let put = |program| devices::put(&directory, Some(&program), true);
@@ -234,6 +239,9 @@ pub fn of_leaf(leaf: &Path, unit: &str) -> PathBuf {
 impl std::fmt::Display for Scope {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.unit.fmt(f)?;
+        if let Some(why) = &self.because {
+            writeln!(f, "  and not below the caller's own cgroup, because {why}")?;
+        }
         super::describe(&self.writes, f)?;
         if let Some(rules) = &self.devices {
             writeln!(f, "  {rules}, but those of every container (linux.resources.devices)")?;

@@ -12,7 +12,10 @@ use super::{
     scan::Words,
     table::{self, GLOBALS, VERBS},
 };
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    nearest::nearest,
+};
 
 /// Parses a whole argv, `argv[0]` included.
 pub fn parse(argv: &[OsString]) -> Result<Request> {
@@ -20,7 +23,11 @@ pub fn parse(argv: &[OsString]) -> Result<Request> {
     if words.ask_for_version() {
         return Ok(Request { verb: Verb::Say(version()), ..Request::default() });
     }
-    let matches = match tree(words.verb).try_get_matches_from(words.head.iter().map(rewrite)) {
+    let read = |flags: &dyn Fn(&table::Flag) -> bool| {
+        tree(words.verb, flags).try_get_matches_from(words.head.iter().map(rewrite))
+    };
+    // Building a flag is dearer than reading it. For help and for errors, all of them.
+    let matches = match read(&|flag| words.mention(flag)).or_else(|_| read(&|_| true)) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp) => {
             return Ok(Request { verb: Verb::Say(error.to_string()), ..Request::default() });
@@ -43,8 +50,9 @@ fn rewrite(word: &OsString) -> OsString {
     if word == "-no-subreaper" { "--no-subreaper".into() } else { word.clone() }
 }
 
-/// Builds only the verb that argv names, because the whole tree is dear. All of it for help and for suggestions.
-fn tree(verb: Option<&OsStr>) -> Command {
+/// Builds only the verb that argv names, because the whole tree is dear, and of its flags the wanted ones. All verbs for help
+/// and for suggestions.
+fn tree(verb: Option<&OsStr>, is_wanted: &dyn Fn(&table::Flag) -> bool) -> Command {
     let named: Vec<_> = VERBS.iter().filter(|known| verb.is_some_and(|verb| verb == known.name)).collect();
     let verbs = if named.is_empty() { VERBS.iter().collect() } else { named };
     Command::new("pura")
@@ -56,7 +64,7 @@ fn tree(verb: Option<&OsStr>) -> Command {
         )
         .args_override_self(true)
         .override_usage("pura [OPTIONS] <COMMAND>")
-        .args(GLOBALS.iter().map(table::Flag::arg))
+        .args(GLOBALS.iter().filter(|flag| is_wanted(flag)).map(table::Flag::arg))
         .arg(
             clap::Arg::new("version")
                 .long("version")
@@ -64,7 +72,7 @@ fn tree(verb: Option<&OsStr>) -> Command {
                 .action(clap::ArgAction::SetTrue)
                 .help("Print the version"),
         )
-        .subcommands(verbs.into_iter().map(table::Verb::command))
+        .subcommands(verbs.into_iter().map(|known| known.command(is_wanted)))
 }
 
 /// Lines of which exactly one contains the word "version": Docker splits every such line. The commit is known only to a
@@ -81,6 +89,7 @@ fn usage(error: &clap::Error, verb: Option<&OsStr>) -> Error {
     let why = why.join(" ").trim_start_matches("error: ").replace(char::is_control, "?");
     let near =
         [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg].into_iter().find_map(|kind| error.get(kind));
+    let near = near.map(ToString::to_string).or_else(|| nearest_word(error, verb));
     let fix = match (misplaced(error), near) {
         (Some(flag), _) => format!("put --{flag} before the verb, as every global option"),
         (None, Some(near)) => format!("perhaps {near}"),
@@ -90,6 +99,18 @@ fn usage(error: &clap::Error, verb: Option<&OsStr>) -> Error {
         },
     };
     Error::new(Code::Usage, "read the command line", why).fix(fix)
+}
+
+/// What was meant by a verb or an option that there is not, where clap has no idea.
+fn nearest_word(error: &clap::Error, verb: Option<&OsStr>) -> Option<String> {
+    if let Some(typed) = error.get(ContextKind::InvalidSubcommand) {
+        return nearest(&typed.to_string(), VERBS.iter().map(|known| known.name)).map(str::to_owned);
+    }
+    let typed = error.get(ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument)?.to_string();
+    let known =
+        VERBS.iter().find(|known| verb.is_some_and(|verb| verb == known.name)).map_or(&[][..], |known| known.flags);
+    let flags = known.iter().copied().flatten().chain(GLOBALS).filter(|flag| !flag.help.is_empty());
+    nearest(typed.strip_prefix("--")?, flags.map(|flag| flag.long)).map(|flag| format!("--{flag}"))
 }
 
 /// A global option that clap does not know where it stands: that can only be behind the verb.
@@ -114,7 +135,7 @@ mod tests {
 
     #[test]
     fn only_the_named_verb_is_built() {
-        let names = |verb: &str| tree(Some(OsStr::new(verb))).get_subcommands().count();
+        let names = |verb: &str| tree(Some(OsStr::new(verb)), &|_| true).get_subcommands().count();
         assert_eq!((names("run"), names("bogus")), (1, VERBS.len()));
     }
 
@@ -136,6 +157,8 @@ mod tests {
             "pura --cgroup-manager disabled create -b /b c",
             "pura list --format=json",
             "pura spec --rootless",
+            "pura update -m 1g c",
+            "pura kill -s 9 c",
         ] {
             assert!(of(line).is_ok(), "{line}");
         }
@@ -153,7 +176,7 @@ mod tests {
             ("pura run --rootfs /r -- ls --", &["ls", "--"]),
             ("pura run --rootfs /r sh -c -- -no-subreaper", &["sh", "-c", "--", "-no-subreaper"]),
             ("pura run --rootfs /r -d", &[]),
-            ("pura run -w -- -- ls", &["ls"]),
+            ("pura run -w / -- ls", &["ls"]),
         ] {
             let Ok(Request { verb: Verb::ZeroConfig(zero), .. }) = of(line) else { panic!("{line}: {:?}", of(line)) };
             assert_eq!(zero.command, command, "{line}");
@@ -246,6 +269,13 @@ mod tests {
             ("pura state", "not provided: <ID>; fix: see pura state --help"),
             ("pura --bogus-option", "fix: see pura --help"),
             ("pura state a b", "unexpected argument 'b'"),
+            ("pura exce c", "unrecognized subcommand 'exce'; fix: perhaps exec"),
+            ("pura run --nmae c -- ls", "fix: perhaps --name"),
+            ("pura kill --al c", "fix: perhaps --all"),
+            ("pura run --pids-limit -- ls", "invalid value '--' for '--pids-limit <N>': a value is missing"),
+            ("pura run -w -- -- ls", "a value is missing"),
+            ("pura run --name= -- ls", "--name is empty"),
+            ("pura kill -s TERM c KILL", "both --signal and \"KILL\""),
             ("pura checkpoint --help", "unrecognized subcommand 'checkpoint'"),
             ("pura list -f xml", "--format \"xml\" is none of table, json"),
             ("pura --userns=maybe list", "--userns \"maybe\" is none of auto, keep-id, nomap, single, inherit"),

@@ -40,20 +40,20 @@ pub(super) fn globals(matches: &ArgMatches, own: &ArgMatches) -> Result<Globals>
     ];
     let driver = chosen(matches, "cgroup-manager", &drivers)?;
     let (log, log_service) = value(matches, "log").as_ref().map(log).unwrap_or_default();
-    let level = if matches.get_flag("debug") { Some(LogLevel::Debug) } else { level(matches)? };
+    let level = if is_set(matches, "debug") { Some(LogLevel::Debug) } else { level(matches)? };
     Ok(Globals {
         root: path(matches, "root"),
         log,
         log_service,
         log_format: chosen(matches, "log-format", &formats)?.unwrap_or_default(),
         log_level: level.unwrap_or_default(),
-        cgroup_driver: if matches.get_flag("systemd-cgroup") {
+        cgroup_driver: if is_set(matches, "systemd-cgroup") {
             CgroupDriver::Systemd
         } else {
             driver.unwrap_or_default()
         },
         userns,
-        strict: matches.get_flag("strict") || variable("PURA_STRICT").is_some_and(|value| value != "0"),
+        strict: is_set(matches, "strict") || variable("PURA_STRICT").is_some_and(|value| value != "0"),
     })
 }
 
@@ -88,7 +88,7 @@ fn log(destination: &OsString) -> (Option<PathBuf>, Option<LogService>) {
 pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Result<Verb> {
     let id = || value(matches, "ID").unwrap_or_default();
     Ok(match name {
-        "run" if matches.get_flag("dry-run") => Verb::Plan(Box::new(run(matches, tail, false)?)),
+        "run" if is_set(matches, "dry-run") => Verb::Plan(Box::new(run(matches, tail, false)?)),
         "run" => run(matches, tail, false)?,
         "plan" => Verb::Plan(Box::new(run(matches, tail, true)?)),
         "create" => Verb::Create(Create { id: id(), ..create(matches)? }),
@@ -96,36 +96,31 @@ pub(super) fn verb(name: &str, matches: &ArgMatches, tail: &[OsString]) -> Resul
         "start" => Verb::Start { id: id() },
         "state" => Verb::State { id: id() },
         "wait" => Verb::Wait { id: id() },
-        "kill" => Verb::Kill {
-            id: id(),
-            signal: value(matches, "SIGNAL"),
-            all: matches.get_flag("all"),
-            regex: matches.get_flag("regex"),
-        },
-        "delete" => Verb::Delete { id: id(), force: matches.get_flag("force"), regex: matches.get_flag("regex") },
+        "kill" => kill(matches, id())?,
+        "delete" => Verb::Delete { id: id(), force: is_set(matches, "force"), regex: is_set(matches, "regex") },
         "pause" => Verb::Pause { id: id() },
         "resume" => Verb::Resume { id: id() },
         "update" => Verb::Update(update(matches, id())?),
         "events" => Verb::Events(Events {
             id: id(),
-            stats: matches.get_flag("stats"),
+            stats: is_set(matches, "stats"),
             interval: value(matches, "interval").map_or(Ok(INTERVAL), |typed| limits::duration("interval", &typed))?,
         }),
         "ps" => Verb::Ps(ps(matches, tail)?),
-        "list" => Verb::List { format: format(matches)?, quiet: matches.get_flag("quiet") },
+        "list" => Verb::List { format: format(matches)?, quiet: is_set(matches, "quiet") },
         "spec" => {
             Verb::Spec { bundle: path(matches, "bundle").unwrap_or_else(|| ".".into()), file: path(matches, "file") }
         }
         "unshare" => Verb::Unshare { command: tail.strip_prefix(&[OsString::from("--")]).unwrap_or(tail).to_vec() },
         "map" => Verb::Map(Map {
             of: value(matches, "ID|PATH").unwrap_or_default(),
-            gid: matches.get_flag("gid"),
+            gid: is_set(matches, "gid"),
             container: value(matches, "container"),
         }),
         "doctor" => {
             let remedies =
                 [("json", Remedy::Json), ("fix-script", Remedy::Script), ("apparmor-profile", Remedy::Profile)];
-            let asked: Vec<_> = remedies.into_iter().filter(|(flag, _)| matches.get_flag(flag)).collect();
+            let asked: Vec<_> = remedies.into_iter().filter(|(flag, _)| is_set(matches, flag)).collect();
             if let [(one, _), (other, _), ..] = asked.as_slice() {
                 let why = format!("there are both --{one} and --{other}");
                 return Err(Error::new(Code::Usage, "read the command line", why));
@@ -146,6 +141,17 @@ const INTERVAL: Duration = Duration::from_secs(5);
 fn format(matches: &ArgMatches) -> Result<ListFormat> {
     let formats = [("table", ListFormat::Table), ("json", ListFormat::Json)];
     chosen(matches, "format", &formats).map(Option::unwrap_or_default)
+}
+
+/// `kill ID`: the signal is an operand, or as for kill(1) an option.
+fn kill(matches: &ArgMatches, id: OsString) -> Result<Verb> {
+    let (option, operand) = (value(matches, "signal"), value(matches, "SIGNAL"));
+    if let (Some(_), Some(word)) = (&option, &operand) {
+        let why = format!("there are both --signal and {word:?}");
+        return Err(Error::new(Code::Usage, "read the command line", why).fix("pura kill ID SIGNAL"));
+    }
+    let (all, regex) = (is_set(matches, "all"), is_set(matches, "regex"));
+    Ok(Verb::Kill { id, signal: option.or(operand), all, regex })
 }
 
 /// `ps ID OPTIONS`: every word after the id is for ps(1).
@@ -194,19 +200,19 @@ fn exec(matches: &ArgMatches, tail: &[OsString]) -> Result<Exec> {
         id: id.clone(),
         process,
         command: command.to_vec(),
-        detach: matches.get_flag("detach"),
+        detach: is_set(matches, "detach"),
         pid_file: path(matches, "pid-file"),
         console_socket: path(matches, "console-socket"),
         pidfd_socket: path(matches, "pidfd-socket"),
         preserve_fds: number(matches, "preserve-fds")?,
-        tty: matches.get_flag("tty"),
+        tty: is_set(matches, "tty"),
         user: user.transpose()?,
         groups: groups.collect::<Result<_>>()?,
         env: all(matches, "env"),
         cwd: path(matches, "cwd"),
         caps: all(matches, "cap"),
-        no_new_privs: matches.get_flag("no-new-privs"),
-        when_paused: if matches.get_flag("ignore-paused") { WhenPaused::Wait } else { WhenPaused::Refuse },
+        no_new_privs: is_set(matches, "no-new-privs"),
+        when_paused: if is_set(matches, "ignore-paused") { WhenPaused::Wait } else { WhenPaused::Refuse },
         apparmor: value(matches, "apparmor"),
         label: value(matches, "process-label"),
         cgroup: path(matches, "cgroup"),
@@ -228,8 +234,8 @@ fn create(matches: &ArgMatches) -> Result<Create> {
         pidfd_socket: path(matches, "pidfd-socket"),
         pid_file: path(matches, "pid-file"),
         preserve_fds: number(matches, "preserve-fds")?,
-        no_pivot: matches.get_flag("no-pivot"),
-        no_new_keyring: matches.get_flag("no-new-keyring"),
+        no_pivot: is_set(matches, "no-pivot"),
+        no_new_keyring: is_set(matches, "no-new-keyring"),
         root_emulation: chosen(matches, "root-emulation", &EMULATION)?,
     })
 }
@@ -238,9 +244,9 @@ fn create(matches: &ArgMatches) -> Result<Create> {
 fn run(matches: &ArgMatches, tail: &[OsString], plans: bool) -> Result<Verb> {
     let run = Run {
         create: create(matches)?,
-        detach: matches.get_flag("detach"),
-        keep: matches.get_flag("keep"),
-        stats: matches.get_flag("stats"),
+        detach: is_set(matches, "detach"),
+        keep: is_set(matches, "keep"),
+        stats: is_set(matches, "stats"),
         limiting: chosen(matches, "cgroup", &[("besteffort", Limiting::BestEffort)])?.unwrap_or_default(),
     };
     if run.stats && run.detach {
@@ -253,7 +259,7 @@ fn run(matches: &ArgMatches, tail: &[OsString], plans: bool) -> Result<Verb> {
     };
     if rootfs.is_some() || (dashed && !words.is_empty()) {
         let bundles = ["bundle", "config", "console-socket"];
-        if let Some(flag) = bundles.into_iter().find(|flag| matches.contains_id(flag)) {
+        if let Some(flag) = bundles.into_iter().find(|flag| has(matches, flag)) {
             return refuse(format!("--{flag} is for a bundle, and this is a command"));
         }
         return zero_config(matches, run, rootfs, words.to_vec());
@@ -284,14 +290,18 @@ fn refuse(why: String) -> Result<Verb> {
 /// A flag that only the form without a bundle has, and that was given.
 fn zero_config_flag(matches: &ArgMatches) -> Option<&'static str> {
     let flags = table::ZERO_CONFIG.iter().find(|flag| match flag.value {
-        Value::None => matches.get_flag(flag.long),
-        Value::One(_) | Value::Many(_) | Value::Optional(_) => matches.contains_id(flag.long),
+        Value::None => is_set(matches, flag.long),
+        Value::One(_) | Value::Many(_) | Value::Optional(_) => has(matches, flag.long),
     });
     flags.map(|flag| flag.long)
 }
 
 fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command: Vec<OsString>) -> Result<Verb> {
-    let id = value(matches, "name").unwrap_or_default();
+    let id = value(matches, "name");
+    if id.as_ref().is_some_and(|id| id.is_empty()) {
+        return refuse("--name is empty".to_owned());
+    }
+    let id = id.unwrap_or_default();
     Ok(Verb::ZeroConfig(ZeroConfig {
         run: Run { create: Create { id, ..run.create }, ..run },
         rootfs,
@@ -299,21 +309,30 @@ fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command:
         env: all(matches, "env"),
         cwd: path(matches, "workdir"),
         user: value(matches, "user"),
-        keep_groups: matches.get_flag("keep-groups"),
+        keep_groups: is_set(matches, "keep-groups"),
         volumes: all(matches, "volume"),
         hostname: value(matches, "hostname"),
-        read_only: matches.get_flag("read-only"),
-        net: matches.get_flag("net"),
+        read_only: is_set(matches, "read-only"),
+        net: is_set(matches, "net"),
         proc: chosen(matches, "proc", &[("bind", Proc::Bind)])?.unwrap_or_default(),
-        tty: matches.get_flag("tty"),
+        tty: is_set(matches, "tty"),
         limits: LimitFlags(
             table::LIMITS.iter().filter_map(|flag| value(matches, flag).map(|value| (*flag, value))).collect(),
         ),
     }))
 }
 
+/// Clap is told of no flag that was not typed: that is no error here.
+fn is_set(matches: &ArgMatches, name: &str) -> bool {
+    matches.try_get_one(name).ok().flatten().copied().unwrap_or(false)
+}
+
+fn has(matches: &ArgMatches, name: &str) -> bool {
+    matches.try_contains_id(name).unwrap_or(false)
+}
+
 fn value(matches: &ArgMatches, name: &str) -> Option<OsString> {
-    matches.get_one::<OsString>(name).cloned()
+    matches.try_get_one::<OsString>(name).ok().flatten().cloned()
 }
 
 fn path(matches: &ArgMatches, name: &str) -> Option<PathBuf> {
@@ -321,7 +340,7 @@ fn path(matches: &ArgMatches, name: &str) -> Option<PathBuf> {
 }
 
 fn all(matches: &ArgMatches, name: &str) -> Vec<OsString> {
-    matches.get_many(name).into_iter().flatten().cloned().collect()
+    matches.try_get_many(name).ok().flatten().into_iter().flatten().cloned().collect()
 }
 
 /// A number without sign, blank or prefix.

@@ -44,6 +44,21 @@ impl<'a> Words<'a> {
         self.flags.iter().any(|flag| *flag == "--version" || *flag == "-v")
     }
 
+    /// Whether clap may meet this flag in the head. Values that look like it are mentions, too.
+    pub(super) fn mention(&self, flag: &Flag) -> bool {
+        self.head.iter().map(|word| word.as_bytes()).any(|word| match word {
+            [b'-', b'-', long @ ..] => {
+                let behind = long.strip_prefix(flag.long.as_bytes());
+                behind.is_some_and(|behind| behind.is_empty() || behind.starts_with(b"="))
+            }
+            [b'-', letters @ ..] => {
+                letters.starts_with(flag.long.as_bytes())
+                    || flag.short.is_some_and(|short| letters.iter().any(|letter| char::from(*letter) == short))
+            }
+            _ => false,
+        })
+    }
+
     /// Whether this is a `run` that waits for its program.
     pub(super) fn wait(&self) -> bool {
         let waits = |name: &str| matches!(name, "run" | "exec" | "unshare") && self.verb == Some(OsStr::new(name));

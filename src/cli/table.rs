@@ -2,7 +2,11 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgAction, Command, value_parser};
+use clap::{
+    Arg, ArgAction, Command,
+    builder::{OsStringValueParser, TypedValueParser as _},
+    value_parser,
+};
 
 /// A verb of the command line.
 #[derive(Debug)]
@@ -104,10 +108,15 @@ const USERNS: &[Flag] =
     &[flag("userns", None, Value::One("MODE"), "As before the verb: auto, keep-id, nomap, single or inherit")];
 
 const RUN: &[Flag] = &[
-    flag("detach", Some('d'), Value::None, "Return as soon as the program runs"),
+    flag(
+        "detach",
+        Some('d'),
+        Value::None,
+        "Return as soon as the program runs; a command's container is named on stdout",
+    ),
     flag("keep", None, Value::None, "Keep the state after the program has ended"),
     flag("dry-run", None, Value::None, "Print the plan and create nothing"),
-    flag("stats", None, Value::None, "When the program has ended, say on standard error what it used"),
+    flag("stats", None, Value::None, "At the end say on standard error what was used, from the making on"),
     flag("cgroup", None, Value::One("MODE"), "besteffort: a limit that cannot be had here is a warning"),
 ];
 
@@ -116,7 +125,7 @@ pub const ZERO_CONFIG: &[Flag] = &[
     flag("rootfs", None, Value::One("DIR"), "Root filesystem, instead of a bundle"),
     flag("name", None, Value::One("ID"), "The container's id, instead of one made up"),
     flag("env", Some('e'), Value::Many("NAME[=VALUE]"), "Set a variable, or pass the caller's"),
-    flag("workdir", Some('w'), Value::One("DIR"), "Working directory"),
+    flag("workdir", Some('w'), Value::One("DIR"), "Working directory, made where it is missing"),
     flag("user", Some('u'), Value::One("UID[:GID]"), "Run as another user"),
     flag("keep-groups", None, Value::None, "Keep the caller's groups, which have no names inside"),
     flag("volume", Some('v'), Value::Many("SRC:DST[:ro]"), "Bind a file or directory of the host"),
@@ -139,7 +148,7 @@ pub const LIMITS: &[&str] = &["memory", "cpus", "pids", "pids-limit", "cpuset-cp
 
 /// Flags of `update`, besides the file; those without help are for cgroup v1 or Intel RDT.
 pub const UPDATE: &[Flag] = &[
-    flag("memory", None, Value::One("SIZE"), "Memory at most, such as 512m; -1 for no limit"),
+    flag("memory", Some('m'), Value::One("SIZE"), "Memory at most, such as 512m; -1 for no limit"),
     flag("memory-reservation", None, Value::One("SIZE"), "Memory that is not taken away"),
     flag("memory-swap", None, Value::One("SIZE"), "Memory and swap together at most"),
     flag("cpu-period", None, Value::One("MICROSECONDS"), "Length of a period"),
@@ -188,7 +197,7 @@ pub const VERBS: &[Verb] = &[
         about: "Run a further program in a container",
         details: "pura exec ID CMD...             runs it as the container's own user, with its environment\n\
                   pura exec --process FILE ID     runs what the file says, as engines do\n\n\
-                  Returns the program's exit status. What is left out is the container's own.",
+                  Returns the program's exit status. What is left out is the container's own; its user namespace always is.",
         flags: &[&[
             flag("process", Some('p'), Value::One("FILE"), "The process, as an object of OCI"),
             flag("detach", Some('d'), Value::None, "Return as soon as the program runs"),
@@ -238,6 +247,7 @@ pub const VERBS: &[Verb] = &[
                   pura kill --all ID KILL  ends every process",
         flags: &[&[
             flag("all", Some('a'), Value::None, "To every process of the container"),
+            flag("signal", Some('s'), Value::One("SIGNAL"), "The same as the second operand"),
             flag("regex", Some('r'), Value::None, "ID is a pattern of ids"),
         ]],
         operands: &[ID, operand("SIGNAL", false, "A number, or a name such as TERM or SIGRTMIN+3 [default: TERM]")],
@@ -382,13 +392,13 @@ impl Verb {
         self.operands.iter().any(|operand| operand.rest)
     }
 
-    /// This verb as clap wants it.
-    pub fn command(&self) -> Command {
+    /// This verb as clap wants it, with those of its flags that are wanted.
+    pub fn command(&self, is_wanted: &dyn Fn(&Flag) -> bool) -> Command {
         let mut command = Command::new(self.name).about(self.about).args_override_self(true);
         if !self.details.is_empty() {
             command = command.after_help(self.details);
         }
-        let flags = self.flags.iter().flat_map(|group| group.iter()).map(Flag::arg);
+        let flags = self.flags.iter().flat_map(|group| group.iter()).filter(|flag| is_wanted(flag)).map(Flag::arg);
         command.args(flags).args(self.operands.iter().map(Operand::arg))
     }
 }
@@ -399,8 +409,10 @@ impl Flag {
         let arg = Arg::new(self.long).long(self.long).help(self.help).hide(self.help.is_empty());
         let arg = if let Some(short) = self.short { arg.short(short) } else { arg };
         // The word behind is the value, whatever it looks like: that is where the verb is looked for, too.
-        let valued =
-            |plain: Arg, name| plain.value_name(name).value_parser(value_parser!(OsString)).allow_hyphen_values(true);
+        let typed = || {
+            OsStringValueParser::new().try_map(|word| if word == "--" { Err("a value is missing") } else { Ok(word) })
+        };
+        let valued = |plain: Arg, name| plain.value_name(name).value_parser(typed()).allow_hyphen_values(true);
         match self.value {
             Value::None => arg.action(ArgAction::SetTrue),
             Value::One(name) => valued(arg, name).action(ArgAction::Set),

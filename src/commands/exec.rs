@@ -3,7 +3,7 @@
 use std::{
     ffi::{CString, OsString},
     os::fd::{AsFd as _, OwnedFd},
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::{
@@ -16,7 +16,11 @@ use super::Call;
 use crate::{
     agent::Notice,
     bundle,
-    cgroup::{self, freezer},
+    cgroup::{
+        self,
+        entrance::{Attachment, Entrance},
+        freezer,
+    },
     cli::{Exec, WhenPaused},
     console::{self, Console},
     container,
@@ -48,21 +52,21 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let host = host(&spec)?;
     // For its name: what is below belongs to the container, and nothing of it is touched.
     let state = entry.root.path.join(id.as_str());
-    let order = order(&record, &state);
+    let (attachment, is_outside) = attachment(&record, exec, call)?;
+    let order = Order { scope: attachment.is_some(), ..order(&record, &state) };
     let joined = joined(&record, status);
     let plan = join::process(&spec, &host, &order, &joined, is_announced(exec, &record, call))
         .map_err(|error| as_typed(exec, error))?;
-    itself::protect(&host, &joined.ids, || ())?;
+    itself::protect(&host, &joined.ids, || attachment.iter().for_each(Attachment::hang_up))?;
     call.log.warn(plan.warnings(), false)?;
 
-    let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
-    let detached = exec.detach.then_some("exec --detach");
-    let console = Console::open(terminal, exec.console_socket.as_deref(), detached)?;
+    let console = console(&spec, exec)?;
     let receivers = PidfdReceivers::of_option(exec.pidfd_socket.as_deref())?;
     let agent = plan.notice().map(Notice::connect).transpose()?;
     // Everything with a path of the host comes first: the parent joins the container's mount namespace too.
     let pid_file = exec.pid_file.as_deref().map(|path| PidFile::prepare(path, id.as_str())).transpose()?;
-    let cgroup = birthplace(&record, exec.cgroup.as_deref(), call)?;
+    let is_born_there = attachment.is_none() && !is_outside;
+    let cgroup = if is_born_there { birthplace(&record, exec.cgroup.as_deref(), call)? } else { None };
     let tasks = record.resctrl.as_ref().map(resctrl::Group::open).transpose()?;
     let watched = init.try_clone().doing(Code::Exhausted, || "watch the container".to_owned())?;
     container::prepare_process(&host)?;
@@ -71,7 +75,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     let launch = Launch {
         plan: &plan,
         host: &host,
-        scope: None,
+        scope: attachment.as_ref().map(Entrance::Attach),
         cgroup: cgroup.as_ref().map(|cgroup| home(cgroup, &record)),
         console,
         listener: None,
@@ -99,23 +103,31 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         container.restore_signals();
         return Ok(0);
     }
-    supervise::wait(&mut container, call.log)
+    let ended = supervise::wait(&mut container, call.log)?;
+    tell_if_stopped(ended, &watched, (&id, exec), call);
+    Ok(ended)
+}
+
+/// The end of the container, which nothing else tells from a KILL of the program. Engines, which give a file, know of both.
+fn tell_if_stopped(ended: u8, init: &OwnedFd, (id, exec): (&Id, &Exec), call: Call<'_>) {
+    if ended == KILLED && sys::pidfd::wait(init, END_LIMIT) {
+        let what = format!("container {:?} ended, and with it what exec ran, if that had begun", id.as_str());
+        call.log.tell(&Warning::new(Code::NotRunnable, what).fix(format!("pura state {id}")), exec.process.is_none());
+    }
+}
+
+/// The status of a program that KILL has ended.
+const KILLED: u8 = 128 + 9;
+
+/// The terminal, when it is to have one.
+fn console(spec: &Spec, exec: &Exec) -> Result<Console> {
+    let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
+    Console::open(terminal, exec.console_socket.as_deref(), exec.detach.then_some("exec --detach"))
 }
 
 /// What the plan has to know of the request.
 fn order<'a>(record: &'a Record, state: &'a Path) -> Order<'a> {
-    Order {
-        bundle: &record.bundle,
-        state,
-        waits: false,
-        clamps: false,
-        scattered: false,
-        scope: false,
-        no_pivot: false,
-        new_keyring: true,
-        assembly: None,
-        root_emulation: Some(record.root_emulation.into()),
-    }
+    Order { root_emulation: Some(record.root_emulation.into()), ..Order::new(&record.bundle, state) }
 }
 
 /// Closes this process to the container: its next child copies its memory, in which there is more of the host than that may
@@ -178,7 +190,11 @@ const END_LIMIT: u16 = 500;
 /// The container's config with the process that is to run. What that leaves out is the container's: an exec is never less
 /// confined than init by omission. Besides, what of the process it will not have.
 fn with_process(mut config: Spec, exec: &Exec) -> Result<(Spec, Vec<Warning>)> {
-    let own = config.process().clone().unwrap_or_default();
+    let own = config.process().clone().unwrap_or_else(|| {
+        let mut process = Process::default();
+        process.set_capabilities(Some(spec::no_capabilities())).set_rlimits(None);
+        process
+    });
     let (mut process, unknown) = match &exec.process {
         Some(file) => bundle::process(file)?,
         None => (from_flags(own.clone(), exec)?, Vec::new()),
@@ -305,18 +321,41 @@ fn home<'a>(cgroup: &'a OwnedFd, record: &Record) -> Home<'a> {
     Home { cgroup: cgroup.as_fd(), is_used: record.cgroup_stays || record.cgroup_moved }
 }
 
+/// Where systemd has made the container's cgroup, and only that can bring a process there: the way.
+/// And whether there should be one, and is not: then the process runs outside.
+fn attachment(record: &Record, exec: &Exec, call: Call<'_>) -> Result<(Option<Attachment>, bool)> {
+    let Some(unit) = record.unit.as_deref().filter(|_| exec.cgroup.is_none()) else { return Ok((None, false)) };
+    let Some(home) = own_home(record) else { return Ok((None, false)) };
+    match Attachment::needed(unit, &home) {
+        Ok(attachment) => Ok((attachment, false)),
+        Err(why) => {
+            let what = format!("{}: systemd cannot be asked, because {why}", outside(&home));
+            call.log.warn(&[Warning::new(Code::ExecCgroup, what)], false).map(|()| (None, true))
+        }
+    }
+}
+
+fn outside(home: &Path) -> String {
+    format!("exec runs outside the container's cgroup {}, and its limits", home.display())
+}
+
 /// The cgroup to be born in: the container's own, or the one that was asked for.
 fn birthplace(record: &Record, asked: Option<&Path>, call: Call<'_>) -> Result<Option<OwnedFd>> {
-    match (record.cgroup.as_deref(), asked) {
-        (own, Some(asked)) => enter_below(own, asked).map(Some),
-        (Some(own), None) if cgroup::is_divided(own) => {
-            // Where init has gone, as systemd does in a container: nobody can live in the container's own any more.
-            let home = probe::cgroup_of(record.init.pid).filter(|home| home.starts_with(own));
-            enter(home.as_deref().unwrap_or(own), call)
-        }
-        (Some(own), None) => enter(own, call),
-        (None, None) => Ok(None),
+    match asked {
+        Some(asked) => enter_below(record.cgroup.as_deref(), asked).map(Some),
+        None => own_home(record).map_or(Ok(None), |home| enter(&home, call)),
     }
+}
+
+/// Where the container's processes live.
+fn own_home(record: &Record) -> Option<PathBuf> {
+    let own = record.cgroup.as_deref()?;
+    if !cgroup::is_divided(own) {
+        return Some(own.to_owned());
+    }
+    // Where init has gone, as systemd does in a container: nobody can live in the container's own any more.
+    let home = probe::cgroup_of(record.init.pid).filter(|home| home.starts_with(own));
+    Some(home.unwrap_or_else(|| own.to_owned()))
 }
 
 /// Opens a cgroup below the container's own, which was asked for: there is no other that would do.
@@ -346,7 +385,6 @@ fn enter(directory: &Path, call: Call<'_>) -> Result<Option<OwnedFd>> {
     {
         return Ok(Some(cgroup));
     }
-    let what = format!("exec runs outside the container's cgroup {}, and its limits", directory.display());
-    call.log.warn(&[Warning::new(Code::ExecCgroup, what)], false)?;
+    call.log.warn(&[Warning::new(Code::ExecCgroup, outside(directory))], false)?;
     Ok(None)
 }

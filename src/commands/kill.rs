@@ -7,9 +7,10 @@ use nix::errno::Errno;
 use super::Call;
 use crate::{
     cgroup,
-    error::{Code, Context as _, Error, Result, plain},
+    error::{Code, Context as _, Error, Result, Warning, plain},
+    log::Log,
     members::Members,
-    signal,
+    signal::{self, Fate},
     state::Status,
     store::{Entry, Id, Identity, Roots},
     sys, teardown,
@@ -29,7 +30,11 @@ pub(super) fn kill(call: Call<'_>, id: &OsStr, typed: Option<&OsStr>, reach: Rea
     let number = typed.map_or(Ok(libc::SIGTERM), signal::parse)?;
     let roots = Roots::find(call.globals)?;
     if !reach.regex {
-        send(&roots.open(&Id::parse(id)?, "signal")?, number, reach.all)?;
+        let entry = roots.open(&Id::parse(id)?, "signal")?;
+        send(&entry, number, reach.all)?;
+        if !reach.all && call.log.hears_warnings() {
+            tell_if_lost(&entry, number, call.log);
+        }
         return Ok(0);
     }
     each(matching(&roots, id)?.into_iter().filter(|entry| entry.status() != Status::Stopped), call, |entry| {
@@ -102,6 +107,17 @@ fn send(entry: &Entry, number: i32, all: bool) -> Result<()> {
     }
 }
 
+/// Says it where the kernel has dropped the signal. No failure: so it is with every runtime, and engines wait for the end.
+fn tell_if_lost(entry: &Entry, number: i32, log: &Log) {
+    let init = entry.traces().unwrap_or_default().init.map_or(0, |init| init.pid);
+    let status = std::fs::read_to_string(format!("/proc/{init}/status")).unwrap_or_default();
+    if number > 0 && signal::fate(&status, number) == Fate::Lost {
+        let name = signal::name(number);
+        let what = format!("process 1 of the container has no handler for {name}, so that it has no effect");
+        log.tell(&Warning::new(Code::SignalUnheard, what).fix(format!("pura kill {} KILL", entry.id)), false);
+    }
+}
+
 /// Every process of the cgroup and of those below it.
 fn send_to_all(cgroup: &Path, number: i32) {
     if number == libc::SIGKILL {
@@ -114,10 +130,7 @@ fn send_to_all(cgroup: &Path, number: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        log::Log,
-        store::testing::{Sleeper, Store},
-    };
+    use crate::store::testing::{Sleeper, Store};
 
     fn kill_in(store: &Store, id: &str, signal: &str, reach: Reach) -> Result<u8> {
         let (globals, log) = (store.globals(), Log::default());

@@ -7,56 +7,125 @@ use crate::{
     cli::ListFormat,
     error::{Code, Error, Result},
     state::State,
-    store::Roots,
+    store::{Glance, Roots},
 };
 
 /// The containers of every state directory of the caller's; damaged entries, and those of others, are left out.
 pub(super) fn list(call: Call<'_>, format: ListFormat, quiet: bool) -> Result<String> {
-    let mut states = Vec::new();
     let roots = Roots::find(call.globals)?;
     if format == ListFormat::Table && !quiet {
         // A person; programs take no directory for no containers.
         roots.insist()?;
     }
+    if format == ListFormat::Table || quiet {
+        return table(&roots, quiet);
+    }
+    let mut states = Vec::new();
     for root in roots.existing()? {
+        let mut glance = Glance::into(&root);
+        states.extend(root.ids().iter().filter_map(|id| State::glance(&mut glance, &root, id)));
+    }
+    let json = serde_json::to_string(&states);
+    json.map(|json| json + "\n").map_err(|error| Error::new(Code::Bug, "list the containers", error.to_string()))
+}
+
+fn table(roots: &Roots, quiet: bool) -> Result<String> {
+    let mut table = Table::default();
+    table.row([&"ID", &"PID", &"STATUS", &"BUNDLE", &"CREATED", &"OWNER"]);
+    for root in roots.existing()? {
+        let mut glance = Glance::into(&root);
         for id in root.ids() {
-            states.extend(State::glance(&root, &id));
+            if let Some(brief) = glance.brief(&id) {
+                if quiet {
+                    table.row([&id, &"", &"", &"", &"", &""]);
+                    continue;
+                }
+                let status = brief.status(&root, &id);
+                let pid = State::pid(status, brief.init);
+                table.row([&id, &pid, &status, &brief.bundle, &brief.created, &brief.owner]);
+            } else if let Some(state) = State::find(&root, &id) {
+                let bundle = state.bundle.display();
+                table.row([&state.id, &state.pid, &state.status, &bundle, &state.created, &state.owner]);
+            }
         }
     }
-    if quiet {
-        return Ok(states.iter().fold(String::new(), |text, state| text + &state.id + "\n"));
-    }
-    match format {
-        ListFormat::Table => Ok(table(&states)),
-        ListFormat::Json => {
-            let json = serde_json::to_string(&states);
-            json.map(|json| json + "\n")
-                .map_err(|error| Error::new(Code::Bug, "list the containers", error.to_string()))
+    Ok(if quiet { table.first_column() } else { table.text() })
+}
+
+const COLUMNS: usize = 6;
+
+/// Cells one after the other: a list of many is to cost no allocation for each.
+#[derive(Default)]
+struct Table {
+    cells: String,
+    /// Of each cell: where it ends, and how wide it is.
+    ends: Vec<(usize, usize)>,
+    widths: [usize; COLUMNS],
+}
+
+impl Table {
+    fn row(&mut self, row: [&dyn std::fmt::Display; COLUMNS]) {
+        for (cell, widest) in row.into_iter().zip(&mut self.widths) {
+            let start = self.cells.len();
+            let _ = write!(self.cells, "{cell}");
+            let width = self.cells.get(start..).unwrap_or_default().chars().count();
+            *widest = width.max(*widest);
+            self.ends.push((self.cells.len(), width));
         }
+    }
+
+    /// Each cell with its width, row by row.
+    fn rows(&self) -> impl Iterator<Item = impl Iterator<Item = (&str, usize)>> {
+        let mut start = 0;
+        self.ends.chunks(COLUMNS).map(move |row| {
+            let last = row.last().map_or(start, |(end, _)| *end);
+            let first = std::mem::replace(&mut start, last);
+            row.iter().scan(first, |from, (end, width)| {
+                let cell = self.cells.get(std::mem::replace(from, *end)..*end);
+                Some((cell.unwrap_or_default(), *width))
+            })
+        })
+    }
+
+    fn first_column(&self) -> String {
+        let mut text = String::new();
+        for (cell, _) in self.rows().skip(1).filter_map(|mut row| row.next()) {
+            text.push_str(cell);
+            text.push('\n');
+        }
+        text
+    }
+
+    fn text(&self) -> String {
+        let wide = self.widths.iter().sum::<usize>() + 2 * COLUMNS;
+        let mut text = String::with_capacity(self.ends.len() / COLUMNS * wide);
+        for row in self.rows() {
+            for ((cell, width), widest) in row.zip(self.widths) {
+                text.push_str(cell);
+                text.extend(std::iter::repeat_n(' ', widest - width + 2));
+            }
+            text.truncate(text.trim_end_matches(' ').len());
+            text.push('\n');
+        }
+        text
     }
 }
 
-fn table(states: &[State]) -> String {
-    let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
-    rows.extend(states.iter().map(|state| {
-        let bundle = state.bundle.display().to_string();
-        [
-            state.id.clone(),
-            state.pid.to_string(),
-            state.status.to_string(),
-            bundle,
-            state.created.clone(),
-            state.owner.clone(),
-        ]
-    }));
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..6).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, wide)| format!("{cell:wide$}")).collect();
-        let _ = writeln!(text, "{}", cells.join("  ").trim_end());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_columns_as_wide_as_their_widest_cell() {
+        let mut table = Table::default();
+        table.row([&"ID", &"PID", &"STATUS", &"BUNDLE", &"CREATED", &"OWNER"]);
+        table.row([&"ä", &7, &"running", &"/b", &"", &"me"]);
+        table.row([&"long-id", &12345, &"stopped", &"/", &"", &""]);
+        let wanted = "ID       PID    STATUS   BUNDLE  CREATED  OWNER\n\
+                      ä        7      running  /b               me\n\
+                      long-id  12345  stopped  /\n";
+        assert_eq!(table.text(), wanted);
+        assert_eq!(table.first_column(), "ä\nlong-id\n");
+        assert_eq!(Table::default().text(), "");
     }
-    text
 }

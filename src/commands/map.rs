@@ -9,7 +9,7 @@ use crate::{
     error::{Code, Context as _, Error, Result},
     host::{
         Maps,
-        ids::{self, Extent},
+        ids::{self, Extent, ranges},
     },
     zero_config,
 };
@@ -21,7 +21,7 @@ pub(super) fn map(call: Call<'_>, map: &Map) -> Result<String> {
     } else {
         let (ids, warnings) = zero_config::ids(call.globals.userns)?.1?;
         call.log.warn(&warnings, true)?;
-        ids.maps.unwrap_or_default()
+        ids.maps.unwrap_or_else(every_id)
     };
     let text = map.of.to_str().unwrap_or_default();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -35,6 +35,12 @@ pub(super) fn map(call: Call<'_>, map: &Map) -> Result<String> {
     let path = bundle::absolute(Path::new(&map.of))?;
     let file = fs::symlink_metadata(&path).doing(Code::FileRefused, || format!("look at {:?}", map.of))?;
     Ok(outside("uid", file.uid(), &maps.uids) + &outside("gid", file.gid(), &maps.gids))
+}
+
+/// Without a map, as in the initial user namespace, each id is itself.
+fn every_id() -> Maps {
+    let all = vec![Extent { inside: 0, outside: 0, count: u32::MAX }];
+    Maps { uids: all.clone(), gids: all }
 }
 
 /// As the kernel shows them here: what is outside differs with who asks.
@@ -64,14 +70,6 @@ fn outside(kind: &str, id: u32, map: &[Extent]) -> String {
     }
 }
 
-fn ranges(map: &[Extent], first: impl Fn(&Extent) -> u32) -> String {
-    let range = |extent: &Extent| {
-        let (first, last) = (first(extent), u64::from(first(extent)) + u64::from(extent.count) - 1);
-        if extent.count == 1 { first.to_string() } else { format!("{first}-{last}") }
-    };
-    map.iter().map(range).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +82,6 @@ mod tests {
         assert_eq!(inside("uid", 70_000, &map), "uid 70000 inside is not mapped (mapped: 0, 1-65536)\n");
         let text = outside("uid", 0, &map);
         assert_eq!(text, "uid 0 outside is not mapped, and looks like 65534 inside (mapped: 1000, 100000-165535)\n");
-        assert_eq!(inside("uid", 0, &[]), "uid 0 inside is not mapped (mapped: )\n");
+        assert_eq!(inside("uid", 0, &[]), "uid 0 inside is not mapped (mapped: none)\n");
     }
 }

@@ -43,5 +43,7 @@ fn print(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, assembly: Option<&
         log: call.log,
         preserved: call.preserved,
     };
-    Ok(making.plan()?.to_string())
+    let mut planned = making.plan()?;
+    planned.plan.warnings.extend(bundle.unknown_keys());
+    Ok(planned.to_string())
 }

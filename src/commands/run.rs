@@ -41,7 +41,7 @@ enum Source<'a> {
 }
 
 fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, source: Source<'_>) -> Result<u8> {
-    spec::require_program(&bundle.spec)?;
+    spec::require_program(&bundle.spec).map_err(|error| bundle.with_unknown_keys(error))?;
     let (assembly, loud) = match source {
         Source::Bundle => (None, false),
         Source::Command(assembly) => (assembly, true),
@@ -59,10 +59,15 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, source: Source<'_>)
         log: call.log,
         preserved: call.preserved,
     };
-    let mut made = making.make()?;
+    // What init and the mappers do before the program runs is in the kernel's account too.
     let begin = Instant::now();
+    let mut made = making.make()?;
     if run.detach {
         made.keep();
+        if loud {
+            // A person has to be told which one it is. No failure: the container runs.
+            drop(writeln!(std::io::stdout(), "{id}"));
+        }
         return Ok(0);
     }
     let status = supervise::wait(&mut made.container, call.log)?;

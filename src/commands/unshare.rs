@@ -17,11 +17,11 @@ use nix::{
 use super::Call;
 use crate::{
     error::{Code, Context as _, Error, Result},
-    host::{Host, refusal},
+    host::{Host, Maps, refusal},
     launch::idmap,
     plan::{
         explain_program,
-        ids::{UserNamespace, Writer},
+        ids::{Ids, UserNamespace, Writer},
     },
     supervise,
     sys::{
@@ -41,6 +41,7 @@ pub(super) fn unshare(call: Call<'_>, command: &[OsString]) -> Result<u8> {
         if let Some(status) = enter(&ids.user_namespace, &host)? {
             return Ok(status);
         }
+        become_somebody(&ids, &host)?;
     } else {
         process::unshare(libc::CLONE_NEWNS).map_err(|errno| refused(libc::CLONE_NEWNS, &host, errno))?;
     }
@@ -86,7 +87,20 @@ fn enter(wanted: &UserNamespace, host: &Host) -> Result<Option<u8>> {
     }
 }
 
-fn map(process: Pid, maps: &crate::host::Maps, writer: Writer, host: &Host) -> Result<()> {
+/// Under `--userns=nomap` nobody inside is the caller: then root, as in the container.
+fn become_somebody(ids: &Ids, host: &Host) -> Result<()> {
+    let is_there = |maps: &Maps| maps.uids.iter().any(|line| line.inside_of(host.caller.uid).is_some());
+    if ids.maps.as_ref().is_none_or(is_there) || !ids.is_uid_mapped(0) {
+        return Ok(());
+    }
+    let become_root = || {
+        process::set_groups(&[])?;
+        process::set_ids(0, 0)
+    };
+    become_root().doing(Code::MapRefused, || "become user 0 of the new user namespace".to_owned())
+}
+
+fn map(process: Pid, maps: &Maps, writer: Writer, host: &Host) -> Result<()> {
     if writer == Writer::Mappers {
         return idmap::start_mappers(process, maps)?.finish(host);
     }

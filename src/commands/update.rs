@@ -34,7 +34,7 @@ fn change(call: Call<'_>, update: &Update) -> Result<u8> {
         let host = probe::cgroup();
         cgroup::require_version_2(limit, host.unified)?;
         check_usage(&resources, &directory)?;
-        if let Some(mount) = host.mount.as_ref().filter(|_| unit.is_none()) {
+        if let Some(mount) = &host.mount {
             cgroup::extend(&directory, mount, &writes)?;
         }
     }

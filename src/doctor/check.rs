@@ -20,11 +20,15 @@ const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
 const DELEGATE: &str = "Delegate=cpu cpuset io memory pids in /etc/systemd/system/user@.service.d/delegate.conf, systemctl daemon-reload, log in again";
 
+/// Podman asks for a limit of processes unless it is told not to.
+const PODMAN: &str = "until then podman run --pids-limit=0, or pids_limit=0 in containers.conf";
+
 /// All checks, in their order.
 pub(super) fn all(facts: &Facts) -> Vec<Check> {
     let works = facts.trial.is_tried(Probe::Tmpfs);
-    let judge: [fn(&Facts) -> Check; 14] = [
-        userns, ids, namespaces, proc, sys, mounts, state, cgroup, limits, security, devices, network, kernel, helpers,
+    let judge: [fn(&Facts) -> Check; 15] = [
+        userns, ids, namespaces, proc, sys, mounts, state, cgroup, systemd, limits, security, devices, network, kernel,
+        helpers,
     ];
     let mut checks: Vec<Check> = judge.iter().map(|judge| judge(facts)).collect();
     for check in &mut checks {
@@ -222,27 +226,49 @@ fn cgroup(facts: &Facts) -> Check {
         CONTROLLERS.into_iter().filter(|name| !facts.controllers.iter().any(|has| has == name)).collect();
     if !own.unified {
         let what = "this host has cgroup v1 or a hybrid, on which pura sets no limits";
-        let fix = "boot with systemd.unified_cgroup_hierarchy=1; for Podman, pids_limit=0 in containers.conf";
+        let fix = format!("boot with systemd.unified_cgroup_hierarchy=1; {PODMAN}");
         check.warn(Warning::new(Code::CgroupV1, what).fix(fix));
     } else if let Some(errno) = facts.cgroup {
-        let what = format!(
-            "no cgroup of its own: limits and pause are not available, because {} is not yours: {}",
-            own.own,
-            plain(errno)
-        );
-        check.warn(Warning::new(Code::NoCgroup, what).fix("systemd-run --user --scope -p Delegate=yes -- pura ..."));
+        let without = if matches!(facts.systemd, Some(Ok(_))) {
+            "no cgroup of its own but with limits, which systemd sets: else pause is not available"
+        } else {
+            "no cgroup of its own: limits and pause are not available"
+        };
+        let what = format!("{without}, because {} is not yours: {}", own.own, plain(errno));
+        let fix = format!("systemd-run --user --scope -p Delegate=yes -- pura ...; {PODMAN}");
+        check.warn(Warning::new(Code::NoCgroup, what).fix(fix));
     } else if !lacking.is_empty() {
         let what = format!(
             "limits of {} are not available: these controllers are not delegated to you (have: {})",
             lacking.join(" "),
             facts.controllers.join(" ")
         );
-        check.warn(Warning::new(Code::Controller, what).fix(DELEGATE));
+        let podman = if lacking.contains(&"pids") { format!("; {PODMAN}") } else { String::new() };
+        check.warn(Warning::new(Code::Controller, what).fix(DELEGATE.to_owned() + &podman));
     }
     let version = if own.unified { "2" } else { own.mount.as_ref().map_or("1", |_| "hybrid") };
     check.fact("version", version.into());
     check.fact("own", own.own.clone().into());
     check.fact("controllers", facts.controllers.join(" ").into());
+    check
+}
+
+/// For `--systemd-cgroup`, which engines give by default where systemd runs, and for limits where the own cgroup is not the caller's.
+fn systemd(facts: &Facts) -> Check {
+    let mut check = Check::new(
+        "systemd",
+        "not running here; only --systemd-cgroup and limits in a login session need it".to_owned(),
+    );
+    match &facts.systemd {
+        Some(Ok(version)) => check.good = format!("systemd {version} makes scopes for --systemd-cgroup"),
+        Some(Err(why)) => {
+            let what = format!("--systemd-cgroup, as Podman gives it by default, does not work: {why}");
+            let fix = "--cgroup-manager cgroupfs, or pura-systemd beside pura and a session of systemd's";
+            check.warn(Warning::new(Code::Systemd, what).fix(fix));
+        }
+        None => {}
+    }
+    check.fact("version", facts.systemd.as_ref().and_then(|found| found.as_ref().ok()).copied().into());
     check
 }
 
@@ -315,7 +341,11 @@ fn devices(facts: &Facts) -> Check {
 
 fn network(facts: &Facts) -> Check {
     let path = facts.network.as_ref().map(|path| path.display().to_string());
-    let mut check = Check::new("network", path.clone().unwrap_or_default());
+    // Hardly a machine has other ones.
+    let low = facts.ports.filter(|first| *first > 80);
+    let low =
+        low.map(|first| format!("; ports of the host below {first} are root's (net.ipv4.ip_unprivileged_port_start)"));
+    let mut check = Check::new("network", path.clone().unwrap_or_default() + &low.unwrap_or_default());
     if path.is_none() {
         let what = "neither pasta nor slirp4netns is installed: a network of its own has the loopback only";
         check.warn(Warning::new(Code::LoopbackOnly, what).fix("apt install passt, or dnf install passt; or run --net"));
@@ -324,10 +354,7 @@ fn network(facts: &Facts) -> Check {
         let what = "no name server but on the host's loopback, which a network of its own does not reach";
         check.warn(Warning::new(Code::NoDns, what).fix("a nameserver line in /etc/resolv.conf"));
     }
-    if let Some(first) = facts.ports.filter(|first| *first > 80) {
-        let what = format!("ports below {first} of the host are root's");
-        check.note(Warning::new(Code::LowPorts, what).fix("sudo sysctl net.ipv4.ip_unprivileged_port_start=80"));
-    }
+    check.fact("ports", facts.ports.into());
     check
 }
 

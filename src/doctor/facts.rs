@@ -23,6 +23,7 @@ use crate::{
         self,
         process::{self, Fork},
     },
+    systemd,
     zero_config::{self, Mapping},
 };
 
@@ -77,6 +78,8 @@ pub(super) struct Facts {
     pub(super) cgroup: Option<Errno>,
     /// Controllers of the caller's cgroup.
     pub(super) controllers: Vec<String>,
+    /// The version of systemd that can be asked for scopes, or why it cannot; none where it does not run.
+    pub(super) systemd: Option<std::result::Result<u32, String>>,
     /// logind is there, and ends what the caller leaves running.
     pub(super) ends_at_logout: bool,
     /// Hard limit of open files.
@@ -122,6 +125,9 @@ pub(super) fn gather(globals: &Globals) -> Result<Facts> {
         networked: networked(),
         cgroup: cgroup.err(),
         controllers: read("cgroup.controllers").split_whitespace().map(str::to_owned).collect(),
+        systemd: Path::new("/run/systemd/system")
+            .exists()
+            .then(|| systemd::reach().map(|manager| manager.facts().version)),
         ends_at_logout: !lingers(&host),
         files: process::rlimit(libc::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
         keys: keys(&fs::read_to_string("/proc/key-users").unwrap_or_default(), host.caller.uid),

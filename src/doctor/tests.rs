@@ -61,6 +61,7 @@ fn on_a_good_machine_every_check_is_well_and_says_what_it_found() {
             "mounts",
             "state",
             "cgroup",
+            "systemd",
             "limits",
             "security",
             "devices",
@@ -140,6 +141,7 @@ const ROWS: &[(&str, Status, Code, Change)] = &[
     ("cgroup", Status::Warn, Code::CgroupV1, |facts| facts.host.cgroup.unified = false),
     ("cgroup", Status::Warn, Code::NoCgroup, |facts| facts.cgroup = Some(Errno::EACCES)),
     ("cgroup", Status::Warn, Code::Controller, |facts| facts.controllers.retain(|name| name != "cpu")),
+    ("systemd", Status::Warn, Code::Systemd, |facts| facts.systemd = Some(Err("/run/x does not exist".to_owned()))),
     ("limits", Status::Warn, Code::Rlimit, |facts| facts.files = 1024),
     ("limits", Status::Warn, Code::Keyring, |facts| facts.keys = Some((200, 200))),
     ("limits", Status::Warn, Code::Keyring, |facts| fails(facts, Probe::Keyring, Errno::EDQUOT)),
@@ -154,7 +156,6 @@ const ROWS: &[(&str, Status, Code, Change)] = &[
     }),
     ("network", Status::Warn, Code::LoopbackOnly, |facts| facts.network = None),
     ("network", Status::Warn, Code::NoDns, |facts| facts.has_dns = false),
-    ("network", Status::Ok, Code::LowPorts, |facts| facts.ports = Some(1024)),
     ("kernel", Status::Warn, Code::Kernel, |facts| facts.kernel = "5.10.0-30-amd64".to_owned()),
     ("kernel", Status::Warn, Code::Kernel, |facts| facts.trial.note(Probe::Calls as u8, 1)),
     ("kernel", Status::Warn, Code::Forbidden, |facts| {
@@ -194,7 +195,30 @@ fn the_worst_finding_of_a_check_comes_first_and_no_other_is_lost() {
     assert_eq!(check(&checks, "state").first().unwrap().code(), Code::StateRefused);
     assert!(check(&checks, "state").finding().ends_with("; also: state is kept in /tmp/p [PURA-702]"));
     assert_eq!(check(&checks, "network").first().unwrap().code(), Code::NoDns);
-    assert!(check(&checks, "network").finding().contains("[PURA-909]"));
+}
+
+#[test]
+fn what_is_as_it_should_be_has_neither_a_code_nor_a_fix() {
+    let mut facts = good();
+    (facts.ports, facts.systemd) = (Some(1024), Some(Ok(252)));
+    let checks = all(&facts);
+    let network = check(&checks, "network");
+    assert!(network.status == Status::Ok && network.first().is_none(), "{network:?}");
+    assert!(network.finding().contains("pasta; ports of the host below 1024 are root's"), "{network:?}");
+    assert_eq!(check(&checks, "systemd").finding(), "systemd 252 makes scopes for --systemd-cgroup");
+    assert!(!table(&checks).contains("PURA-"), "{}", table(&checks));
+}
+
+#[test]
+fn podman_is_told_of_where_no_limit_of_processes_can_be_set() {
+    for (controllers, told) in [(&["cpu", "cpuset", "io", "memory"][..], true), (&["cpuset", "memory", "pids"], false)]
+    {
+        let mut facts = good();
+        facts.controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
+        let checks = all(&facts);
+        let fix = check(&checks, "cgroup").first().unwrap().remedy().unwrap();
+        assert_eq!(fix.contains("pids_limit=0 in containers.conf"), told, "{fix}");
+    }
 }
 
 #[test]
@@ -234,7 +258,7 @@ fn json_has_the_same_keys_for_every_check_and_null_where_there_is_nothing() {
         assert_eq!(keys, ["code", "facts", "finding", "fix", "id", "status"]);
     }
     assert_eq!(
-        (&whole["checks"][0]["code"], &whole["checks"][13]["code"]),
+        (&whole["checks"][0]["code"], &whole["checks"][14]["code"]),
         (&serde_json::Value::Null, &"PURA-908".into())
     );
 }

@@ -43,6 +43,8 @@ pub enum Code {
     OptionIdUnmapped = 122,
     /// Warning: `additionalGids` ignored, because the caller's groups are kept.
     GroupsKept = 123,
+    /// Warning: root emulation where ids can be changed.
+    EmulationNeedless = 124,
     /// `AppArmor` takes the capabilities in a new user namespace.
     UsernsAppArmor = 201,
     /// A seccomp filter forbids user namespaces.
@@ -187,8 +189,8 @@ pub enum Code {
     ConsoleSocket = 613,
     /// A hook failed.
     Hook = 614,
-    /// Warning: process 1 has no handler for the signal of Ctrl-C.
-    InterruptIgnored = 615,
+    /// Warning: a signal that asks for the end has no effect, because process 1 has no handler for it or goes on.
+    SignalUnheard = 615,
     /// Arguments and environment are too long.
     TooLong = 616,
     /// The pidfd socket cannot be reached.
@@ -243,6 +245,8 @@ pub enum Code {
     NamespaceNeeded = 806,
     /// Unknown signal.
     Signal = 807,
+    /// Warning: a key that the specification does not have.
+    UnknownKey = 808,
     /// `/proc` is missing or read-only.
     Proc = 901,
     /// The kernel lacks a call.
@@ -263,6 +267,8 @@ pub enum Code {
     LowPorts = 909,
     /// Warning: no usable name server.
     NoDns = 910,
+    /// pura has more rights than whoever called it.
+    Elevated = 920,
     /// A bug in pura.
     Bug = 999,
 }

@@ -45,6 +45,18 @@ pub fn parse(text: &[u8]) -> Vec<Extent> {
     extents.collect()
 }
 
+/// The ids of one side of a map, for people: `0, 1-65536`.
+pub fn ranges(map: &[Extent], first: impl Fn(&Extent) -> u32) -> String {
+    let range = |extent: &Extent| {
+        let (first, last) = (first(extent), u64::from(first(extent)) + u64::from(extent.count) - 1);
+        if extent.count == 1 { first.to_string() } else { format!("{first}-{last}") }
+    };
+    if map.is_empty() {
+        return "none".to_owned();
+    }
+    map.iter().map(range).collect::<Vec<_>>().join(", ")
+}
+
 /// Consecutive subordinate ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {

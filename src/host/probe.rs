@@ -40,21 +40,39 @@ pub fn caller() -> Result<Caller> {
     parse(&String::from_utf8_lossy(&whole)).ok_or_else(|| refuse("it is not in the kernel's form".to_owned()))
 }
 
+/// One pass: the file has sixty lines, and nine of them matter.
 fn parse(status: &str) -> Option<Caller> {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let mask = |value: &str| u64::from_str_radix(value, 16).ok();
     // Real, effective, saved, filesystem.
-    let effective = |name: &str| field(name)?.split_whitespace().nth(1)?.parse().ok();
-    let mask = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
+    let id = |value: &str| value.split_ascii_whitespace().nth(1)?.parse().ok();
+    let (mut uid, mut gid, mut groups, mut umask) = (None, None, None, super::UMASK);
+    let (mut effective, mut bounding, mut ignored) = (None, None, None);
+    let (mut no_new_privs, mut seccomp) = (false, false);
+    for (name, value) in status.split('\n').filter_map(|line| line.split_once(':')) {
+        let value = value.trim_ascii();
+        match name {
+            "Umask" => umask = u32::from_str_radix(value, 8).unwrap_or(umask),
+            "Uid" => uid = id(value),
+            "Gid" => gid = id(value),
+            "Groups" => groups = Some(value.split_ascii_whitespace().filter_map(|group| group.parse().ok()).collect()),
+            "SigIgn" => ignored = mask(value),
+            "CapEff" => effective = mask(value),
+            "CapBnd" => bounding = mask(value),
+            "NoNewPrivs" => no_new_privs = value == "1",
+            "Seccomp" => seccomp = value != "0",
+            _ => {}
+        }
+    }
     Some(Caller {
-        uid: effective("Uid")?,
-        gid: effective("Gid")?,
-        groups: field("Groups")?.split_whitespace().filter_map(|id| id.parse().ok()).collect(),
-        umask: field("Umask").and_then(|umask| u32::from_str_radix(umask, 8).ok()).unwrap_or(super::UMASK),
-        effective: mask("CapEff")?,
-        bounding: mask("CapBnd")?,
-        no_new_privs: field("NoNewPrivs") == Some("1"),
-        seccomp: field("Seccomp").is_some_and(|mode| mode != "0"),
-        ignored: mask("SigIgn")?,
+        uid: uid?,
+        gid: gid?,
+        groups: groups?,
+        umask,
+        effective: effective?,
+        bounding: bounding?,
+        no_new_privs,
+        seccomp,
+        ignored: ignored?,
     })
 }
 

@@ -162,7 +162,7 @@ impl Init<'_> {
                 sys::mount::remount_here(flags | kept & !clear, self.plan.text(data))
             }
             Op::Enter(slot) => self.enter(slot),
-            Op::Device { source, name } => self.device(source, name),
+            Op::Device { source, name, alone } => self.device(source, name, alone),
             Op::Link { target, name } => {
                 let made = symlinkat(self.plan.text(target), sys::path::here(), self.plan.text(name));
                 if made == Err(Errno::EEXIST) { Ok(()) } else { made }
@@ -260,12 +260,13 @@ impl Init<'_> {
         self.warn(step, mounted.err().unwrap_or(Errno::EINVAL))
     }
 
-    fn device(&mut self, source: Text, name: Text) -> nix::Result<()> {
+    fn device(&mut self, source: Text, name: Text, alone: bool) -> nix::Result<()> {
         let (source, name) = (self.plan.text(source), self.plan.text(name));
         match sys::path::create_file(sys::path::here(), name) {
-            Ok(()) => sys::mount::bind_here(source, name),
-            // The config or the image has something there: good if it is the same device.
-            Err(Errno::EEXIST) => {
+            Ok(()) if alone => sys::mount::bind_here(source, name),
+            // The config or the image has something there, or whoever shares the directory may have by now, a link that
+            // mount(2) would follow for example: good if it is the same device.
+            Ok(()) | Err(Errno::EEXIST) => {
                 let dev = self.slots.get(Slot::DEV.index())?;
                 let found = sys::path::open(dev, name, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
                 let host = sys::path::open_host(source, REFERENCE)?;

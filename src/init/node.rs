@@ -5,14 +5,17 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag},
-    sys::stat::{FchmodatFlags, Mode, fchmodat},
     unistd::{Gid, Uid, fchownat, symlinkat},
 };
 
 use super::{Init, path};
 use crate::{
+    host::UMASK,
     plan::{Slot, Target, arena::Text},
-    sys::path::{IN_ROOT, REFERENCE, create_node, open, read_link, stat},
+    sys::{
+        path::{IN_ROOT, REFERENCE, create_node, open, read_link, stat},
+        process::set_umask,
+    },
 };
 
 impl Init<'_> {
@@ -39,17 +42,20 @@ impl Init<'_> {
     pub(super) fn fifo(&self, directory: Text, name: Text, mode: u32, owner: (u32, u32)) -> nix::Result<()> {
         let above = self.directory(directory)?;
         let name = self.plan.text(name);
-        match create_node(above.as_fd(), name, libc::S_IFIFO | 0o600, 0) {
-            Err(Errno::EEXIST) => {
-                let found = open(above.as_fd(), name, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
-                let is_fifo = stat(found.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFIFO;
-                return if is_fifo { Ok(()) } else { Err(Errno::EEXIST) };
-            }
-            done => done?,
+        // With its mode from the beginning, and its owner by descriptor: a container on the same volume may put a link in
+        // its place at any moment, and chmod(2) would follow that to a file of the host.
+        let _ = set_umask(0);
+        let created = create_node(above.as_fd(), name, libc::S_IFIFO | mode, 0);
+        let _ = set_umask(UMASK);
+        if created.is_err() && created != Err(Errno::EEXIST) {
+            return created;
+        }
+        let found = open(above.as_fd(), name, REFERENCE | OFlag::O_NOFOLLOW, IN_ROOT)?;
+        if stat(found.as_fd())?.st_mode & libc::S_IFMT != libc::S_IFIFO {
+            return Err(Errno::EEXIST);
         }
         let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
-        fchownat(&above, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        fchmodat(&above, name, Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink)
+        if created.is_ok() { fchownat(&found, c"", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH) } else { Ok(()) }
     }
 
     /// Makes a link that says the same as one of the host; one that is there has to say it already.

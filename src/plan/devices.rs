@@ -116,12 +116,13 @@ impl<'a> Draft<'a> {
         // An image's /dev that is a link would lead nodes and links elsewhere (CVE-2026-41579).
         self.step(Op::FindTarget { path: dev, target: Target::RealDirectory, into: Slot::DEV });
         self.step(Op::Enter(Slot::DEV));
+        let alone = self.has_own_dev();
         for node in NODES {
             if self.has_mount_on(&format!("/dev/{node}")) {
                 continue;
             }
             let (source, name) = (self.text(format!("/dev/{node}"))?, self.text(node)?);
-            self.step(Op::Device { source, name });
+            self.step(Op::Device { source, name, alone });
         }
         let (has_proc, has_core) = (self.has_mount_on("/proc"), self.host.named.has_core);
         let leads = |link: &(&str, &str)| (has_proc || !link.0.starts_with("/proc/")) && (has_core || *link != CORE);
@@ -130,6 +131,16 @@ impl<'a> Draft<'a> {
             self.step(Op::Link { target, name });
         }
         Ok(())
+    }
+
+    /// Whether `/dev` is a new file system, which nobody else sees: not the image's, and no volume.
+    fn has_own_dev(&self) -> bool {
+        let mounts = self.spec.mounts().as_deref().unwrap_or_default();
+        let last = mounts.iter().rfind(|mount| inside(mount.destination()) == Path::new("/dev"));
+        let is_bind = |word: &String| word == "bind" || word == "rbind";
+        last.is_some_and(|mount| {
+            mount.typ().as_deref() == Some("tmpfs") && !mount.options().iter().flatten().any(is_bind)
+        })
     }
 
     /// Whether the config itself has something exactly there.

@@ -41,6 +41,24 @@ pub struct Order<'a> {
     pub root_emulation: Option<RootEmulation>,
 }
 
+impl<'a> Order<'a> {
+    /// Nothing beside the config.
+    pub fn new(bundle: &'a Path, state: &'a Path) -> Self {
+        Self {
+            bundle,
+            state,
+            waits: false,
+            scattered: false,
+            scope: false,
+            no_pivot: false,
+            new_keyring: true,
+            clamps: false,
+            assembly: None,
+            root_emulation: None,
+        }
+    }
+}
+
 /// A plan that is being written: the config, the facts, and what has been decided so far.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {

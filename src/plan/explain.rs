@@ -122,7 +122,7 @@ impl Plan {
             }
             Op::Enter(Slot::ROOT) => "enter the root".to_owned(),
             Op::Enter(_) => "enter it".to_owned(),
-            Op::Device { source, name } => format!("bind the device {} on {}", text(source), text(name)),
+            Op::Device { source, name, .. } => format!("bind the device {} on {}", text(source), text(name)),
             Op::Link { target, name } => format!("link {} to {}", text(name), text(target)),
             Op::MakeDirectory(name) => format!("make the directory {}", text(name)),
             Op::PivotRoot(_) => "enter the root with pivot_root".to_owned(),
@@ -369,7 +369,7 @@ pub fn explain_program(name: &str, errno: Errno, at_exec: bool) -> Error {
         Errno::EPERM if !at_exec => {
             refused(Code::ProgramRefused, "it is pura itself, or a script for it, which no container may run")
         }
-        Errno::EACCES => refused(Code::ProgramRefused, "permission denied").fix("chmod +x it in the image"),
+        Errno::EACCES => refused(Code::ProgramRefused, "permission denied").fix("chmod +x it"),
         Errno::ENOEXEC => refused(Code::ProgramFormat, "exec format error")
             .fix("a first line such as #!/bin/sh, or a program for this machine"),
         Errno::E2BIG => Error::new(Code::TooLong, run(), "arguments and environment are too long"),

@@ -8,10 +8,13 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType as Kind, Spec};
 use crate::{
     cli::UsernsMode,
     error::{Code, Error, Result, Warning},
-    host::{Host, Maps, ids::Extent},
+    host::{
+        Host, Maps,
+        ids::{Extent, ranges},
+    },
 };
 
-const CAP_SYS_ADMIN: u8 = 21;
+pub(super) const CAP_SYS_ADMIN: u8 = 21;
 
 /// Lines that the kernel takes: `user_namespaces(7)`, since Linux 4.15.
 pub const MOST_LINES: usize = 340;
@@ -111,7 +114,12 @@ pub fn decide(spec: &Spec, host: &Host, mode: UsernsMode) -> Result<(Ids, Vec<Wa
 fn choose(spec: &Spec, host: &Host, mode: UsernsMode, warnings: &mut Vec<Warning>) -> Result<Ids> {
     let known = |user_namespace, maps: Option<Maps>| Ids { user_namespace, maps, setgroups_denied: false };
     let caller = &host.caller;
-    match entry(spec, Kind::User) {
+    let entry = entry(spec, Kind::User);
+    if mode == UsernsMode::Inherit && entry.is_some() {
+        let what = "--userns=inherit has no effect, because config.json asks for a user namespace";
+        warnings.push(Warning::new(Code::Inherit, what).fix("leave \"user\" out of linux.namespaces"));
+    }
+    match entry {
         Some((index, true)) => return Ok(joined(host, index, UserNamespace::Join { index })),
         Some((_, false)) => return create(spec, host, mode, warnings),
         None => {}
@@ -235,11 +243,7 @@ pub(super) fn check(spec: &Spec, ids: &Ids, warnings: &mut Vec<Warning>) -> Resu
     let Some(process) = spec.process() else { return Ok(()) };
     let user = process.user();
     let unmapped = |name: &str, id: u32, map: &[Extent]| {
-        let mapped: Vec<_> = map
-            .iter()
-            .map(|extent| format!("{}-{}", extent.inside, u64::from(extent.inside) + u64::from(extent.count) - 1))
-            .collect();
-        let why = format!("{id} is not mapped inside (mapped: {})", mapped.join(", "));
+        let why = format!("{id} is not mapped inside (mapped: {})", ranges(map, |extent| extent.inside));
         Err(Error::new(Code::UserUnmapped, format!("run as {name} {id}"), why)
             .at(format!("process.user.{name}"))
             .fix("use a mapped id, or more subordinate ids"))
@@ -359,7 +363,7 @@ mod tests {
         let json = r#"{"ociVersion":"1.0.0","process":{"user":{"uid":70000,"gid":0},"cwd":"/"},"linux":{"namespaces":[{"type":"user"}]}}"#;
         let error = decide(&spec(json), &host(1000, 0, true, &[range(100_000, 65536)]), UsernsMode::Unset).unwrap_err();
         assert_eq!(error.code(), Code::UserUnmapped);
-        assert!(error.to_string().contains("mapped: 0-0, 1-65536"), "{error}");
+        assert!(error.to_string().contains("mapped: 0, 1-65536"), "{error}");
     }
 
     #[test]

@@ -51,6 +51,10 @@ pub fn process(spec: &Spec, host: &Host, order: &Order<'_>, container: &Containe
     let init = draft.slot()?;
     let all = namespaces(spec, container);
     draft.plan.joined_first.push((init, all & !libc::CLONE_NEWCGROUP));
+    // By systemd, from where it was born: then it is in the cgroup that its namespace is to show.
+    if order.scope {
+        draft.step(Op::Meet(Meeting::Scope));
+    }
     if all & libc::CLONE_NEWCGROUP != 0 {
         draft.step(Op::SetNs { from: init, kind: libc::CLONE_NEWCGROUP });
     }

@@ -8,7 +8,7 @@ use super::{
     Input, Meeting, Op, Slot,
     compile::die_with_parent,
     draft::Draft,
-    ids::{UserNamespace, Writer},
+    ids::{CAP_SYS_ADMIN, UserNamespace, Writer},
 };
 use crate::{
     error::{Code, Error, Result},
@@ -70,6 +70,14 @@ impl Draft<'_> {
             UserNamespace::Create { maps, writer, deny_setgroups } => {
                 self.create(new, new & !late, writer);
                 self.map_ids(&maps.uids, &maps.gids, writer, deny_setgroups)?;
+            }
+            // Known before anything is made, and before any warning is given.
+            UserNamespace::Inherit if !self.host.caller.has(CAP_SYS_ADMIN) => {
+                // In the words that engines take for a lack of permission.
+                let why =
+                    "operation not permitted: making the container's namespaces takes CAP_SYS_ADMIN, which you lack";
+                let error = Error::new(Code::Namespace, "use --userns=inherit", why);
+                return Err(error.fix("--userns=auto, which needs no privilege"));
             }
             UserNamespace::Reuse | UserNamespace::Inherit => {
                 self.plan.clone_flags = flags(new & !libc::CLONE_NEWCGROUP & !late);

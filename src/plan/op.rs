@@ -311,6 +311,8 @@ pub enum Op {
         source: Text,
         /// The file's name.
         name: Text,
+        /// Nobody else has the directory, so that the name stays what it is.
+        alone: bool,
     },
     /// Make a symbolic link in the current directory; an existing name is left alone.
     Link {

@@ -98,18 +98,7 @@ pub(crate) fn compile_for(
 
 /// Of `create` or `run`, for a bundle that is not there.
 pub(crate) fn order(waits: bool) -> Order<'static> {
-    Order {
-        bundle: Path::new("/bundle"),
-        state: Path::new("/state/c1"),
-        waits,
-        scattered: false,
-        scope: false,
-        no_pivot: false,
-        new_keyring: true,
-        clamps: false,
-        assembly: None,
-        root_emulation: None,
-    }
+    Order { waits, ..Order::new(Path::new("/bundle"), Path::new("/state/c1")) }
 }
 
 fn kind(of: LinuxNamespaceType) -> i32 {

@@ -56,6 +56,11 @@ impl Draft<'_> {
         let emulates = self.emulates_root(is_permitted);
         let Some(filter) = self.filter(profile, emulates)? else { return Ok(()) };
         self.plan.root_emulation = emulates;
+        // What a container is to have is its own; an exec has what that has.
+        if emulates && joined.is_none() && !self.plan.ids.is_single() {
+            let what = "with root emulation chown and the like do nothing, though more ids than one are mapped";
+            self.warn(Warning::new(Code::EmulationNeedless, what).fix("--root-emulation=auto"));
+        }
         self.check_own_calls(&filter)?;
         if !filter.allows("execve") {
             return Err(refuse(Code::Seccomp, "the profile forbids execve, so that no program could be started"));
@@ -265,6 +270,8 @@ mod tests {
             let has_filter = plan.ops().iter().any(|op| matches!(op, Op::Seccomp { .. }));
             assert_eq!(plan.root_emulation, wanted, "{change} {mode:?} {waits} {flag:?}");
             assert_eq!(has_filter, wanted || change == confined, "{change} {mode:?} {waits} {flag:?}");
+            let told = plan.warnings().iter().any(|warning| warning.code() == Code::EmulationNeedless);
+            assert_eq!(told, wanted && mode == UsernsMode::Auto, "{change} {mode:?} {flag:?}");
             assert_eq!(plan.to_string().contains("capset and the like return 0"), wanted, "{plan}");
         }
         confined["annotations"] = json!({EMULATION: "1", RAW: "BgAAAAAA/38="});

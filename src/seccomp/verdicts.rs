@@ -112,9 +112,13 @@ impl Verdicts {
         };
         let mut named = Vec::new();
         for same in calls.chunk_by(|one, next| one.number == next.number) {
+            // Of most calls a profile such as that of root emulation says nothing.
+            if !same.iter().any(|call| rules.touches(*call)) {
+                continue;
+            }
             named.clear();
             rules.of(same, &mut named);
-            let is_answered = same.iter().any(|call| rules.answered.contains(&call.name));
+            let is_answered = same.iter().any(|call| rules.answers(*call));
             if let (Some(call), true) = (same.first(), is_answered || !named.is_empty()) {
                 gap(self, call.number);
                 let verdict = decide(&named, if named.is_empty() { unnamed(call.number) } else { default });
@@ -156,8 +160,10 @@ pub(super) struct Rules<'a> {
     first: Vec<Option<usize>>,
     /// The position of a rule, and the next mention of the same name.
     mentions: Vec<(usize, Option<usize>)>,
-    /// Names of calls that are answered instead of made.
-    answered: Vec<u16>,
+    /// For each name of the machine, whether its call is answered instead of made.
+    answered: Vec<bool>,
+    /// For each name of the machine, whether it is mentioned or answered.
+    touched: Vec<bool>,
     /// Names that the machine does not know, in the order of the profile.
     pub(super) unknown: Vec<String>,
 }
@@ -165,18 +171,28 @@ pub(super) struct Rules<'a> {
 impl<'a> Rules<'a> {
     pub(super) fn new(rules: &'a [Rule], machine: Machine, answered: &[&str]) -> Self {
         let table = machine.table();
-        let (first, mentions) = (vec![None; table.names()], Vec::with_capacity(512));
-        let answered = answered.iter().filter_map(|name| table.find(name)).collect();
-        let mut index = Self { listed: rules, first, mentions, answered, unknown: Vec::new() };
+        let mentions = Vec::with_capacity(512);
+        let none = || vec![false; table.names()];
+        let first = vec![None; table.names()];
+        let (answers, touches) = (none(), none());
+        let mut index =
+            Self { listed: rules, first, mentions, answered: answers, touched: touches, unknown: Vec::new() };
+        for name in answered.iter().filter_map(|name| table.find(name)).map(usize::from) {
+            for flags in [&mut index.answered, &mut index.touched] {
+                flags.get_mut(name).into_iter().for_each(|flag| *flag = true);
+            }
+        }
         // From the end, so that each mention leads to the next one.
         for (at, rule) in rules.iter().enumerate().rev() {
             for name in rule.names().iter().rev() {
-                let known = table.find(name).and_then(|known| index.first.get_mut(usize::from(known)));
-                let Some(known) = known else {
+                let known = table.find(name).map(usize::from);
+                let slot = known.and_then(|known| Some((index.first.get_mut(known)?, index.touched.get_mut(known)?)));
+                let Some((mention, is_touched)) = slot else {
                     index.unknown.push(name.clone());
                     continue;
                 };
-                let next = known.replace(index.mentions.len());
+                *is_touched = true;
+                let next = mention.replace(index.mentions.len());
                 index.mentions.push((at, next));
             }
         }
@@ -186,6 +202,15 @@ impl<'a> Rules<'a> {
 
     fn first(&self, call: Call) -> Option<usize> {
         self.first.get(usize::from(call.name)).copied().flatten()
+    }
+
+    fn touches(&self, call: Call) -> bool {
+        self.touched.get(usize::from(call.name)).copied().unwrap_or(false)
+    }
+
+    /// Whether a call is answered instead of made.
+    fn answers(&self, call: Call) -> bool {
+        self.answered.get(usize::from(call.name)).copied().unwrap_or(false)
     }
 
     /// Whether any rule names a call.

@@ -65,14 +65,6 @@ impl Entry {
         }
     }
 
-    /// Record and status of a container, for one who looks at many: nothing is held open. Nothing without a record.
-    pub fn glance(root: &Root, id: &Id) -> Option<(Record, Status)> {
-        let files = Files::below(root.directory.as_fd(), id.as_str());
-        let record = files.record()?;
-        let status = files.status(Some(&record));
-        Some((record, status))
-    }
-
     fn files(&self) -> Files<'_> {
         Files::of(self.directory.as_fd())
     }

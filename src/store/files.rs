@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{ErrorKind, Read as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -71,8 +71,7 @@ impl<'a> Files<'a> {
     }
 
     fn path(self, file: &str) -> CString {
-        let path = self.name.map_or_else(|| file.to_owned(), |name| format!("{name}/{file}"));
-        CString::new(path).unwrap_or_default()
+        self.name.map_or_else(|| c_string(&[file]), |name| c_string(&[name, "/", file]))
     }
 
     pub(super) fn record(self) -> Option<Record> {
@@ -126,21 +125,26 @@ impl<'a> Files<'a> {
 
     /// The kernel's answer to what the files say.
     pub(super) fn status(self, record: Option<&Record>) -> Status {
-        let Some(record) = record else {
-            let creator = self.intent().filter(|intent| intent.creator.is_alive() && is_this_boot(&intent.boot_id));
-            return if creator.is_some() { Status::Creating } else { Status::Stopped };
-        };
+        if let Some(record) = record {
+            return self.status_of(record.init, &record.boot_id, record.cgroup.as_deref());
+        }
+        let creator = self.intent().filter(|intent| intent.creator.is_alive() && is_this_boot(&intent.boot_id));
+        if creator.is_some() { Status::Creating } else { Status::Stopped }
+    }
+
+    /// The same, of a container that has been created.
+    pub(super) fn status_of(self, init: Identity, boot_id: &str, cgroup: Option<&Path>) -> Status {
         // The cheap test first; the boot only matters when it says alive.
-        if !record.init.is_alive() || !is_this_boot(&record.boot_id) {
+        if !init.is_alive() || !is_this_boot(boot_id) {
             return Status::Stopped;
         }
         if self.has(SOCKET) {
             return Status::Created;
         }
-        let frozen = record.cgroup.as_deref().filter(|cgroup| freezer::is_frozen(cgroup));
-        match frozen.map(|cgroup| cgroup::event(cgroup, "populated")) {
+        let frozen = cgroup.filter(|directory| freezer::is_frozen(directory));
+        match frozen.map(|directory| cgroup::event(directory, "populated")) {
             // What ends in a frozen cgroup leaves it empty before it is gone itself.
-            Some(Some(false)) if record.init.is_ending() => Status::Stopped,
+            Some(Some(false)) if init.is_ending() => Status::Stopped,
             None | Some(Some(false)) => Status::Running,
             Some(Some(true) | None) => Status::Paused,
         }
@@ -184,6 +188,13 @@ impl<'a> Files<'a> {
     }
 
     fn read(self, name: &str, most: u64) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.read_into(&mut bytes, name, most)?;
+        Ok(bytes)
+    }
+
+    /// Reads a file into what may have been used for another one.
+    pub(super) fn read_into(self, bytes: &mut Vec<u8>, name: &str, most: u64) -> std::io::Result<()> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let path = self.path(name);
         let opened = match self.name {
@@ -192,9 +203,9 @@ impl<'a> Files<'a> {
             Some(_) => crate::sys::path::open(self.directory, &path, flags, ResolveFlag::RESOLVE_NO_SYMLINKS),
         };
         let mut file = File::from(opened?);
-        let mut bytes = vec![0; ONE_READ];
+        bytes.resize(ONE_READ, 0);
         let count = loop {
-            match file.read(&mut bytes) {
+            match file.read(bytes) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 done => break done?,
             }
@@ -202,10 +213,19 @@ impl<'a> Files<'a> {
         bytes.truncate(count);
         // A read that leaves room has met the end; nearly every file is that short.
         if count == ONE_READ {
-            file.take(most - ONE_READ as u64).read_to_end(&mut bytes)?;
+            file.take(most - ONE_READ as u64).read_to_end(bytes)?;
         }
-        Ok(bytes)
+        Ok(())
     }
+}
+
+/// Parts of a path, together, in the one allocation that it takes.
+pub(super) fn c_string(parts: &[&str]) -> CString {
+    let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + 1);
+    for part in parts {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    CString::new(bytes).unwrap_or_default()
 }
 
 /// Opens a directory below another one, for reading.

@@ -1,10 +1,6 @@
 //! Processes for longer than their ids, and the boot in which both mean something.
 
-use std::{
-    ffi::{CStr, CString},
-    os::fd::OwnedFd,
-    sync::OnceLock,
-};
+use std::{ffi::CStr, io::Write as _, os::fd::OwnedFd, sync::OnceLock};
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -36,9 +32,8 @@ impl Identity {
 
     /// The same, for one who must not take "cannot tell" for "has ended".
     fn find(pid: i32) -> nix::Result<Option<Self>> {
-        let path = CString::new(format!("/proc/{pid}/stat")).unwrap_or_default();
-        match small_file(&path) {
-            Ok(stat) => Ok(alive(&stat).map(|start_time| Self { pid, start_time })),
+        match stat(pid) {
+            Ok(line) => Ok(alive(&line).map(|start_time| Self { pid, start_time })),
             Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
             Err(errno) => Err(errno),
         }
@@ -51,8 +46,7 @@ impl Identity {
 
     /// Whether it has begun to end, or is gone.
     pub fn is_ending(self) -> bool {
-        let path = CString::new(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        small_file(&path).map_or(true, |stat| is_ending(&stat))
+        stat(self.pid).map_or(true, |line| is_ending(&line))
     }
 
     /// A descriptor for this very process: opened first, then compared. Nothing when it has ended; any other failure is
@@ -81,6 +75,13 @@ impl Identity {
     }
 }
 
+/// `proc_pid_stat(5)`: looked at once for each of many containers, so its path is no allocation.
+fn stat(pid: i32) -> nix::Result<Vec<u8>> {
+    let mut path = [0; 32];
+    drop(write!(path.as_mut_slice(), "/proc/{pid}/stat"));
+    CStr::from_bytes_until_nul(&path).map_or(Err(Errno::ENAMETOOLONG), small_file)
+}
+
 /// The process has begun to end, and will never again run code of its own: `PF_EXITING`, include/linux/sched.h.
 const EXITING: u32 = 4;
 
@@ -106,11 +107,11 @@ fn fields(stat: &[u8]) -> Option<(&str, u32, u64)> {
 }
 
 /// The boot that is running: ids of another mean nothing. Empty when the kernel does not tell.
-pub fn boot_id() -> String {
+pub fn boot_id() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     let file = || small_file(c"/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let read = || String::from_utf8_lossy(&file()).trim_end().to_owned();
-    BOOT.get_or_init(read).clone()
+    BOOT.get_or_init(read)
 }
 
 /// Whether a boot is the one that is running. One that is not known may be: start times still tell processes apart.
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn only_another_known_boot_is_another() {
-        assert!(is_this_boot(&boot_id()) && is_this_boot(""));
+        assert!(is_this_boot(boot_id()) && is_this_boot(""));
         assert!(!is_this_boot("00000000-0000-0000-0000-000000000000"));
     }
 }

@@ -21,7 +21,7 @@ pub const REFERENCE: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 /// Links are followed but never lead out, and magic links of procfs are refused.
 pub const IN_ROOT: ResolveFlag = ResolveFlag::RESOLVE_IN_ROOT.union(ResolveFlag::RESOLVE_NO_MAGICLINKS);
 
-/// How often EAGAIN, which a rename elsewhere causes, is tried again.
+/// How often EAGAIN, which a rename or a mount anywhere on the machine causes, is tried again.
 const ATTEMPTS: u32 = 64;
 
 /// Opens a path below `root`: `openat2(2)` (Linux 5.6), or, where it is not there, the same by small steps. EXDEV or
@@ -37,7 +37,8 @@ pub fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlag, resolve: ResolveFla
             done => return done,
         }
     }
-    Err(Errno::EAGAIN)
+    // Where others mount without a pause, the kernel may never answer. Small steps do not care.
+    walk::open(root, path, flags, resolve)
 }
 
 /// Opens a name in a directory of pura's own, or a path of the host: a network file system lets a signal interrupt that.

@@ -269,6 +269,12 @@ pub fn set_domainname(name: &CStr) -> nix::Result<()> {
     check(libc::c_long::from(unsafe { libc::setdomainname(name.as_ptr(), name.count_bytes()) })).map(drop)
 }
 
+/// What the kernel told this process at exec, `AT_*`, without a system call: `getauxval(3)`. 0 for what it did not say.
+pub fn auxiliary(kind: libc::c_ulong) -> libc::c_ulong {
+    // SAFETY: it takes a number and gives one; the table that it reads stays as the kernel made it.
+    unsafe { libc::getauxval(kind) }
+}
+
 /// Sets the file mode creation mask, which cannot fail: `umask(2)`.
 pub fn set_umask(mask: u32) -> nix::Result<()> {
     let _ = nix::sys::stat::umask(Mode::from_bits_truncate(mask));

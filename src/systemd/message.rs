@@ -19,6 +19,15 @@ pub enum Request {
         /// The properties.
         properties: Vec<Property>,
     },
+    /// Move a process into a unit that runs.
+    Attach {
+        /// The unit's name.
+        unit: String,
+        /// The cgroup below it, with a leading slash; empty for its own.
+        below: String,
+        /// The process.
+        process: u32,
+    },
     /// Stop a unit, answer when that is done, and forget that it failed. One that is not there is stopped.
     Stop {
         /// Its name.

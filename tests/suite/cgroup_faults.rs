@@ -138,6 +138,27 @@ fn a_container_whose_cgroup_others_killed_and_removed_is_stopped_and_deleted() -
 }
 
 #[test]
+fn who_lives_in_a_cgroup_that_was_only_intended_is_not_killed() -> Result<()> {
+    requires!(userns, cgroup);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    let shared = beside(&bundle, "shared")?;
+    fs::write(shared.join("cgroup.procs"), bundle.pid()?.to_string())?;
+    // What a create leaves that was killed before it made anything.
+    let known = fs::read_to_string(bundle.path("state/c1/intent"))?;
+    let mut intent: serde_json::Value = serde_json::from_str(known.lines().next().context("no intent")?)?;
+    intent["cgroup"] = shared.to_string_lossy().into();
+    fs::create_dir(bundle.path("state/c2"))?;
+    fs::write(bundle.path("state/c2/intent"), format!("{intent}\n"))?;
+    bundle.pura(&["delete", "--force", "c2"]).output()?.fails(1, 731, &["c2"])?;
+    assert_eq!(bundle.status()?, "running");
+    bundle.delete()?;
+    fs::remove_dir(shared)?;
+    bundle.pura(&["delete", "--force", "c2"]).output()?.succeeds_silently()?;
+    bundle.is_clean()
+}
+
+#[test]
 fn update_gives_a_controller_on_again_that_was_taken_away_or_says_why_not() -> Result<()> {
     requires!(userns, controllers);
     let mut bundle = Bundle::probing(&["sleep"])?;

@@ -36,6 +36,58 @@ pub(crate) fn on_terminal(words: &[std::ffi::OsString], typed: &str) -> Result<(
     Ok((String::from_utf8_lossy(&shown).replace('\r', ""), child.wait()?.code()))
 }
 
+/// As `on_terminal`, with keys that are typed when `until` has been shown, again and again up to the end.
+fn typed_when(words: &[std::ffi::OsString], until: &str, keys: &[u8]) -> Result<(String, Option<i32>)> {
+    let pty = openpty(None, None)?;
+    let (program, arguments) = words.split_first().context("no program")?;
+    let stdio = || -> Result<Stdio> { Ok(Stdio::from(pty.slave.try_clone()?)) };
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin");
+    let mut child = command.stdin(stdio()?).stdout(stdio()?).stderr(stdio()?).spawn()?;
+    drop(command);
+    let mut master = File::from(pty.master);
+    drop(pty.slave);
+    let (mut shown, mut buffer) = (String::new(), [0; 4096]);
+    while let Ok(length @ 1..) = master.read(&mut buffer) {
+        shown.push_str(&String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()));
+        if shown.contains(until) {
+            master.write_all(keys)?;
+        }
+    }
+    Ok((shown.replace('\r', ""), child.wait()?.code()))
+}
+
+#[test]
+fn control_c_that_the_program_does_not_get_is_told_and_the_second_one_kills() -> Result<()> {
+    requires!(userns, busybox);
+    let mut bundle = Bundle::with_args(&["/bin/busybox", "tail", "-f", "/etc/group"])?;
+    bundle.config["process"]["terminal"] = true.into();
+    let words = bundle.with_bundle("run", &["c1"])?.words();
+    // What the terminal echoes of the first one brings the next.
+    let (shown, status) = typed_when(&words, "root:x:0:", &[3])?;
+    // The terminal shows keys as they come, between the pieces of a line too.
+    let shown = shown.replace("^C", "");
+    assert!(shown.contains("no handler for SIGINT") && shown.contains("[PURA-615]\n"), "{shown}");
+    assert_eq!(status, Some(128 + libc::SIGKILL), "{shown}");
+    bundle.is_clean()
+}
+
+#[test]
+fn keys_of_a_program_that_catches_them_or_of_a_shells_child_are_no_affair_of_puras() -> Result<()> {
+    requires!(userns, busybox);
+    for script in [
+        "trap 'n=x$n; [ $n = xxxx ] && exit 9' INT; echo ready; while :; do sleep 1; done",
+        "stty -isig -icanon; echo ready; dd bs=1 count=4 >/dev/null 2>&1; exit 9",
+    ] {
+        let bundle = with_shell(script)?;
+        let words = bundle.with_bundle("run", &["c1"])?.words();
+        let (shown, status) = typed_when(&words, "ready", &[3, 3, 3, 3])?;
+        assert!(!shown.contains("PURA-615") && status == Some(9), "{shown} {status:?}");
+        bundle.is_clean()?;
+    }
+    Ok(())
+}
+
 fn with_shell(script: &str) -> Result<Bundle> {
     let mut bundle = Bundle::with_args(&["/bin/sh", "-c", script])?;
     bundle.config["process"]["terminal"] = true.into();

@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::text;
 
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 9] = [
+    ("../SPECIFICATION.md", include_str!("../../SPECIFICATION.md")),
+    ("advisories.md", ADVISORIES),
+    ("security.md", include_str!("../../docs/security.md")),
     ("contract.md", include_str!("../../docs/contract.md")),
     ("spec-conformance.md", include_str!("../../docs/spec-conformance.md")),
     ("engines.md", include_str!("../../docs/engines.md")),
@@ -14,6 +17,8 @@ const PAGES: [(&str, &str); 6] = [
     ("lifecycle.md", include_str!("../../docs/lifecycle.md")),
     ("testing.md", include_str!("../../docs/testing.md")),
 ];
+
+const ADVISORIES: &str = include_str!("../../docs/advisories.md");
 
 /// The statements of the specification, each with its tests: which pages there are, and from which number to which.
 const STATEMENTS: [(&str, std::ops::RangeInclusive<u32>); 2] =
@@ -72,6 +77,28 @@ fn every_statement_has_a_test_or_a_reason_and_stands_once() -> Result<()> {
         }
         ensure!(seen.into_iter().eq(numbers.clone()), "{file} has not exactly the statements {numbers:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn every_advisory_stands_once_and_has_a_test_or_a_reason() -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for row in ADVISORIES.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        // The last table has those without a number.
+        let [id, project, cause, applies, defence, shown] = cells[..] else { continue };
+        if id == "advisory" {
+            continue;
+        }
+        ensure!(seen.insert(id), "{id} stands twice");
+        let is_told = [project, cause, defence].iter().all(|cell| !cell.is_empty());
+        ensure!(is_told && ["yes", "no", "partly"].iter().any(|word| applies.starts_with(word)), "{id}: {row}");
+        let has_reason = shown.strip_prefix('—').is_some_and(|reason| reason.trim().len() > 10);
+        ensure!(has_reason || named(shown).next().is_some(), "{id} has neither a test nor a reason");
+        // What applies in full is shown by a test.
+        ensure!(applies != "yes" || !has_reason, "{id} applies, and has no test");
+    }
+    ensure!(seen.len() >= 110, "{} advisories", seen.len());
     Ok(())
 }
 

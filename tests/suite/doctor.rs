@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::harness::{Bundle, Outcome, Pura, pura_binary};
 
-const CHECKS: [&str; 14] = [
+const CHECKS: [&str; 15] = [
     "userns",
     "ids",
     "namespaces",
@@ -16,6 +16,7 @@ const CHECKS: [&str; 14] = [
     "mounts",
     "state",
     "cgroup",
+    "systemd",
     "limits",
     "security",
     "devices",

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::fallback;
@@ -56,14 +56,46 @@ fn exec_works_in_a_created_container_too() -> Result<()> {
     bundle.delete()
 }
 
+/// A container of the probe's with all ids that the tester has.
+fn with_all_ids() -> Result<Bundle> {
+    let mut bundle = Bundle::probing(&["sleep"])?;
+    let linux = bundle.config["linux"].as_object_mut().context("linux")?;
+    linux.retain(|key, _| key != "uidMappings" && key != "gidMappings");
+    Ok(bundle)
+}
+
+#[test]
+fn the_end_of_the_container_is_told_to_whoever_waits_for_an_exec() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    let exec = |words: &[&str]| bundle.pura(&[&["exec", "c1", "/bin/pura-probe"], words].concat()).spawn();
+    let mut first = exec(&["sleep"])?;
+    assert_eq!(first.line()?, "ready");
+    bundle.pura(&["kill", "c1", "KILL"]).output()?.succeeds_silently()?;
+    let outcome = first.wait()?;
+    assert_eq!(outcome.code(), 137);
+    assert!(
+        outcome.stderr.starts_with("pura: warning: container \"c1\" ended, and with it what exec ran"),
+        "{outcome:?}"
+    );
+    assert!(outcome.stderr.ends_with("[PURA-612]\n"), "{outcome:?}");
+    bundle.delete()
+}
+
+#[test]
+fn a_program_that_kill_ends_in_a_container_that_goes_on_is_137_without_a_word() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    exec(&bundle, &[], &["/bin/pura-probe", "signal-self", "9"])?.ends(137)?;
+    bundle.delete()
+}
+
 #[test]
 fn flags_set_user_groups_environment_and_directory() -> Result<()> {
     requires!(userns, subids);
-    let mut bundle = Bundle::probing(&["sleep"])?;
-    if let Some(linux) = bundle.config["linux"].as_object_mut() {
-        linux.remove("uidMappings");
-        linux.remove("gidMappings");
-    }
+    let bundle = with_all_ids()?;
     let _running = bundle.started()?;
     let flags = ["-u", "5:6", "-g", "7", "-e", "A=b c", "--cwd", "/tmp"];
     let facts = probe(&bundle, &flags, &["ids", "env", "cwd"])?;
@@ -228,11 +260,7 @@ fn what_an_option_asks_for_is_named_by_the_option() -> Result<()> {
 #[test]
 fn a_capability_that_only_root_would_keep_is_a_warning() -> Result<()> {
     requires!(userns, subids);
-    let mut bundle = Bundle::probing(&["sleep"])?;
-    if let Some(linux) = bundle.config["linux"].as_object_mut() {
-        linux.remove("uidMappings");
-        linux.remove("gidMappings");
-    }
+    let bundle = with_all_ids()?;
     let _running = bundle.started()?;
     let strictly = |user: &str| {
         let words = ["--strict", "exec", "-u", user, "-c", "CAP_NET_RAW", "c1", "/bin/pura-probe", "caps"];

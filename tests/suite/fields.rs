@@ -41,6 +41,43 @@ fn full() -> Result<Bundle> {
     Ok(bundle)
 }
 
+#[test]
+fn a_misspelt_key_is_shown_by_plan_and_refused_under_strict_and_engines_hear_nothing() -> Result<()> {
+    requires!(userns);
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config["process"]["noNewPrivilege"] = true.into();
+    bundle.config["linux"]["maskPaths"] = json!(["/x"]);
+    let words = "linux.maskPaths (perhaps maskedPaths), process.noNewPrivilege (perhaps noNewPrivileges)";
+    let plan = bundle.with_bundle("plan", &["c1"])?.output()?;
+    assert!(plan.succeeds()?.lines().any(|line| line.starts_with("warning: ") && line.contains(words)), "{plan:?}");
+    bundle.run()?.succeeds_silently()?;
+    for (verb, status) in [("create", 1), ("run", 125)] {
+        let strict = bundle.pura(&["--strict", verb, "-b"]).args(&[bundle.path("bundle")]).args(&["c1"]);
+        strict.output()?.fails(status, 808, &["keys that the specification does not know", words])?;
+        bundle.is_clean()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_missing_because_it_is_misspelt_is_told_with_what_stands_there() -> Result<()> {
+    for (key, typed, wanted) in
+        [("cwd", "cdw", "missing field `cwd`"), ("args", "arg", "process.args: there is no program")]
+    {
+        let mut bundle = Bundle::probing(&["true"])?;
+        let process = bundle.config["process"].as_object_mut().context("process")?;
+        let value = process.remove(key).context(key)?;
+        process.insert(typed.to_owned(), value);
+        let words = format!("process.{typed} (perhaps {key}) is no key of the specification");
+        bundle.run()?.fails(125, 803, &[wanted, &words])?;
+        bundle.is_clean()?;
+    }
+    let mut bundle = Bundle::probing(&["true"])?;
+    bundle.config.as_object_mut().context("config")?.remove("ociVersion");
+    bundle.run()?.fails(125, 805, &["ociVersion: it is missing"])?;
+    bundle.is_clean()
+}
+
 /// Adds a key to every object below, wherever the specification, and not the user, chooses the keys.
 fn everywhere(value: &mut Value, key: &str, unknown: &Value) {
     match value {

@@ -5,7 +5,10 @@ use std::ffi::OsString;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::harness::{Bundle, Pura, eventually, processes};
+use crate::{
+    console::on_terminal,
+    harness::{Bundle, Pura, eventually, processes},
+};
 
 #[test]
 fn each_spelling_of_a_signal_arrives_as_that_signal() -> Result<()> {
@@ -28,6 +31,18 @@ fn each_spelling_of_a_signal_arrives_as_that_signal() -> Result<()> {
         bundle.pura(&[&["kill", "c1"], words].concat()).output()?.succeeds_silently()?;
         running.wait()?.ends(64 + number)?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_signal_may_be_an_option_as_for_kill() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["trap"])?;
+    let mut running = bundle.with_bundle("run", &["c1"])?.spawn()?;
+    assert_eq!(running.line()?, "ready");
+    bundle.pura(&["kill", "-s", "USR1", "c1", "TERM"]).output()?.fails(2, 1, &["both --signal and \"TERM\""])?;
+    bundle.pura(&["kill", "-s", "USR1", "c1"]).output()?.succeeds_silently()?;
+    running.wait()?.ends(64 + libc::SIGUSR1)?;
     Ok(())
 }
 
@@ -64,6 +79,24 @@ fn signal_0_only_asks() -> Result<()> {
     let _running = bundle.started()?;
     bundle.pura(&["kill", "c1", "0"]).output()?.succeeds_silently()?;
     assert_eq!(bundle.status()?, "running");
+    bundle.delete()
+}
+
+#[test]
+fn a_signal_that_process_1_does_not_get_is_told_on_a_terminal_only() -> Result<()> {
+    requires!(userns, busybox);
+    let bundle = Bundle::with_args(&["/bin/sh", "-c", "echo ready; exec sleep 1000"])?;
+    let _running = bundle.started()?;
+    eventually("sleep runs", || Ok(bundle.pura(&["ps", "c1"]).output()?.stdout.contains("sleep 1000")))?;
+    for (signal, is_lost) in [("TERM", true), ("INT", true), ("0", false), ("CONT", false), ("WINCH", false)] {
+        let kill = bundle.pura(&["kill", "c1", signal]);
+        let (shown, status) = on_terminal(&kill.words(), "")?;
+        assert_eq!(status, Some(0), "{shown}");
+        let words = format!("process 1 of the container has no handler for SIG{signal}");
+        assert_eq!(shown.contains(&words) && shown.contains("pura kill c1 KILL [PURA-615]"), is_lost, "{shown}");
+        // An engine, which reads it.
+        kill.output()?.succeeds_silently()?;
+    }
     bundle.delete()
 }
 

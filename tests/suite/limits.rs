@@ -161,6 +161,23 @@ fn no_more_processes_than_allowed_are_started() -> Result<()> {
 }
 
 #[test]
+fn a_fork_bomb_is_held_and_ends_with_its_container() -> Result<()> {
+    requires!(userns, controllers, busybox);
+    let bundle =
+        limited(json!({"pids": {"limit": 20}}), &["/bin/sh", "-c", "bomb() { bomb | bomb & }; bomb; exec sleep 1000"])?;
+    let _running = bundle.created()?;
+    bundle.verb("start")?.succeeds_silently()?;
+    let leaf = leaf(&bundle)?;
+    // Refused forks are counted.
+    eventually("the bomb meets its limit", || {
+        Ok(!value(&leaf, "pids.events")?.starts_with("max 0") && value(&leaf, "pids.current")?.parse::<u32>()? <= 20)
+    })?;
+    bundle.delete()?;
+    assert!(!leaf.exists());
+    bundle.is_clean()
+}
+
+#[test]
 fn update_changes_what_it_names_and_leaves_the_rest() -> Result<()> {
     requires!(userns, controllers);
     let bundle = limited(
@@ -255,7 +272,8 @@ fn a_command_without_a_bundle_has_limits_too() -> Result<()> {
     let words = [&options[..], &["-e", &mark], &limits, &command].concat();
     let mut running = bundle.pura(&words).spawn()?;
     running.wait()?;
-    assert_eq!(running.line()?, "ready");
+    let lines = [running.line()?, running.line()?];
+    assert!(lines.contains(&"ready".to_owned()) && lines.contains(&"c1".to_owned()), "{lines:?}");
     let leaf = leaf(&bundle)?;
     for (file, wanted) in [("memory.max", "67108864"), ("cpu.max", "150000 100000"), ("pids.max", "20")] {
         assert_eq!(value(&leaf, file)?, wanted);

@@ -10,6 +10,7 @@ mod harness;
 
 mod affinity;
 mod annotations;
+mod attacks;
 mod cgroup;
 mod cgroup_faults;
 mod cgroup_versions;

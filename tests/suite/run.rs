@@ -46,25 +46,55 @@ fn run_forwards_signals_to_the_program() -> Result<()> {
 }
 
 #[test]
-fn a_second_interrupt_kills_a_process_1_that_has_no_handler_for_it() -> Result<()> {
+fn a_second_request_to_end_kills_a_process_1_that_has_no_handler_for_it() -> Result<()> {
     requires!(userns, busybox);
-    for shares_pids in [false, true] {
-        let mut bundle = Bundle::with_args(&["/bin/busybox", "tail", "-f", "/etc/passwd"])?;
-        if shares_pids {
-            bundle.share("pid");
-            bundle.unmount("/proc");
-        }
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT] {
+        let bundle = Bundle::with_args(&["/bin/busybox", "tail", "-f", "/etc/passwd"])?;
         let mut running = bundle.with_bundle("run", &["c1"])?.spawn()?;
         running.line()?;
-        if shares_pids {
-            running.signal(Signal::SIGINT)?;
-            running.wait()?.ends(128 + libc::SIGINT)?;
-            continue;
-        }
-        running.signal(Signal::SIGINT)?;
+        running.signal(signal)?;
         eventually("the warning", || Ok(running.stderr()?.contains("[PURA-615]")))?;
+        let said = running.stderr()?;
+        assert!(said.contains(&format!("no handler for {signal}")) && said.contains("within 2 seconds"), "{said}");
         // However slow the machine is, two of them follow each other within two seconds in the end.
-        eventually("its end", || Ok(running.signal(Signal::SIGINT).is_err()))?;
+        eventually("its end", || Ok(running.signal(signal).is_err()))?;
+        assert_eq!(running.wait()?.code(), 128 + libc::SIGKILL);
+        bundle.is_clean()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_pid_namespace_the_first_request_to_end_is_heard() -> Result<()> {
+    requires!(userns, busybox);
+    let mut bundle = Bundle::with_args(&["/bin/busybox", "tail", "-f", "/etc/passwd"])?;
+    bundle.share("pid");
+    bundle.unmount("/proc");
+    let mut running = bundle.with_bundle("run", &["c1"])?.spawn()?;
+    running.line()?;
+    running.signal(Signal::SIGINT)?;
+    running.wait()?.ends(128 + libc::SIGINT)?;
+    Ok(())
+}
+
+#[test]
+fn a_terminal_that_goes_kills_nobody_and_a_program_that_goes_on_is_told_of() -> Result<()> {
+    requires!(userns, busybox);
+    for (signal, script, words) in [
+        (Signal::SIGHUP, "busybox tail -f /etc/passwd", "no handler for SIGHUP"),
+        (Signal::SIGTERM, "trap '' TERM; busybox tail -f /etc/passwd", "catches or ignores SIGTERM and goes on"),
+    ] {
+        let bundle = Bundle::with_args(&["/bin/sh", "-c", &format!("exec 3>&1; {script}; exit 1")])?;
+        let mut running = bundle.with_bundle("run", &["c1"])?.spawn()?;
+        running.line()?;
+        eventually("the warning", || {
+            running.signal(signal)?;
+            Ok(running.stderr()?.contains("[PURA-615]"))
+        })?;
+        assert!(running.stderr()?.contains(words), "{}", running.stderr()?);
+        running.signal(signal)?;
+        assert_eq!(bundle.status()?, "running");
+        bundle.pura(&["kill", "c1", "KILL"]).output()?.succeeds_silently()?;
         assert_eq!(running.wait()?.code(), 128 + libc::SIGKILL);
         bundle.is_clean()?;
     }

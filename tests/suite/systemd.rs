@@ -2,6 +2,7 @@
 //! and what becomes of it where none can be reached.
 
 mod podman;
+mod session;
 mod unreachable;
 
 use std::{
@@ -223,6 +224,56 @@ fn limits_are_properties_of_the_unit_and_in_the_files() -> Result<()> {
     scoped.delete()
 }
 
+/// What is no property of a unit, or not exactly: the files are written after systemd has made them.
+#[test]
+fn limits_that_systemd_does_not_know_are_in_the_files_of_the_scope() -> Result<()> {
+    requires!(userns, systemd);
+    let mut scoped = Scoped::new(SLEEP)?;
+    scoped.bundle.config["linux"]["resources"] = json!({
+        "cpu": {"quota": 50_000, "period": 100_000, "burst": 20_000},
+        "unified": {"memory.oom.group": "1", "cgroup.max.depth": "7"},
+    });
+    let disk = fs::read_to_string("/sys/block/ubda/dev").unwrap_or_default();
+    let throttled = disk.trim().split_once(':');
+    if let Some((major, minor)) = throttled {
+        let number = |text: &str| text.parse::<u32>().unwrap_or_default();
+        scoped.bundle.config["linux"]["resources"]["blockIO"] = json!({
+            "throttleReadBpsDevice": [{"major": number(major), "minor": number(minor), "rate": 1_048_576}],
+        });
+    }
+    let _running = scoped.created()?;
+    for (file, wanted) in [("cpu.max.burst", "20000"), ("memory.oom.group", "1"), ("cgroup.max.depth", "7")] {
+        assert_eq!(scoped.limit(file)?, wanted, "{file}");
+    }
+    if throttled.is_some() {
+        let wanted = format!("{} rbps=1048576 wbps=max riops=max wiops=max", disk.trim());
+        assert_eq!(scoped.limit("io.max")?, wanted);
+    }
+    // systemd writes its own again, and leaves these alone.
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["set-property", "--runtime", &scoped.unit, "TasksMax=77"])?;
+    assert_eq!((scoped.limit("pids.max")?.as_str(), scoped.limit("cpu.max.burst")?.as_str()), ("77", "20000"));
+    assert_eq!(scoped.limit("io.max").unwrap_or_default().contains("rbps=1048576"), throttled.is_some());
+    scoped.delete()
+}
+
+/// Huge pages and RDMA are no controllers of systemd's: pura gives them on, where that is the caller's to do.
+#[test]
+fn a_controller_that_systemd_does_not_know_is_given_on_or_named() -> Result<()> {
+    requires!(userns, systemd);
+    let mut scoped = Scoped::new(SLEEP)?;
+    scoped.bundle.config["linux"]["resources"] = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 2_097_152}]});
+    let outcome = scoped.call("create")?.output()?;
+    if own_uid() == 0 && fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?.contains("hugetlb") {
+        outcome.succeeds_silently()?;
+        assert_eq!(scoped.limit("hugetlb.2MB.max")?, "2097152");
+        return scoped.delete();
+    }
+    outcome.fails_with_any(1, &[410, 461], &["hugetlb.2MB.max"])?;
+    scoped.bundle.is_clean()?;
+    scoped.is_gone()
+}
+
 #[test]
 fn real_roots_scopes_have_its_rules_for_devices() -> Result<()> {
     requires!(root, busybox, systemd);
@@ -357,6 +408,28 @@ fn a_scope_that_is_stopped_by_systemd_is_a_container_that_has_stopped() -> Resul
     scoped.bundle.becomes("stopped")?;
     eventually("the end of the scope", || Ok(scoped.property("LoadState")? == "not-found"))?;
     scoped.verb(&["delete", ID])?.succeeds_silently()?;
+    scoped.is_gone()
+}
+
+#[test]
+fn a_container_whose_systemd_is_gone_is_updated_with_a_warning_and_deleted() -> Result<()> {
+    requires!(userns, unprivileged, systemd);
+    let scoped = Scoped::new(SLEEP)?;
+    let _running = scoped.started()?;
+    let nowhere = scoped.bundle.path("nowhere");
+    let log = scoped.bundle.path("log").to_string_lossy().into_owned();
+    let alone = |words: &[&str]| {
+        let call = scoped.bundle.pura(&[&["--log-level", "warning", "--log", &log], words].concat());
+        call.env("XDG_RUNTIME_DIR", &nowhere).output()
+    };
+    alone(&["update", "--pids-limit", "30", ID])?.succeeds_silently()?;
+    assert_eq!(scoped.limit("pids.max")?, "30");
+    let said = fs::read_to_string(&log)?;
+    assert!(said.contains("new limits of") && said.contains("does not exist") && said.contains("[PURA-460]"), "{said}");
+    alone(&["exec", ID, "/bin/pura-probe", "true"])?.succeeds_silently()?;
+    alone(&["delete", "--force", ID])?.succeeds_silently()?;
+    // systemd puts away by itself what nobody lives in.
+    eventually("the end of the scope", || Ok(scoped.property("LoadState")? == "not-found"))?;
     scoped.is_gone()
 }
 

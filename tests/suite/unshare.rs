@@ -114,6 +114,28 @@ fn map_says_an_id_both_ways_and_what_is_not_mapped() -> Result<()> {
 }
 
 #[test]
+fn without_an_id_of_the_callers_unshare_is_root_inside() -> Result<()> {
+    requires!(unprivileged, userns, subids);
+    let bundle = Bundle::new()?;
+    let outcome = bundle.pura(&["unshare", "--userns=nomap", "--", "id", "-u"]).output()?;
+    assert_eq!(outcome.succeeds()?, "0\n");
+    let groups = bundle.pura(&["unshare", "--userns=nomap", "--", "id", "-G"]).output()?;
+    assert_eq!(groups.succeeds()?, "0\n");
+    Ok(())
+}
+
+#[test]
+fn without_a_user_namespace_of_ones_own_each_id_is_itself() -> Result<()> {
+    requires!(unprivileged);
+    let bundle = Bundle::new()?;
+    let outcome = bundle.pura(&["map", "--userns=inherit", "5"]).output()?;
+    if fs::read_to_string("/proc/self/uid_map")?.split_whitespace().last() == Some("4294967295") {
+        assert_eq!(outcome.stdout, "uid 5 inside is 5 outside\nuid 5 outside is 5 inside\n", "{outcome:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn map_knows_the_maps_of_a_running_container() -> Result<()> {
     requires!(unprivileged, userns);
     let mut bundle = Bundle::probing(&["sleep"])?;

@@ -151,6 +151,30 @@ fn mappings_come_in_pairs_and_need_a_user_namespace() -> Result<()> {
 }
 
 #[test]
+fn a_user_namespace_of_the_config_is_made_under_inherit_too_and_that_is_told() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["true"])?;
+    bundle.write()?;
+    let call = |flags: &[&str]| {
+        let words = [flags, &["run", "--userns=inherit", "-b"]].concat();
+        bundle.pura(&words).args(&[bundle.path("bundle")]).args(&["c1"]).output()
+    };
+    call(&[])?.succeeds_silently()?;
+    call(&["--strict"])?.fails(125, 218, &["--userns=inherit has no effect", "linux.namespaces"])?;
+    bundle.is_clean()
+}
+
+#[test]
+fn who_may_make_no_namespace_without_a_user_namespace_is_told_so_and_nothing_else() -> Result<()> {
+    requires!(unprivileged);
+    let bundle = Bundle::new()?;
+    let call = |verb: &str| bundle.pura(&[verb, "--userns=inherit", "--", "true"]).output();
+    call("run")?.fails(125, 213, &["cannot use --userns=inherit", "CAP_SYS_ADMIN", "fix: --userns=auto"])?;
+    call("plan")?.fails(1, 213, &["cannot use --userns=inherit"])?;
+    bundle.is_clean()
+}
+
+#[test]
 fn the_owners_of_the_root_never_change() -> Result<()> {
     requires!(unprivileged, userns);
     let mut bundle = Bundle::probing(&["write", "/tmp/new"])?;
@@ -298,7 +322,7 @@ fn inherit_without_privilege_is_told_of_auto() -> Result<()> {
     let mut bundle = Bundle::new()?;
     bundle.share_user();
     let outcome = bundle.with_bundle("run", &["--userns=inherit", "c1"])?.output()?;
-    outcome.fails(125, 213, &["operation not permitted; fix: --userns=auto"])?;
+    outcome.fails(125, 213, &["operation not permitted", "fix: --userns=auto"])?;
     bundle.is_clean()
 }
 

@@ -163,11 +163,12 @@ fn the_single_id_is_the_callers_and_keep_id_keeps_it() -> Result<()> {
 }
 
 #[test]
-fn a_name_is_the_id_and_without_one_an_id_is_made_up() -> Result<()> {
+fn a_name_is_the_id_and_without_one_an_id_is_made_up_that_a_detached_run_prints() -> Result<()> {
     requires!(userns, overlay);
     let bundle = Bundle::new()?;
     let root = bundle.rootfs("").display().to_string();
     let mark = format!("PURA_TEST={}", bundle.dir().display());
+    let mut printed = Vec::new();
     for name in [&["--name", "c1"][..], &[]] {
         let words =
             [&["run", "-d", "--userns=single", "-e", &mark, "--rootfs", &root], name, &["/bin/pura-probe", "sleep"]]
@@ -175,10 +176,15 @@ fn a_name_is_the_id_and_without_one_an_id_is_made_up() -> Result<()> {
         let mut running = bundle.pura(&words).spawn()?;
         let outcome = running.wait()?;
         assert!(outcome.status.success(), "{outcome:#?}");
+        let mut lines = [running.line()?, running.line()?].to_vec();
+        lines.retain(|line| line != "ready");
+        printed.append(&mut lines);
     }
     let listed = bundle.pura(&["list", "-q"]).output()?;
     let ids: Vec<&str> = listed.succeeds()?.lines().collect();
     assert!(ids.len() == 2 && ids.contains(&"c1"), "{ids:?}");
+    printed.sort_unstable();
+    assert_eq!(printed, ids);
     for id in ids {
         bundle.pura(&["delete", "--force", id]).output()?.succeeds_silently()?;
     }

@@ -99,6 +99,43 @@ fn a_bus_that_hangs_refuses_or_talks_nonsense_is_given_up() -> Result<()> {
     Ok(())
 }
 
+/// `pura create` of a limit, with a session directory of the test's own, and no word about who makes the cgroup.
+fn limited(bundle: &mut Bundle) -> Result<Outcome> {
+    bundle.config["linux"]["resources"] = json!({"pids": {"limit": 100}});
+    bundle.with_bundle("create", &[ID])?.env("XDG_RUNTIME_DIR", bundle.path("run")).output()
+}
+
+#[test]
+fn a_limit_that_only_systemd_could_set_fails_as_ever_where_there_is_none() -> Result<()> {
+    requires!(userns, unprivileged, cgroup);
+    if lacks("controllers")?.is_none() {
+        return crate::harness::skip("want of controllers", "they are delegated");
+    }
+    let mut bundle = Bundle::with_args(SLEEP)?;
+    let outcome = limited(&mut bundle)?;
+    outcome.fails(1, 461, &["pids.max", "fix: "])?;
+    assert!(!outcome.stderr.contains("systemd cannot be asked"), "{outcome:?}");
+    bundle.is_clean()?;
+    with_bus(&bundle, Some(b"REJECTED EXTERNAL\r\n"))?;
+    let words = ["pids.max", "and systemd cannot be asked for a scope, because", "run/bus gives no access", "fix: "];
+    limited(&mut bundle)?.fails(1, 461, &words)?;
+    bundle.is_clean()
+}
+
+#[test]
+fn a_bus_of_another_pid_namespace_would_move_strangers_and_is_not_asked() -> Result<()> {
+    requires!(userns, unprivileged, cgroup);
+    let bundle = Bundle::with_args(SLEEP)?;
+    with_bus(&bundle, None)?;
+    bundle.write()?;
+    let call = bundle.pura(&["--systemd-cgroup", "--strict", "create", "--bundle"]).args(&[bundle.path("bundle")]);
+    let call = call.args(&[ID]).env("XDG_RUNTIME_DIR", bundle.path("run"));
+    let apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let outcome = bundle.through(&apart, &call).env("XDG_RUNTIME_DIR", bundle.path("run")).output()?;
+    outcome.fails(1, 405, &["it is in another PID namespace than pura"])?;
+    bundle.is_clean()
+}
+
 #[test]
 fn without_its_helper_pura_says_which_one_it_wants() -> Result<()> {
     requires!(userns, unprivileged, cgroup);
