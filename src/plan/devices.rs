@@ -216,18 +216,18 @@ mod tests {
 
     #[test]
     fn a_device_that_only_a_dropped_group_opens_is_told_of() {
-        let node = |uid, gid, mode| Node { place: "mounts[0]".to_owned(), path: "/dev/kvm".into(), uid, gid, mode };
+        let made = |uid, gid, mode| Node { place: "mounts[0]".to_owned(), path: "/dev/kvm".into(), uid, gid, mode };
         let keeps = json!({"run.oci.keep_original_groups": "1"});
         for (node, mode, annotations, is_told) in [
-            (node(0, 108, 0o660), UsernsMode::Auto, json!({}), true),
-            (node(0, 108, 0o660), UsernsMode::Auto, keeps, false),
+            (made(0, 108, 0o660), UsernsMode::Auto, json!({}), true),
+            (made(0, 108, 0o660), UsernsMode::Auto, keeps, false),
             // One id: setgroups is denied, and the groups stay.
-            (node(0, 108, 0o660), UsernsMode::Single, json!({}), false),
-            (node(0, 108, 0o666), UsernsMode::Auto, json!({}), false),
-            (node(1000, 108, 0o660), UsernsMode::Auto, json!({}), false),
-            (node(0, 109, 0o660), UsernsMode::Auto, json!({}), false),
+            (made(0, 108, 0o660), UsernsMode::Single, json!({}), false),
+            (made(0, 108, 0o666), UsernsMode::Auto, json!({}), false),
+            (made(1000, 108, 0o660), UsernsMode::Auto, json!({}), false),
+            (made(0, 109, 0o660), UsernsMode::Auto, json!({}), false),
             // Group 0 inside.
-            (node(0, 1000, 0o660), UsernsMode::Auto, json!({}), false),
+            (made(0, 1000, 0o660), UsernsMode::Auto, json!({}), false),
         ] {
             let process = json!({"cwd": "/", "user": {}, "args": ["/p"]});
             let config =
