@@ -49,7 +49,7 @@ impl fmt::Display for Plan {
         }
         for (_, input) in &self.inputs {
             match input {
-                Input::Namespace(_) | Input::Owner(_) | Input::Directory(_) | Input::Output(_) => {}
+                Input::Namespace(_) | Input::Owner(_) | Input::Directory(_) | Input::Output(_) | Input::Program(_) => {}
                 Input::Mapped(tree) => {
                     line(f, format_args!("idmapped before clone: {:?}  ({})", tree.path, tree.place))?
                 }
