@@ -17,13 +17,16 @@ pub(super) fn judge(input: &[u8]) -> Verdict {
     if ids::parse(ids::lines(&map).as_bytes()) != map {
         return Err(format!("{map:?} does not survive"));
     }
+    if map.iter().any(|extent| extent.count == 0) {
+        return Err(format!("a line of no ids in {map:?}"));
+    }
+    is_one_line(&ids::ranges(&map, |extent| extent.inside))?;
     if let Err(why) = check_lines(&map) {
         is_one_line(&why)?;
         if is_map(&map) {
             return Err(format!("{map:?} is refused: {why}"));
         }
     } else if is_map(&map) {
-        is_one_line(&ids::ranges(&map, |extent| extent.inside))?;
         translated(&map)?;
     } else {
         return Err(format!("{map:?} is accepted"));

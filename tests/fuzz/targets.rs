@@ -8,7 +8,7 @@ use std::{
 
 use nix::errno::Errno;
 use oci_spec::runtime::Spec;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Target, Verdict,
@@ -46,8 +46,24 @@ fn is_printable(text: &str) -> Verdict {
     }
 }
 
-/// Reading, judging, compiling and printing, for callers of three kinds.
+/// What `exec --process` and `update --resources` would read of the same.
+fn parts(input: &[u8]) -> Verdict {
+    let Ok(whole) = serde_json::from_slice::<Value>(input) else { return Ok(()) };
+    for (pointer, opening, closing) in
+        [("/process", "\"process\":", ""), ("/linux/resources", "\"linux\":{\"resources\":", "}")]
+    {
+        let Some(part) = whole.pointer(pointer) else { continue };
+        match bundle::part(part.to_string().as_bytes(), Path::new("part.json"), opening, closing) {
+            Ok((_, warnings)) => warnings.iter().try_for_each(|warning| is_one_line(&warning.to_string()))?,
+            Err(error) => refused(&error)?,
+        }
+    }
+    Ok(())
+}
+
+/// Reading, judging, compiling and printing, for callers of four kinds.
 fn config(input: &[u8]) -> Verdict {
+    parts(input)?;
     let (spec, warnings) = match bundle::parse(input, Path::new("config.json")) {
         Ok(read) => read,
         Err(error) => return refused(&error),
@@ -251,7 +267,7 @@ fn command_line(input: &[u8]) -> Verdict {
 
 #[test]
 fn a_config_is_refused_in_one_line_or_has_one_plan() {
-    let target = Target { name: "config", inputs: 1000, mutate: tree::json, judge: config };
+    let target = Target { name: "config", inputs: 600, mutate: tree::json, judge: config };
     fuzz(&target, texts(&CONFIGS));
 }
 
@@ -347,7 +363,7 @@ fn a_home_is_what_the_images_passwd_says() {
 
 #[test]
 fn a_command_line_is_a_request_or_refused_in_one_line() {
-    let target = Target { name: "command-line", inputs: 1500, mutate: mutation::bytes, judge: command_line };
+    let target = Target { name: "command-line", inputs: 1000, mutate: mutation::bytes, judge: command_line };
     let given = [
         "run\n-b\n/b\nc1",
         "--root\n/r\n--log\n/l\n--log-format\njson\ncreate\n--bundle\n/b\n--pid-file\n/p\nc1",
