@@ -134,7 +134,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Parses the config.
-fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
+pub(crate) fn parse(json: &[u8], file: &Path) -> Result<(Spec, Vec<Warning>)> {
     Text { json, file, before: 0 }.read()
 }
 
@@ -156,7 +156,7 @@ pub fn process(file: &Path) -> Result<(Process, Vec<Warning>)> {
 }
 
 /// Reads a part of a config as a config that has nothing else: another parser for it would be a fiftieth of the binary.
-fn part(json: &[u8], file: &Path, opening: &str, closing: &str) -> Result<(Spec, Vec<Warning>)> {
+pub(crate) fn part(json: &[u8], file: &Path, opening: &str, closing: &str) -> Result<(Spec, Vec<Warning>)> {
     // By itself it has to be JSON, too.
     serde_json::from_slice::<distinct::Keys>(json)
         .map_err(|error| Text { json, file, before: 0 }.refuse_json(&error))?;

@@ -32,7 +32,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::{
     cli::{CgroupDriver, Limiting},
-    error::{Code, Error, Result, Warning},
+    error::{Code, Error, Result, Warning, line},
     host::Host,
     plan::resources::{self, Absent, Now, Rules, Write},
 };
@@ -234,31 +234,29 @@ fn may_make(directory: &Path) -> bool {
 /// The lines for the files, for a plan.
 fn describe(writes: &[Write], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     for write in writes {
-        write!(f, "  set {} to {}", write.file, write.value)?;
-        if let Some((file, value)) = &write.instead {
-            write!(f, ", or {file} to {value}")?;
-        }
+        let Write { file, value, place, .. } = write;
+        let instead = write.instead.as_ref().map(|(file, value)| format!(", or {file} to {value}")).unwrap_or_default();
         let why = if write.absent == Absent::Skip { ", if it is there" } else { "" };
-        writeln!(f, "{why} (linux.resources.{})", write.place)?;
+        line(f, format_args!("  set {file} to {value}{instead}{why} (linux.resources.{place})"))?;
     }
     Ok(())
 }
 
 impl std::fmt::Display for Leaf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "cgroup: {}", self.directory.display())?;
+        line(f, format_args!("cgroup: {}", self.directory.display()))?;
         if let Some(left) = &self.vacates {
-            writeln!(f, "  leave {} for a cgroup below it", left.display())?;
+            line(f, format_args!("  leave {} for a cgroup below it", left.display()))?;
         }
         for enable in &self.enables {
-            writeln!(f, "  give on {} from {}", enable.controllers.join(" "), enable.directory.display())?;
+            line(f, format_args!("  give on {} from {}", enable.controllers.join(" "), enable.directory.display()))?;
         }
         describe(&self.writes, f)?;
         if let Some(rules) = &self.devices {
-            writeln!(f, "  {rules}, but those of every container (linux.resources.devices)")?;
+            line(f, format_args!("  {rules}, but those of every container (linux.resources.devices)"))?;
         }
         if let Some(owner) = self.owner {
-            writeln!(f, "  give it to user {owner}")?;
+            line(f, format_args!("  give it to user {owner}"))?;
         }
         Ok(())
     }

@@ -437,7 +437,7 @@ impl std::fmt::Display for Planned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.place.fmt(f)?;
         if let Some(group) = &self.group {
-            writeln!(f, "resctrl: {group}")?;
+            crate::error::line(f, format_args!("resctrl: {group}"))?;
         }
         self.plan.fmt(f)
     }

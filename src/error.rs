@@ -1,10 +1,16 @@
 //! The one error type: what failed, why, and what to do about it, on one line.
 
 mod code;
+mod line;
 
 pub use code::Code;
+pub use line::{Line, line};
 
-use std::{borrow::Cow, fmt, io};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    io,
+};
 
 use nix::errno::Errno;
 
@@ -116,15 +122,16 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}", self.what)?;
+        let mut line = Line(f);
+        write!(line, "cannot {}", self.what)?;
         if let Some(place) = &self.place {
-            write!(f, " ({place})")?;
+            write!(line, " ({place})")?;
         }
-        write!(f, ": {}", self.why)?;
+        write!(line, ": {}", self.why)?;
         if let Some(fix) = &self.fix {
-            write!(f, "; fix: {fix}")?;
+            write!(line, "; fix: {fix}")?;
         }
-        write!(f, " [PURA-{:03}]", self.code as u32)
+        write!(line, " [PURA-{:03}]", self.code as u32)
     }
 }
 
@@ -188,11 +195,12 @@ impl Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.what)?;
+        let mut line = Line(f);
+        write!(line, "{}", self.what)?;
         if let Some(fix) = &self.fix {
-            write!(f, "; fix: {fix}")?;
+            write!(line, "; fix: {fix}")?;
         }
-        write!(f, " [PURA-{:03}]", self.code as u32)
+        write!(line, " [PURA-{:03}]", self.code as u32)
     }
 }
 
@@ -247,6 +255,15 @@ mod tests {
             error.to_string(),
             "cannot bind \"/a\" on \"/b\" (mounts[7]): \"/a\" does not exist; fix: mkdir /a [PURA-304]"
         );
+    }
+
+    #[test]
+    fn an_error_stays_one_line_whatever_it_names() {
+        let error =
+            Error::new(Code::BindSource, "mount tmpfs (a\n\u{1b}[2J)", "b\tc").at("mounts[\"\r\"]").fix("d\u{85}");
+        let wanted = r#"cannot mount tmpfs (a\n\u{1b}[2J) (mounts["\r"]): b\tc; fix: d\u{85} [PURA-304]"#;
+        assert_eq!(error.to_string(), wanted);
+        assert_eq!(Warning::new(Code::SingleId, "a\nb").to_string(), r"a\nb [PURA-110]");
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod console;
 mod copy;
 mod cover;
 mod fallback;
-mod home;
+pub(crate) mod home;
 mod hook;
 mod line;
 pub(crate) mod mapping;

@@ -50,3 +50,7 @@ pub mod log;
 pub mod sys;
 
 pub mod error;
+
+#[cfg(test)]
+#[path = "../tests/fuzz/main.rs"]
+mod fuzz;

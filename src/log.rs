@@ -117,7 +117,7 @@ mod tests {
         assert_eq!((lines.len(), lines[0]), (2, "before"));
         let entry: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
         assert_eq!((&entry["level"], &entry["code"]), (&"error".into(), &"PURA-999".into()));
-        assert_eq!(entry["msg"], "cannot a\n\"b\": c [PURA-999]");
+        assert_eq!(entry["msg"], "cannot a\\n\"b\": c [PURA-999]");
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
         log.warn(&[Warning::new(Code::SingleId, "a\n\"b\"")], false).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("time=\"2") && text.lines().count() == 1, "{text}");
-        assert!(text.ends_with(" level=warning msg=\"a\\n\\\"b\\\" [PURA-110]\"\n"), "{text}");
+        assert!(text.ends_with(" level=warning msg=\"a\\\\n\\\"b\\\" [PURA-110]\"\n"), "{text}");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 

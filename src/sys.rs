@@ -9,6 +9,8 @@ pub mod bpf;
 pub mod caps;
 pub mod child;
 pub mod copy;
+#[cfg(test)]
+pub(crate) mod coverage;
 pub mod entry;
 pub mod exec;
 pub mod fd;

@@ -63,7 +63,7 @@ fn account(uid: u32) -> (Option<String>, Option<u32>) {
 }
 
 /// Name and primary group of the line with this uid: passwd(5).
-fn entry(passwd: &str, uid: u32) -> Option<(String, Option<u32>)> {
+pub(crate) fn entry(passwd: &str, uid: u32) -> Option<(String, Option<u32>)> {
     passwd.lines().find_map(|line| {
         let fields: Vec<_> = line.split(':').collect();
         let [name, _, id, gid, ..] = fields.as_slice() else { return None };
@@ -72,7 +72,7 @@ fn entry(passwd: &str, uid: u32) -> Option<(String, Option<u32>)> {
 }
 
 /// Whether nsswitch.conf(5) names a source of subordinate ids besides the files. The first `subid` line counts.
-fn has_other_source(nsswitch: &str) -> bool {
+pub(crate) fn has_other_source(nsswitch: &str) -> bool {
     let mut lines = nsswitch.lines().filter_map(|line| line.split_once(':'));
     let sources = lines.find(|(key, _)| key.eq_ignore_ascii_case("subid")).map(|(_, sources)| sources);
     sources.is_some_and(|sources| sources.split_whitespace().any(|source| source != "files"))
@@ -94,7 +94,7 @@ fn ask(name: &str) -> Option<(Vec<Range>, Vec<Range>)> {
 }
 
 /// The ranges in lines such as `0: alice 100000 65536`.
-fn listed(text: &str) -> Vec<Range> {
+pub(crate) fn listed(text: &str) -> Vec<Range> {
     let lines = text.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().rev();
         let count = fields.next()?.parse().ok()?;
@@ -104,7 +104,7 @@ fn listed(text: &str) -> Vec<Range> {
 }
 
 /// All ranges of a user: the entries by name, then those by number.
-fn ranges(text: &str, name: Option<&str>, number: &str) -> Vec<Range> {
+pub(crate) fn ranges(text: &str, name: Option<&str>, number: &str) -> Vec<Range> {
     let of = |who: &str| entries(text).filter(|(owner, _)| *owner == who).map(|(_, range)| range).collect::<Vec<_>>();
     let mut found = name.map(of).unwrap_or_default();
     if name != Some(number) {
@@ -123,7 +123,7 @@ fn entries(text: &str) -> impl Iterator<Item = (&str, Range)> {
 }
 
 /// The first block that nobody owns in either file, from where useradd(8) begins.
-fn free(files: &[String; 2]) -> u32 {
+pub(crate) fn free(files: &[String; 2]) -> u32 {
     let mut taken: Vec<Range> = files.iter().flat_map(|text| entries(text).map(|(_, range)| range)).collect();
     taken.sort_unstable_by_key(|range| range.first);
     taken.iter().fold(100_000, |free: u32, range| {

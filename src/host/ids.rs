@@ -42,7 +42,7 @@ pub fn parse(text: &[u8]) -> Vec<Extent> {
         let mut numbers = line.split_whitespace().map(str::parse);
         Some(Extent { inside: numbers.next()?.ok()?, outside: numbers.next()?.ok()?, count: numbers.next()?.ok()? })
     });
-    extents.collect()
+    extents.filter(|extent: &Extent| extent.count > 0).collect()
 }
 
 /// The ids of one side of a map, for people: `0, 1-65536`.
@@ -94,7 +94,7 @@ mod tests {
         let map = [Extent { inside: 0, outside: 1000, count: 1 }, Extent { inside: 1, outside: 100_000, count: 65536 }];
         assert_eq!(parse(lines(&map).as_bytes()), map);
         assert_eq!(parse(b"         0       1000          1\n"), map[..1]);
-        assert!(parse(b"0 x 1\n-1 0 1\n").is_empty());
+        assert!(parse(b"0 x 1\n-1 0 1\n0 0 0\n").is_empty());
     }
 
     #[test]

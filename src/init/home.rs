@@ -14,12 +14,12 @@ use crate::sys::{
 const LARGEST: usize = 1 << 20;
 
 /// A home, with its `HOME=`, that is longer than this is none.
-pub(super) const LONGEST: usize = 1024;
+pub(crate) const LONGEST: usize = 1024;
 
 const FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
 
 /// `HOME=` and the home of a user id: `/` when the file does not say, or is no file. How long that is.
-pub(super) fn find(root: BorrowedFd<'_>, uid: u32, into: &mut [u8; LONGEST]) -> usize {
+pub(crate) fn find(root: BorrowedFd<'_>, uid: u32, into: &mut [u8; LONGEST]) -> usize {
     let mut line = Line { uid, field: 0, number: Some(0), digits: 0, home: [0; LONGEST], length: 0 };
     let found = open(root, c"/etc/passwd", FLAGS, IN_ROOT).and_then(|file| read(file.as_fd(), &mut line));
     let home: &[u8] = match found {

@@ -75,7 +75,7 @@ pub enum Report {
 }
 
 impl Report {
-    fn encode(self) -> [u8; LENGTH] {
+    pub(crate) fn encode(self) -> [u8; LENGTH] {
         let (kind, first, second) = match self {
             Self::At(meeting) => (1, meeting, 0),
             Self::Failed { step, errno } => (2, step, (errno as i32).unsigned_abs()),

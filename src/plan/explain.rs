@@ -1,6 +1,7 @@
 //! The plan in words: for people who read it, and for errors.
 
 mod codes;
+mod printed;
 mod program;
 mod words;
 
@@ -9,7 +10,7 @@ use std::{ffi::CStr, fmt};
 use nix::errno::Errno;
 
 use self::words::{attribute_words, attributes, capabilities, limit, propagation, words};
-use super::{Input, Meeting, Op, Plan, Slot, Target, arena::Text, ids::UserNamespace, limits, namespaces};
+use super::{Meeting, Op, Plan, Slot, Target, arena::Text, limits, namespaces};
 use crate::{
     error::{Code, Error, Warning, plain},
     host::refusal::{UNCONFINED, no_cgroup_namespace},
@@ -348,68 +349,6 @@ impl Plan {
     /// The program's name, as config.json has it.
     fn program_name(&self) -> String {
         self.argv.first().map_or_else(|| "nothing".to_owned(), |word| lossy(self.text(*word)))
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.ids.user_namespace {
-            UserNamespace::Create { maps, writer, .. } => {
-                writeln!(f, "user namespace: new; ids written by {}", writer.name())?;
-                for (kind, extents) in [("uid", &maps.uids), ("gid", &maps.gids)] {
-                    for extent in extents {
-                        writeln!(
-                            f,
-                            "  {kind} {} inside = {} outside, {} ids",
-                            extent.inside, extent.outside, extent.count
-                        )?;
-                    }
-                }
-            }
-            UserNamespace::Join { index, .. } => writeln!(f, "user namespace: joined (linux.namespaces[{index}])")?,
-            UserNamespace::JoinOwner { index, .. } => {
-                writeln!(f, "user namespace: the owner of linux.namespaces[{index}], joined")?;
-            }
-            UserNamespace::Reuse => writeln!(f, "user namespace: the caller's, which is not the initial one")?,
-            UserNamespace::Inherit => writeln!(f, "user namespace: none of its own (--userns=inherit)")?,
-        }
-        let new = i32::try_from(self.clone_flags).unwrap_or(0) & !libc::CLONE_NEWUSER;
-        writeln!(
-            f,
-            "clone: {}",
-            if new == 0 { "no namespace".to_owned() } else { format!("new {}", namespaces::names(new).join(", ")) }
-        )?;
-        for (_, kind) in &self.joined_first {
-            writeln!(f, "joined before clone: {}", namespaces::name(*kind))?;
-        }
-        for (_, shown) in &self.shown {
-            writeln!(f, "mounted before clone: {}, of the joined namespace  ({})", shown.kind, shown.place)?;
-        }
-        for (_, input) in &self.inputs {
-            match input {
-                Input::Namespace(_) | Input::Owner(_) | Input::Directory(_) | Input::Output(_) | Input::Program(_) => {}
-                Input::Mapped(tree) => writeln!(f, "idmapped before clone: {:?}  ({})", tree.path, tree.place)?,
-                Input::Node(node) => writeln!(
-                    f,
-                    "made before clone: device {}:{}  ({})",
-                    libc::major(node.device),
-                    libc::minor(node.device),
-                    node.place
-                )?,
-            }
-        }
-        for parameter in &self.parameters {
-            writeln!(f, "set before clone: {} to {:?}  (linux.sysctl)", parameter.key, parameter.value)?;
-        }
-        for device in &self.moved_devices {
-            writeln!(f, "moved at the end: {device}  ({})", device.place())?;
-        }
-        for (step, (op, place)) in self.ops.iter().zip(&self.places).enumerate() {
-            let place = if place.is_empty() { String::new() } else { format!("  ({place})") };
-            writeln!(f, "{step:3}  {}{place}", self.describe(*op))?;
-        }
-        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
-        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
 }
 

@@ -9,7 +9,7 @@ use oci_spec::runtime::Spec;
 
 use super::resources::Write;
 use crate::{
-    error::{Code, Error, Result},
+    error::{Code, Error, Result, line},
     systemd::message::{Property, Value},
 };
 
@@ -147,12 +147,12 @@ fn part(spec: &Spec, key: &str) -> Result<Option<String>> {
 
 impl std::fmt::Display for Unit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "cgroup: systemd starts {} at /{}", self.name, self.cgroup.display())?;
+        line(f, format_args!("cgroup: systemd starts {} at /{}", self.name, self.cgroup.display()))?;
         for property in &self.properties {
-            writeln!(f, "  with {} {}", property.name, property.value)?;
+            line(f, format_args!("  with {} {}", property.name, property.value))?;
         }
         if !self.below.as_os_str().is_empty() {
-            writeln!(f, "  below it {}", self.below.display())?;
+            line(f, format_args!("  below it {}", self.below.display()))?;
         }
         Ok(())
     }
