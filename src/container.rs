@@ -153,7 +153,8 @@ impl Making<'_> {
         )?;
         let agent = plan.notice().map(Notice::connect).transpose()?;
         self.log.warn(plan.warnings(), self.loud)?;
-        if self.log.is_strict() {
+        // Looking for them is another pass, for somebody who reads it.
+        if self.log.is_strict() || self.log.hears_warnings() {
             self.log.warn(self.bundle.unknown_keys().as_slice(), self.loud)?;
         }
         prepare_process(&host)?;

@@ -221,7 +221,7 @@ fn with_process(mut config: Spec, exec: &Exec) -> Result<(Spec, Vec<Warning>)> {
     config.set_process(Some(process)).set_hooks(None);
     spec::validate(&config)?;
     spec::require_program(&config)?;
-    let useless = useless_caps(&config, exec);
+    let useless = useless_flags(exec).or_else(|| useless_caps(&config, exec));
     Ok((config, unknown.into_iter().chain(useless).collect()))
 }
 
@@ -268,6 +268,24 @@ fn from_flags(mut process: Process, exec: &Exec) -> Result<Process> {
     }
     spec::add_capabilities(&mut process, &exec.caps)?;
     Ok(process)
+}
+
+/// Flags beside a file, which says everything. `--tty` is not one of them: conmon gives it, and the file says the same.
+fn useless_flags(exec: &Exec) -> Option<Warning> {
+    let file = exec.process.as_ref()?;
+    let given = [
+        ("--user", exec.user.is_some()),
+        ("--additional-gids", !exec.groups.is_empty()),
+        ("--env", !exec.env.is_empty()),
+        ("--cwd", exec.cwd.is_some()),
+        ("--cap", !exec.caps.is_empty()),
+        ("--no-new-privs", exec.no_new_privs),
+        ("--apparmor", exec.apparmor.is_some()),
+        ("--process-label", exec.label.is_some()),
+    ];
+    let names: Vec<_> = given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
+    let what = || format!("the process is all as {} says, and not as {}", file.display(), names.join(", "));
+    (!names.is_empty()).then(|| Warning::new(Code::Usage, what()).fix("change the file, or leave it out"))
 }
 
 /// `--cap` for another user than root, who keeps at exec only what is ambient.

@@ -51,6 +51,10 @@ fn a_misspelt_key_is_shown_by_plan_and_refused_under_strict_and_engines_hear_not
     let plan = bundle.with_bundle("plan", &["c1"])?.output()?;
     assert!(plan.succeeds()?.lines().any(|line| line.starts_with("warning: ") && line.contains(words)), "{plan:?}");
     bundle.run()?.succeeds_silently()?;
+    let log = bundle.path("log");
+    let heard = bundle.pura(&["--log-level", "warning", "--log"]).args(&[&log]).args(&["run", "-b"]);
+    heard.args(&[bundle.path("bundle")]).args(&["c1"]).output()?.succeeds_silently()?;
+    assert!(fs::read_to_string(&log)?.contains(words), "it is not in the log");
     for (verb, status) in [("create", 1), ("run", 125)] {
         let strict = bundle.pura(&["--strict", verb, "-b"]).args(&[bundle.path("bundle")]).args(&["c1"]);
         strict.output()?.fails(status, 808, &["keys that the specification does not know", words])?;

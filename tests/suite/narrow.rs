@@ -42,7 +42,7 @@ fn every_verb_works_for_a_caller_who_has_little() -> Result<()> {
             &["state", "c1"],
             &["list"],
             &["exec", "c1", "/bin/pura-probe", "true"],
-            &["kill", "c1", "TERM"],
+            &["kill", "c1", "KILL"],
         ] {
             works(verb)?;
         }

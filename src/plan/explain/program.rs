@@ -22,7 +22,8 @@ pub fn explain_program(name: &str, errno: Errno, at_exec: bool) -> Error {
         }
         Errno::EISDIR => refused(Code::ProgramDirectory, "is a directory: permission denied"),
         Errno::EPERM if !at_exec => {
-            refused(Code::ProgramRefused, "it is pura itself, or a script for it, which no container may run")
+            refused(Code::ProgramRefused, "it is pura itself, or a script for it, which no container starts with")
+                .fix("a shell that calls it: sh -c 'pura ...'")
         }
         Errno::EACCES => refused(Code::ProgramRefused, "permission denied").fix("chmod +x it"),
         Errno::ENOEXEC => refused(Code::ProgramFormat, "exec format error")

@@ -68,6 +68,21 @@ fn a_process_file_gives_everything_and_the_bundle_is_never_asked() -> Result<()>
 }
 
 #[test]
+fn flags_beside_a_process_file_are_told_of_and_have_no_effect() -> Result<()> {
+    requires!(userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let _running = bundle.started()?;
+    let process = json!({"cwd": "/", "args": ["/bin/pura-probe", "ids"], "user": {"uid": 0, "gid": 0}});
+    let facts = by_file(&bundle, &["--user", "7", "--no-new-privs"], &process)?.facts()?;
+    assert_eq!(facts.get("uid")?, "0");
+    let file = bundle.path("process");
+    let strict = |flags: &[&str]| bundle.pura(&["--strict", "exec", "--process"]).args(&[&file]).args(flags).output();
+    strict(&["--user", "7", "--no-new-privs", "c1"])?.fails(125, 1, &["not as --user, --no-new-privs"])?;
+    strict(&["c1"])?.succeeds()?;
+    bundle.delete()
+}
+
+#[test]
 fn flags_change_the_containers_own_process() -> Result<()> {
     requires!(userns);
     let mut bundle = Bundle::probing(&["sleep"])?;
