@@ -235,7 +235,7 @@ fn may_make(directory: &Path) -> bool {
 fn describe(writes: &[Write], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
     for write in writes {
         let Write { file, value, place, .. } = write;
-        let instead = write.instead.as_ref().map(|(file, value)| format!(", or {file} to {value}")).unwrap_or_default();
+        let instead = write.instead.as_ref().map(|(other, what)| format!(", or {other} to {what}")).unwrap_or_default();
         let why = if write.absent == Absent::Skip { ", if it is there" } else { "" };
         line(f, format_args!("  set {file} to {value}{instead}{why} (linux.resources.{place})"))?;
     }

@@ -215,4 +215,4 @@ fn summary(profile: &LinuxSeccomp, rules: &[Rule]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

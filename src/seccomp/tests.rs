@@ -1,7 +1,7 @@
 //! Compiled programs, run by the interpreter that the black-box suite has too.
 
 #[path = "../../tests/suite/harness/bpf.rs"]
-mod machine;
+pub(crate) mod machine;
 
 use super::*;
 use machine::Call;

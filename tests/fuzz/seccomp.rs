@@ -12,14 +12,12 @@ use syscalls::{x86::Sysno as Old, x86_64::Sysno as New};
 use super::{Verdict, corpus::Corpus, is_one_line, random::Random, tree};
 use crate::{
     bundle,
-    seccomp::{Instruction, Machine, compile, emulating_root},
+    seccomp::{
+        Instruction, Machine, compile, emulating_root,
+        tests::machine::{self as bpf, Call},
+    },
     spec,
 };
-
-#[path = "../suite/harness/bpf.rs"]
-mod bpf;
-
-use bpf::Call;
 
 const X86_64: u32 = 0xc000_003e;
 const X86: u32 = 0x4000_0003;

@@ -7,40 +7,43 @@ use crate::error::line;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.ids.user_namespace {
-            UserNamespace::Create { maps, writer, .. } => {
-                line(f, format_args!("user namespace: new; ids written by {}", writer.name()))?;
-                for (kind, extents) in [("uid", &maps.uids), ("gid", &maps.gids)] {
-                    for extent in extents {
-                        line(
-                            f,
-                            format_args!(
-                                "  {kind} {} inside = {} outside, {} ids",
-                                extent.inside, extent.outside, extent.count
-                            ),
-                        )?;
-                    }
-                }
-            }
-            UserNamespace::Join { index, .. } => {
-                line(f, format_args!("user namespace: joined (linux.namespaces[{index}])"))?
-            }
-            UserNamespace::JoinOwner { index, .. } => {
-                line(f, format_args!("user namespace: the owner of linux.namespaces[{index}], joined"))?;
-            }
-            UserNamespace::Reuse => {
-                line(f, format_args!("user namespace: the caller's, which is not the initial one"))?
-            }
-            UserNamespace::Inherit => line(f, format_args!("user namespace: none of its own (--userns=inherit)"))?,
-        }
+        self.print_ids(f)?;
         let new = i32::try_from(self.clone_flags).unwrap_or(0) & !libc::CLONE_NEWUSER;
-        line(
-            f,
-            format_args!(
-                "clone: {}",
-                if new == 0 { "no namespace".to_owned() } else { format!("new {}", namespaces::names(new).join(", ")) }
-            ),
-        )?;
+        let made =
+            if new == 0 { "no namespace".to_owned() } else { format!("new {}", namespaces::names(new).join(", ")) };
+        line(f, format_args!("clone: {made}"))?;
+        self.print_outside(f)?;
+        for (step, (op, place)) in self.ops.iter().zip(&self.places).enumerate() {
+            let place = if place.is_empty() { String::new() } else { format!("  ({place})") };
+            line(f, format_args!("{step:3}  {}{place}", self.describe(*op)))?;
+        }
+        self.warnings.iter().try_for_each(|warning| line(f, format_args!("warning: {warning}")))?;
+        self.notes.iter().try_for_each(|note| line(f, format_args!("note: {note}")))
+    }
+}
+
+impl Plan {
+    fn print_ids(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match &self.ids.user_namespace {
+            UserNamespace::Create { writer, .. } => format!("new; ids written by {}", writer.name()),
+            UserNamespace::Join { index, .. } => format!("joined (linux.namespaces[{index}])"),
+            UserNamespace::JoinOwner { index, .. } => format!("the owner of linux.namespaces[{index}], joined"),
+            UserNamespace::Reuse => "the caller's, which is not the initial one".to_owned(),
+            UserNamespace::Inherit => "none of its own (--userns=inherit)".to_owned(),
+        };
+        line(f, format_args!("user namespace: {how}"))?;
+        let UserNamespace::Create { maps, .. } = &self.ids.user_namespace else { return Ok(()) };
+        for (kind, extents) in [("uid", &maps.uids), ("gid", &maps.gids)] {
+            for extent in extents {
+                let (inside, outside, count) = (extent.inside, extent.outside, extent.count);
+                line(f, format_args!("  {kind} {inside} inside = {outside} outside, {count} ids"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the parent does.
+    fn print_outside(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (_, kind) in &self.joined_first {
             line(f, format_args!("joined before clone: {}", namespaces::name(*kind)))?;
         }
@@ -51,17 +54,12 @@ impl fmt::Display for Plan {
             match input {
                 Input::Namespace(_) | Input::Owner(_) | Input::Directory(_) | Input::Output(_) | Input::Program(_) => {}
                 Input::Mapped(tree) => {
-                    line(f, format_args!("idmapped before clone: {:?}  ({})", tree.path, tree.place))?
+                    line(f, format_args!("idmapped before clone: {:?}  ({})", tree.path, tree.place))?;
                 }
-                Input::Node(node) => line(
-                    f,
-                    format_args!(
-                        "made before clone: device {}:{}  ({})",
-                        libc::major(node.device),
-                        libc::minor(node.device),
-                        node.place
-                    ),
-                )?,
+                Input::Node(node) => {
+                    let (major, minor) = (libc::major(node.device), libc::minor(node.device));
+                    line(f, format_args!("made before clone: device {major}:{minor}  ({})", node.place))?;
+                }
             }
         }
         for parameter in &self.parameters {
@@ -70,12 +68,7 @@ impl fmt::Display for Plan {
         for device in &self.moved_devices {
             line(f, format_args!("moved at the end: {device}  ({})", device.place()))?;
         }
-        for (step, (op, place)) in self.ops.iter().zip(&self.places).enumerate() {
-            let place = if place.is_empty() { String::new() } else { format!("  ({place})") };
-            line(f, format_args!("{step:3}  {}{place}", self.describe(*op)))?;
-        }
-        self.warnings.iter().try_for_each(|warning| line(f, format_args!("warning: {warning}")))?;
-        self.notes.iter().try_for_each(|note| line(f, format_args!("note: {note}")))
+        Ok(())
     }
 }
 
