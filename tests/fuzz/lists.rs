@@ -45,7 +45,7 @@ pub(super) fn judge(input: &[u8]) -> Verdict {
     Ok(())
 }
 
-/// What `map_write` of kernel/user_namespace.c asks of a map, with numbers that cannot overflow.
+/// What `map_write` of `kernel/user_namespace.c` asks of a map, with numbers that cannot overflow.
 fn is_map(map: &[Extent]) -> bool {
     let end = |first: u32, count: u32| u64::from(first) + u64::from(count);
     let sides = [|extent: &Extent| extent.inside, |extent: &Extent| extent.outside];

@@ -4,6 +4,8 @@
 //!
 //! As a part of `cargo test --lib` each target takes a fixed number of inputs from a fixed seed. `tests/fuzz/run` goes on for
 //! as long as it is told, in a build that counts edges: what reaches a new one is mutated further.
+#![allow(clippy::wildcard_enum_match_arm, reason = "what has no rule of its own is passed over")]
+#![allow(clippy::shadow_unrelated, reason = "the same thing, read twice, has one name")]
 
 mod corpus;
 mod coverage;
@@ -29,7 +31,7 @@ use random::Random;
 /// What a target says of an input that breaks a rule.
 type Verdict = Result<(), String>;
 
-/// The seed, unless PURA_FUZZ_SEED gives another.
+/// The seed, unless `PURA_FUZZ_SEED` gives another.
 const SEED: u64 = 88_172_645_463_325_252;
 
 /// Larger inputs are not made: what takes long has to be small.
@@ -110,7 +112,7 @@ fn watch(name: &'static str) {
     std::thread::spawn(move || {
         let mut last = AT.load(Ordering::Relaxed);
         loop {
-            std::thread::sleep(Duration::from_secs(60));
+            std::thread::sleep(Duration::from_mins(1));
             let now = AT.load(Ordering::Relaxed);
             if now == last && now != 0 {
                 eprintln!("{name}: input {now} takes more than a minute");
