@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::signal::SigSet;
+
 use crate::{
     agent::Notice,
     bundle::Bundle,
@@ -13,7 +15,7 @@ use crate::{
     cli::{Create, Globals, Limiting},
     clock,
     console::Console,
-    error::{Code, Result, Warning},
+    error::{Code, Context as _, Result, Warning},
     hooks::{Hooks, Kind},
     host::{self, Host, probe},
     itself,
@@ -73,6 +75,8 @@ pub struct Made {
     scope: Option<Scope>,
     group: Option<resctrl::Ours>,
     pid_file: Option<PidFile>,
+    /// The signal mask of before, for what comes after.
+    mask: SigSet,
 }
 
 /// A plan with the facts behind it.
@@ -94,6 +98,7 @@ struct Prepared {
     console: Console,
     receivers: PidfdReceivers,
     agent: Option<OwnedFd>,
+    mask: SigSet,
 }
 
 impl Making<'_> {
@@ -147,9 +152,13 @@ impl Making<'_> {
         }
         prepare_process(&host)?;
         let intent = self.intent(&place, group.as_ref())?;
+        // A signal in the midst, also that of a limit on the size of files, would leave what has been made so far. After a
+        // failure they stay blocked: nothing is left to do but to say why.
+        let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
         let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
         // From here on there is a container, whose end its hooks are told of, however early it comes.
-        let made = self.fill(Prepared { claim, place, group, console, receivers, agent }, &intent, (&plan, &host));
+        let prepared = Prepared { claim, place, group, console, receivers, agent, mask };
+        let made = self.fill(prepared, &intent, (&plan, &host));
         // The first error is the one to report.
         made.inspect_err(|_| drop(self.hooks().stopped(self.log).inspect_err(|error| self.log.error(error))))
     }
@@ -157,7 +166,7 @@ impl Making<'_> {
     /// Makes what was claimed. On an error all is gone when this returns.
     fn fill(
         &self,
-        Prepared { mut claim, place, group, console, receivers, agent }: Prepared,
+        Prepared { mut claim, place, group, console, receivers, agent, mask }: Prepared,
         intent: &Intent,
         (plan, host): (&Plan, &Host),
     ) -> Result<Made> {
@@ -202,7 +211,7 @@ impl Making<'_> {
             pid_file = self.create.pid_file.as_deref().map(write).transpose()?;
             receivers.send(container.init)
         })?;
-        let made = Made { container, claim, leaf, scope, group, pid_file };
+        let made = Made { container, claim, leaf, scope, group, pid_file, mask };
         if !self.waits
             && let Err(error) = hooks.run(Kind::Poststart, Status::Running, made.container.init.as_raw())
         {
@@ -293,7 +302,7 @@ impl Made {
         if let Some(group) = self.group {
             group.keep();
         }
-        self.container.restore_signals();
+        let _ = sys::signal::restore(&self.mask);
     }
 
     /// The cgroup that was made for it, which knows of nobody else.
@@ -412,9 +421,7 @@ pub fn prepare_process(host: &Host) -> Result<()> {
     }
     // Ignored, it would let the kernel reap our children before we have heard of their end.
     if host.caller.ignored >> (libc::SIGCHLD - 1) & 1 == 1 {
-        crate::error::Context::doing(sys::signal::set_default(libc::SIGCHLD), Code::Bug, || {
-            "reset SIGCHLD".to_owned()
-        })?;
+        sys::signal::set_default(libc::SIGCHLD).doing(Code::Bug, || "reset SIGCHLD".to_owned())?;
     }
     Ok(())
 }

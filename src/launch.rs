@@ -14,7 +14,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use nix::{
     errno::Errno,
     sys::{
-        signal::{SigSet, Signal},
+        signal::Signal,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
@@ -93,8 +93,6 @@ pub struct Container {
     network: Option<OwnedFd>,
     /// Its mount namespace, where only that tells its processes.
     pub mounts: Option<OwnedFd>,
-    /// The signal mask of before, for what comes after.
-    mask: SigSet,
 }
 
 /// What is known of init's life.
@@ -112,6 +110,8 @@ impl Launch<'_> {
     /// Starts a container. `created` is called once: all is made, and init waits to be told that it is recorded. A plan
     /// without that meeting has nobody to tell, and it is not called.
     ///
+    /// The caller has blocked all signals: one between clone and our handlers would be lost, or end only one of us.
+    ///
     /// Returns when init has become the program or, in `create`, waits for `start`. On an error nothing of it is alive.
     pub fn run(mut self, created: impl FnOnce(&Container) -> Result<()>) -> Result<Container> {
         let plan = self.plan;
@@ -122,20 +122,14 @@ impl Launch<'_> {
         let mut network = network::open(plan)?;
         let hooks: Vec<_> = plan.hooks().iter().map(|hook| plan.hook_vectors(hook)).collect();
         let notice = plan.notice().map(Notice::text).unwrap_or_default();
-        // Before clone: a signal between clone and our handlers would be lost, or end only one of us.
-        let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
         let (mut created, mut is_again) = (Some(created), false);
         loop {
-            let init = match self.bear(&mut slots, is_again) {
-                Ok(Fork::Child) => Init::new(plan, &vectors, &hooks, notice, slots).main(),
-                Ok(Fork::Parent(init)) => init,
-                Err(error) => {
-                    let _ = sys::signal::restore(&mask);
-                    return Err(error);
-                }
+            let init = match self.bear(&mut slots, is_again)? {
+                Fork::Child => Init::new(plan, &vectors, &hooks, notice, slots).main(),
+                Fork::Parent(init) => init,
             };
             let console = std::mem::replace(&mut self.console, Console::None);
-            let mut container = Container::born(init, console, network, mask);
+            let mut container = Container::born(init, console, network);
             container.is_moved = is_again;
             // Init's end must not live on in us, or we would never see that init is gone.
             drop(slots.take(Slot::LINK.index()));
@@ -148,7 +142,7 @@ impl Launch<'_> {
                 container.discard();
                 return met.map(|()| container);
             }
-            let (our_next, their_next) = self.link().inspect_err(|_| container.restore_signals())?;
+            let (our_next, their_next) = self.link()?;
             slots.put(Slot::LINK.index(), their_next);
             (ours, network, is_again) = (our_next, container.network, true);
             self.console = container.console;
@@ -194,7 +188,7 @@ impl Launch<'_> {
 }
 
 impl Container {
-    fn born(init: Pid, console: Console, network: Option<OwnedFd>, mask: SigSet) -> Self {
+    fn born(init: Pid, console: Console, network: Option<OwnedFd>) -> Self {
         Self {
             init,
             master: None,
@@ -206,7 +200,6 @@ impl Container {
             is_reborn: false,
             network,
             mounts: None,
-            mask,
         }
     }
 
@@ -353,12 +346,6 @@ impl Container {
     pub fn discard(&self) {
         let _ = sys::signal::send(self.init, libc::SIGKILL);
         let _ = sys::process::wait(self.init);
-        self.restore_signals();
-    }
-
-    /// Takes up the signals that have been blocked since before clone.
-    pub fn restore_signals(&self) {
-        let _ = sys::signal::restore(&self.mask);
     }
 }
 

@@ -86,6 +86,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
         hooks: Hooks { spec: &spec, id: id.as_str(), bundle: &record.bundle },
     };
     let mut written = None;
+    let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
     let launched = launch.run(|container| {
         if call.globals.strict {
             call.log.warn(&container.warnings, false)?;
@@ -100,7 +101,7 @@ pub(super) fn exec(call: Call<'_>, exec: &Exec) -> Result<u8> {
     }
     call.log.warn(&container.warnings, false)?;
     if exec.detach {
-        container.restore_signals();
+        let _ = sys::signal::restore(&mask);
         return Ok(0);
     }
     let ended = supervise::wait(&mut container, call.log)?;

@@ -228,10 +228,13 @@ fn refused(errno: Errno, id: &Id) -> Error {
         "the state directory is full".to_owned()
     } else if errno == Errno::EROFS {
         "the state directory is read-only".to_owned()
+    } else if errno == Errno::EFBIG {
+        "the limit on the size of files (ulimit -f) is too low".to_owned()
     } else {
         crate::error::plain(errno)
     };
-    Error::new(Code::StateRefused, format!("keep the state of {:?}", id.as_str()), why).fix("--root DIR")
+    let fix = if errno == Errno::EFBIG { "ulimit -f unlimited" } else { "--root DIR" };
+    Error::new(Code::StateRefused, format!("keep the state of {:?}", id.as_str()), why).fix(fix)
 }
 
 fn errno_of(error: &std::io::Error) -> Errno {

@@ -91,28 +91,6 @@ fn a_used_id_is_refused_and_its_container_unchanged() -> Result<()> {
 }
 
 #[test]
-fn of_twenty_simultaneous_creates_of_one_id_one_succeeds() -> Result<()> {
-    requires!(userns);
-    let bundle = Bundle::probing(&["sleep"])?;
-    bundle.write()?;
-    let mut calls = Vec::new();
-    for _ in 0..20 {
-        calls.push(bundle.pura(&["create", "c1", "--bundle"]).args(&[bundle.path("bundle")]).spawn()?);
-    }
-    let mut created = 0;
-    for call in &mut calls {
-        let outcome = call.wait()?;
-        if outcome.status.success() {
-            created += 1;
-        } else {
-            outcome.fails_with_any(1, &[705, 709, 730], &["\"c1\""])?;
-        }
-    }
-    assert_eq!((created, bundle.status()?.as_str()), (1, "created"));
-    bundle.delete()
-}
-
-#[test]
 fn the_id_of_a_failed_create_and_of_a_deleted_container_is_usable_at_once() -> Result<()> {
     requires!(userns);
     let mut bundle = Bundle::probing(&["sleep"])?;

@@ -31,19 +31,50 @@ fn as_user(bundle: &Bundle, uid: u32, prepare: &str, words: &[&str]) -> Result<O
 
 /// A container of the victim's that waits, with its state in `state`.
 fn victims() -> Result<Bundle> {
+    waiting(VICTIM)
+}
+
+/// The same of any user.
+fn waiting(uid: u32) -> Result<Bundle> {
     let mut bundle = Bundle::probing(&["sleep"])?;
-    bundle.map(&[(0, VICTIM, 1)], &[(0, VICTIM, 1)]);
+    bundle.map(&[(0, uid, 1)], &[(0, uid, 1)]);
     bundle.write()?;
     for path in ["state", "bundle", "bundle/rootfs"].map(|name| bundle.path(name)) {
-        chown(path, Some(VICTIM), Some(VICTIM))?;
+        chown(path, Some(uid), Some(uid))?;
     }
     for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
-        chown(bundle.rootfs(name), Some(VICTIM), Some(VICTIM))?;
+        chown(bundle.rootfs(name), Some(uid), Some(uid))?;
     }
     fs::set_permissions(bundle.path("state"), fs::Permissions::from_mode(0o700))?;
     let (state, path) = (bundle.path("state").display().to_string(), bundle.path("bundle").display().to_string());
-    as_user(&bundle, VICTIM, "true", &["--root", &state, "create", "-b", &path, "c1"])?.succeeds_silently()?;
+    as_user(&bundle, uid, "true", &["--root", &state, "create", "-b", &path, "c1"])?.succeeds_silently()?;
     Ok(bundle)
+}
+
+#[test]
+fn root_sees_that_two_users_have_containers_of_the_same_id() -> Result<()> {
+    requires!(root);
+    let users = [(VICTIM, waiting(VICTIM)?), (ATTACKER, waiting(ATTACKER)?)];
+    let call = |(uid, bundle): &(u32, Bundle), words: &[&str]| {
+        let state = bundle.path("state").display().to_string();
+        as_user(bundle, *uid, "true", &[&["--root", &state], words].concat())
+    };
+    let pid = |user: &(u32, Bundle)| -> Result<i64> {
+        let list: serde_json::Value = serde_json::from_str(call(user, &["list", "--format", "json"])?.succeeds()?)?;
+        assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
+        list[0]["pid"].as_i64().context("pid")
+    };
+    let pids = [pid(&users[0])?, pid(&users[1])?];
+    assert_ne!(pids[0], pids[1]);
+    for user in &users {
+        call(user, &["start", "c1"])?.succeeds_silently()?;
+    }
+    // The end of one is not that of the other, nor of its name.
+    call(&users[0], &["delete", "--force", "c1"])?.succeeds_silently()?;
+    assert_eq!(pid(&users[1])?, pids[1]);
+    call(&users[0], &["delete", "c1"])?.fails(1, 703, &["does not exist"])?;
+    call(&users[1], &["delete", "--force", "c1"])?.succeeds_silently()?;
+    users.iter().try_for_each(|(_, bundle)| bundle.is_clean())
 }
 
 #[test]
