@@ -1,13 +1,6 @@
 //! Many at once on the same ids: each gets one of the answers that are right, and nothing is left.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::MetadataExt as _,
-    sync::Mutex,
-    thread::scope,
-    time::Instant,
-};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, sync::Mutex, thread::scope, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -40,8 +33,8 @@ const VERBS: [(&[&str], u64, &[u32]); 11] = [
     (&["exec"], 10, &[703, 612]),
     (&["state"], 10, &[703, 711]),
     (&["list"], 6, &[]),
-    (&["pause"], 2, &[703, 707, 706, 461, 709]),
-    (&["resume"], 2, &[703, 707, 706, 461, 709]),
+    (&["pause"], 2, &[703, 707, 612, 461, 709]),
+    (&["resume"], 2, &[703, 707, 612, 461, 709]),
 ];
 
 /// Numbers without a pattern, the same in every run.
@@ -154,7 +147,9 @@ fn ask(bundle: &Bundle, path: &str, words: &[&str], id: &str, codes: &[u32]) -> 
         }
         // Its program has been killed, with the container.
         "exec" if outcome.code() == 137 => return Ok("137".to_owned()),
-        _ if outcome.status.success() => drop(outcome.succeeds_silently()?),
+        // Somebody else may have started it already, and it has the same output.
+        "create" if outcome.status.success() => drop(outcome.succeeds()?),
+        _ if outcome.status.success() => outcome.succeeds_silently()?,
         _ => {}
     }
     if outcome.status.success() {
