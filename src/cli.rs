@@ -11,7 +11,7 @@ mod zero_config;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-pub use limits::LimitFlags;
+pub use limits::{LimitFlags, Limiting};
 pub use parse::{is_foreground, parse};
 pub use zero_config::{Proc, ZeroConfig};
 
@@ -263,6 +263,7 @@ impl From<bool> for RootEmulation {
 
 /// `run ID`
 #[derive(Debug, Default, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Run {
     /// As `create`.
     pub create: Create,
@@ -274,6 +275,8 @@ pub struct Run {
     pub stats: bool,
     /// `--cgroup=besteffort`
     pub limiting: Limiting,
+    /// `--init`: `pura-init` is process 1, and runs the program.
+    pub reaped: bool,
 }
 
 /// What `exec` does in a paused container.
@@ -338,16 +341,6 @@ pub enum Shell {
     Zsh,
     /// fish
     Fish,
-}
-
-/// What becomes of a limit that cannot be had.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum Limiting {
-    /// An error.
-    #[default]
-    Strict,
-    /// A warning.
-    BestEffort,
 }
 
 /// `map ID|PATH`

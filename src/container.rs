@@ -17,9 +17,9 @@ use crate::{
     console::Console,
     error::{Code, Context as _, Result, Warning},
     hooks::{Hooks, Kind},
-    host::{self, Host, probe},
+    host::{self, Host, probe, session},
     itself,
-    launch::{Container, Launch},
+    launch::{Container, Launch, helper},
     log::Log,
     members::Members,
     plan::{
@@ -40,6 +40,7 @@ use crate::{
 
 /// What is to be made, and how.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Making<'a> {
     /// Options that hold for every verb.
     pub globals: &'a Globals,
@@ -53,6 +54,8 @@ pub struct Making<'a> {
     pub waits: bool,
     /// What becomes of a limit that cannot be had.
     pub limiting: Limiting,
+    /// `pura-init` runs the program.
+    pub reaped: bool,
     /// Nobody stays to relay a terminal.
     pub detached: bool,
     /// A root that is put together from the host's, instead of the bundle's.
@@ -112,6 +115,7 @@ impl Making<'_> {
         let name = cgroup::default_name(self.id.as_str(), root.inode);
         let names = (self.id.as_str(), name.as_str());
         let (mut place, no_leaf) = Place::of(spec, &host, self.globals.cgroup_driver, names, self.limiting)?;
+        let reaper = self.reaped.then(helper::reaper).transpose()?;
         let annotated = Assembly::of_bundle(spec, &self.bundle.directory);
         let group = resctrl::choose(spec, &host, self.id.as_str())?;
         let order = Order {
@@ -125,10 +129,12 @@ impl Making<'_> {
             new_keyring: !self.create.no_new_keyring,
             assembly: self.assembly.or(annotated.as_ref()),
             root_emulation: self.create.root_emulation,
+            reaper: reaper.as_deref(),
         };
         let mut plan = compile::container(spec, &host, self.globals.userns, &order)?;
         place.give_to(cgroup::owner::owner(spec, plan.ids(), &host.caller));
-        plan.warnings.extend(self.bundle.warnings.iter().cloned().chain(fallback).chain(no_leaf));
+        let brief = if self.detached { session::ends(&host, &root.path) } else { None };
+        plan.warnings.extend(self.bundle.warnings.iter().cloned().chain(fallback).chain(no_leaf).chain(brief));
         Ok(Planned { plan, host, place, group, root })
     }
 
@@ -156,6 +162,7 @@ impl Making<'_> {
         // failure they stay blocked: nothing is left to do but to say why.
         let mask = sys::signal::block().doing(Code::Bug, || "block signals".to_owned())?;
         let claim = Claim::new(root, self.id, &intent, &self.bundle.json)?;
+        self.log.warn(claim.warning().as_slice(), self.loud)?;
         // From here on there is a container, whose end its hooks are told of, however early it comes.
         let prepared = Prepared { claim, place, group, console, receivers, agent, mask };
         let made = self.fill(prepared, &intent, (&plan, &host));

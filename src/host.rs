@@ -8,6 +8,7 @@ mod named;
 pub mod network;
 pub mod probe;
 pub mod refusal;
+pub mod session;
 
 use std::path::PathBuf;
 
@@ -139,6 +140,8 @@ pub struct Named {
     pub host_namespaces: Vec<u64>,
     /// The caller's network, when the config moves devices out of it.
     pub network: Option<network::Network>,
+    /// The devices of the config: of `linux.devices` and of binds.
+    pub nodes: Vec<Node>,
     /// The kernel shows its memory as `/proc/kcore`.
     pub has_core: bool,
     /// Where resctrl is mounted, when the config asks for a group of it.
@@ -189,6 +192,21 @@ pub enum Kind {
     Missing,
     /// It cannot be reached: EACCES and the like.
     Refused(i32),
+}
+
+/// A device of the host that the config brings in, and who may open it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Where the config names it.
+    pub place: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permission bits.
+    pub mode: u32,
 }
 
 /// A namespace that config.json joins by path.

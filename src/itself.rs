@@ -3,18 +3,28 @@
 use std::{
     ffi::CString,
     fs::File,
-    io::{self, Read as _},
-    os::{fd::AsRawFd as _, unix::ffi::OsStringExt as _},
+    io::{self, Read as _, Seek as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::{
+            ffi::OsStringExt as _,
+            fs::{MetadataExt as _, OpenOptionsExt as _},
+        },
+    },
+    path::Path,
 };
 
 use nix::{
-    fcntl::{FcntlArg, SealFlag, fcntl},
-    sys::memfd::MFdFlags,
+    fcntl::{AT_FDCWD, FcntlArg, SealFlag, fcntl},
+    sys::{
+        memfd::MFdFlags,
+        statvfs::{FsFlags, fstatvfs},
+    },
 };
 
 use crate::{
     error::{Code, Context as _, Error, Result},
-    host::{Host, ids::Extent},
+    host::{Host, Itself, ids::Extent, probe},
     plan::ids::{Ids, UserNamespace},
     sys::{self, exec::Vectors},
 };
@@ -28,23 +38,34 @@ const ALL_SEALS: SealFlag =
 /// The id that stands for all that are not mapped: /proc/sys/kernel/overflowuid.
 const UNMAPPED: u32 = 65534;
 
-/// Goes on as a sealed copy in memory when the container's ids may write the file that this process runs from; does not
+/// Goes on as a copy that they cannot write when the container's ids may write the file that this process runs from; does not
 /// return then, and calls `leave` before. Called before anything is made. A binary that root owns costs nothing, unless root is mapped.
 pub fn protect(host: &Host, ids: &Ids, leave: impl FnOnce()) -> Result<()> {
-    if !is_exposed(host, ids) {
+    if !host.itself.as_ref().is_some_and(|file| is_exposed(file, ids)) {
         return Ok(());
     }
     let protect = || "keep pura's binary from the container, whose ids may write it".to_owned();
     let own = File::open("/proc/self/exe").doing(Code::Unprotected, protect).map_err(elsewhere)?;
-    // It is the copy already: only a file in memory has seals.
-    if fcntl(&own, FcntlArg::F_GET_SEALS).is_ok_and(|seals| SealFlag::from_bits_retain(seals).contains(ALL_SEALS)) {
+    // It is the copy already.
+    if is_shut(&own) {
         return Ok(());
     }
-    let copy = copy(own).doing(Code::Unprotected, protect).map_err(elsewhere)?;
+    let beside = std::env::current_exe().unwrap_or_default();
+    let copy = copy(own, &beside).doing(Code::Unprotected, protect).map_err(elsewhere)?;
     let path = CString::new(format!("/proc/self/fd/{}", copy.as_raw_fd())).unwrap_or_default();
     leave();
     let errno = again(&path).doing(Code::Unprotected, protect)?;
     Err(errno).doing(Code::Unprotected, protect).map_err(elsewhere)
+}
+
+/// Opens a program of pura's own that a container is to run, or a copy of it that the container cannot write.
+pub fn hold(path: &Path, ids: &Ids) -> Result<OwnedFd> {
+    let opened = File::open(path).doing(Code::Helper, || format!("open {path:?}"))?;
+    let is_exposed = probe::program(opened.as_fd()).is_none_or(|file| is_exposed(&file, ids));
+    if !is_exposed || is_shut(&opened) {
+        return Ok(opened.into());
+    }
+    copy(opened, path).doing(Code::Unprotected, || format!("keep {path:?} from the container, whose ids may write it"))
 }
 
 /// Refuses to do anything with rights that the caller has not: a file with the set-user-ID or set-group-ID bit, or with
@@ -86,8 +107,7 @@ fn elsewhere(error: Error) -> Error {
 }
 
 /// Whether an id that the container has owns the file or may write it.
-fn is_exposed(host: &Host, ids: &Ids) -> bool {
-    let Some(file) = &host.itself else { return false };
+fn is_exposed(file: &Itself, ids: &Ids) -> bool {
     let inside = |map: &[Extent], id: u32| map.iter().any(|extent| extent.inside_of(id).is_some());
     let (uid, gid) = match (&ids.user_namespace, &ids.maps) {
         // Whatever is an id here is one there, or may be.
@@ -97,8 +117,24 @@ fn is_exposed(host: &Host, ids: &Ids) -> bool {
     uid || (gid && file.mode & 0o020 != 0) || file.mode & 0o002 != 0
 }
 
-/// A sealed copy in memory.
-fn copy(mut own: File) -> io::Result<File> {
+/// Whether nobody can write what is executed from this descriptor, or nobody executes it afterwards: a sealed file in memory, one
+/// on a mount that is read-only, and one without a name.
+fn is_shut(file: &File) -> bool {
+    let is_sealed =
+        fcntl(file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| SealFlag::from_bits_retain(seals).contains(ALL_SEALS));
+    let is_nameless = || file.metadata().is_ok_and(|file| file.nlink() == 0);
+    let is_read_only = || fstatvfs(file).is_ok_and(|mount| mount.flags().contains(FsFlags::ST_RDONLY));
+    is_sealed || is_nameless() || is_read_only()
+}
+
+/// A copy that a container cannot write: sealed, in memory. Where a filter or a sysctl (`vm.memfd_noexec`) refuses that, the
+/// file itself on a read-only mount of its own, which takes power over mounts; else a file without a name, which cannot be
+/// written while it is executed, and is executed by nobody later.
+fn copy(mut own: File, path: &Path) -> io::Result<OwnedFd> {
+    sealed(&mut own).or_else(|refused| mounted(&own).or_else(|_| nameless(&mut own, path)).map_err(|_last| refused))
+}
+
+fn sealed(own: &mut File) -> io::Result<OwnedFd> {
     // Since 6.3 a file in memory may be executed only if that is said; before, the flag is unknown.
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let made = match nix::sys::memfd::memfd_create(c"pura", flags | MFdFlags::from_bits_retain(MFD_EXEC)) {
@@ -106,9 +142,41 @@ fn copy(mut own: File) -> io::Result<File> {
         made => made?,
     };
     let mut copy = File::from(made);
-    io::copy(&mut own, &mut copy)?;
+    io::copy(own, &mut copy)?;
     fcntl(&copy, FcntlArg::F_ADD_SEALS(ALL_SEALS))?;
-    Ok(copy)
+    Ok(copy.into())
+}
+
+fn mounted(own: &File) -> io::Result<OwnedFd> {
+    let path = CString::new(format!("/proc/self/fd/{}", own.as_raw_fd()))?;
+    let mount = sys::mount::open_tree(AT_FDCWD, &path, false)?;
+    sys::mount::set_attributes(mount.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, false)?;
+    Ok(mount)
+}
+
+/// In the directory of the original, where files may be executed, or where everybody may write.
+fn nameless(own: &mut File, path: &Path) -> io::Result<OwnedFd> {
+    let mut refused = io::Error::from(io::ErrorKind::PermissionDenied);
+    for directory in path.parent().into_iter().chain(["/tmp", "/var/tmp", "/dev/shm"].map(Path::new)) {
+        match nameless_in(own, directory) {
+            Ok(copy) => return Ok(copy),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
+}
+
+fn nameless_in(own: &mut File, directory: &Path) -> io::Result<OwnedFd> {
+    // With O_EXCL it never gets a name.
+    let flags = libc::O_TMPFILE | libc::O_EXCL;
+    let mut copy = File::options().read(true).write(true).mode(0o500).custom_flags(flags).open(directory)?;
+    if fstatvfs(&copy)?.flags().contains(FsFlags::ST_NOEXEC) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    own.rewind()?;
+    io::copy(own, &mut copy)?;
+    // What is open for writing cannot be executed.
+    File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).map(OwnedFd::from)
 }
 
 const MFD_EXEC: u32 = 0x10;
@@ -130,10 +198,7 @@ fn again(path: &std::ffi::CStr) -> io::Result<nix::errno::Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        host::{Itself, Maps},
-        plan::ids::Writer,
-    };
+    use crate::{host::Maps, plan::ids::Writer};
 
     #[test]
     fn a_binary_is_exposed_to_the_ids_that_may_write_it() {
@@ -150,12 +215,11 @@ mod tests {
             (&all[..], 0, 0, 0o755, true),
         ] {
             let itself = Itself { file: sys::path::File { device: 1, inode: 1 }, uid, gid, mode };
-            let host = Host { itself: Some(itself), ..Host::default() };
             let maps = Maps { uids: map.to_vec(), gids: map.to_vec() };
             let user_namespace =
                 UserNamespace::Create { maps: maps.clone(), writer: Writer::Parent, deny_setgroups: false };
             let ids = Ids { user_namespace, maps: Some(maps), setgroups_denied: false };
-            assert_eq!(is_exposed(&host, &ids), wanted, "{uid} {gid} {mode:o}");
+            assert_eq!(is_exposed(&itself, &ids), wanted, "{uid} {gid} {mode:o}");
         }
     }
 }

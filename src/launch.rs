@@ -181,7 +181,7 @@ impl Launch<'_> {
             slots.put(slot.index(), given);
         }
         for (slot, input) in &self.plan.inputs {
-            slots.put(slot.index(), inputs::open(input)?);
+            slots.put(slot.index(), inputs::open(input, self.plan)?);
         }
         Ok(slots)
     }
@@ -366,6 +366,7 @@ fn failed(plan: &Plan, host: &Host, step: u32, errno: Errno) -> Error {
     let refused = refused.filter(|refused| is_new || errno == Errno::ENOSPC && matches!(refused, Step::Others(_)));
     let cause = refused.and_then(|refused| refusal::cause(refused, errno, &refusal::gather(host)));
     let forbidden = || match op {
+        Some(op @ Op::Sysctl { .. }) => refusal::shut_proc(plan.describe(*op), errno, &refusal::gather(host)),
         Some(op @ (Op::Hostname { .. } | Op::Domainname(_) | Op::PivotRoot(_))) if host.caller.seccomp => {
             (errno == Errno::EPERM).then(|| refusal::forbidden_call(plan.describe(*op)))
         }

@@ -89,22 +89,24 @@ impl Slot {
     pub const ERRORS: Self = Self(3);
     /// The connection to the seccomp agent.
     pub const AGENT: Self = Self(4);
+    /// The program `pura-init`.
+    pub const REAPER: Self = Self(5);
     /// Slots below this number are for all of init's life; those of the set-up follow.
-    pub const FIRST_OF_SETUP: u16 = 5;
+    pub const FIRST_OF_SETUP: u16 = 6;
     /// The container's root.
-    pub const ROOT: Self = Self(5);
+    pub const ROOT: Self = Self(6);
     /// The container's `/dev`.
-    pub const DEV: Self = Self(6);
+    pub const DEV: Self = Self(7);
     /// What masks a file: `/dev/null`.
-    pub const NULL: Self = Self(7);
+    pub const NULL: Self = Self(8);
     /// What masks a directory: an empty, read-only tmpfs.
-    pub const EMPTY: Self = Self(8);
+    pub const EMPTY: Self = Self(9);
     /// A mount point, or a descriptor of another kind, for the next step or two.
-    pub const TARGET: Self = Self(9);
+    pub const TARGET: Self = Self(10);
     /// A detached tree, for the next step or two.
-    pub const TREE: Self = Self(10);
+    pub const TREE: Self = Self(11);
     /// The first slot that a plan gives out itself.
-    pub const FIRST_FREE: u16 = 11;
+    pub const FIRST_FREE: u16 = 12;
 
     /// Position in init's table.
     pub fn index(self) -> usize {
@@ -182,9 +184,16 @@ impl Plan {
         &self.ops
     }
 
-    /// The program and its arguments.
+    /// What init is executed with: the program and its arguments; behind its own name and the program's path, which is known
+    /// late, for `pura-init`.
     pub fn argv(&self) -> impl Iterator<Item = &CStr> {
-        self.argv.iter().map(|word| self.text(*word))
+        let reaper: &[&CStr] = if self.has_reaper() { &[c"pura-init", c""] } else { &[] };
+        reaper.iter().copied().chain(self.argv.iter().map(|word| self.text(*word)))
+    }
+
+    /// Whether init becomes `pura-init`, whose child is the program.
+    pub fn has_reaper(&self) -> bool {
+        self.inputs.iter().any(|(slot, _)| *slot == Slot::REAPER)
     }
 
     /// The program's environment, `NAME=VALUE`.
@@ -267,11 +276,10 @@ impl Plan {
     /// The path of a namespace that is to be joined.
     pub fn namespace_path(&self, slot: Slot) -> String {
         let input = self.inputs.iter().find(|(at, _)| *at == slot);
-        match input {
-            Some((_, Input::Namespace(path) | Input::Owner(path))) => format!("{path:?}"),
-            Some((_, Input::Directory(_) | Input::Mapped(_) | Input::Node(_) | Input::Output(_))) | None => {
-                slot.to_string()
-            }
+        if let Some((_, Input::Namespace(path) | Input::Owner(path))) = input {
+            format!("{path:?}")
+        } else {
+            slot.to_string()
         }
     }
 }

@@ -8,6 +8,7 @@ mod entry;
 mod files;
 mod glance;
 mod identity;
+mod lock;
 mod pid_file;
 mod record;
 mod root;

@@ -19,7 +19,7 @@ use crate::{
     cli::{Proc, UsernsMode, ZeroConfig},
     default_config as defaults,
     error::{Code, Context as _, Error, Result, Warning},
-    host::{Host, probe},
+    host::{Host, probe, refusal},
     plan::{
         Assembly, Layer,
         ids::{Ids, decide},
@@ -193,7 +193,7 @@ fn process(zero: &ZeroConfig, mode: UsernsMode) -> Result<Process> {
 /// Nothing of the caller's environment but what was asked for, and the terminal's type.
 fn environment(zero: &ZeroConfig, uid: u32) -> Result<Vec<String>> {
     let home = if uid == 0 { "/root" } else { "/" };
-    let mut variables = vec![defaults::PATH.to_owned(), format!("HOME={home}")];
+    let mut variables = vec![defaults::PATH.to_owned(), format!("HOME={home}"), format!("container={}", refusal::OURS)];
     variables.extend(std::env::var("TERM").ok().map(|term| format!("TERM={term}")));
     for typed in &zero.env {
         let typed = text(typed, "--env")?;
@@ -267,7 +267,7 @@ fn linux(zero: &ZeroConfig) -> Result<Linux> {
     if !zero.limits.0.is_empty() {
         linux.set_resources(Some(zero.limits.resources()?));
     }
-    linux.set_seccomp(Some(defaults::seccomp_profile()));
+    linux.set_seccomp(Some(defaults::seccomp_profile(zero.nested)));
     if zero.net {
         let kept = |namespace: &LinuxNamespace| namespace.typ() != Kind::Network;
         let namespaces = linux.namespaces().iter().flatten().filter(|namespace| kept(namespace)).cloned().collect();

@@ -24,7 +24,7 @@ use super::{
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// For one to which nothing has happened: only the machine can be slow.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 pub(crate) struct Scene {
     pub(crate) children: Children,

@@ -11,6 +11,16 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxRes
 
 use crate::error::{Code, Error, Result};
 
+/// What becomes of a limit that cannot be had.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Limiting {
+    /// An error.
+    #[default]
+    Strict,
+    /// A warning.
+    BestEffort,
+}
+
 /// Flags as typed, without the dashes, and their values.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct LimitFlags(pub Vec<(&'static str, OsString)>);

@@ -248,6 +248,7 @@ fn run(matches: &ArgMatches, tail: &[OsString], plans: bool) -> Result<Verb> {
         keep: is_set(matches, "keep"),
         stats: is_set(matches, "stats"),
         limiting: chosen(matches, "cgroup", &[("besteffort", Limiting::BestEffort)])?.unwrap_or_default(),
+        reaped: is_set(matches, "init"),
     };
     if run.stats && run.detach {
         return refuse("--stats is said at the end, which --detach does not wait for".to_owned());
@@ -313,6 +314,7 @@ fn zero_config(matches: &ArgMatches, run: Run, rootfs: Option<PathBuf>, command:
         volumes: all(matches, "volume"),
         hostname: value(matches, "hostname"),
         read_only: is_set(matches, "read-only"),
+        nested: is_set(matches, "nested"),
         net: is_set(matches, "net"),
         proc: chosen(matches, "proc", &[("bind", Proc::Bind)])?.unwrap_or_default(),
         tty: is_set(matches, "tty"),

@@ -116,6 +116,7 @@ const RUN: &[Flag] = &[
     ),
     flag("keep", None, Value::None, "Keep the state after the program has ended"),
     flag("dry-run", None, Value::None, "Print the plan and create nothing"),
+    flag("init", None, Value::None, "Let pura-init be process 1: it passes signals on and reaps what is orphaned"),
     flag("stats", None, Value::None, "At the end say on standard error what was used, from the making on"),
     flag("cgroup", None, Value::One("MODE"), "besteffort: a limit that cannot be had here is a warning"),
 ];
@@ -131,6 +132,7 @@ pub const ZERO_CONFIG: &[Flag] = &[
     flag("volume", Some('v'), Value::Many("SRC:DST[:ro]"), "Bind a file or directory of the host"),
     flag("hostname", None, Value::One("NAME"), "Host name inside"),
     flag("read-only", None, Value::None, "Make the root read-only, without a throw-away layer"),
+    flag("nested", None, Value::None, "Let containers be made inside: namespaces and mounts pass the seccomp profile"),
     flag("net", None, Value::None, "Use the caller's network"),
     flag("proc", None, Value::One("MODE"), "bind: show the caller's /proc where a new one is refused"),
     flag("tty", Some('t'), Value::None, "Give the program a terminal of its own"),

@@ -28,6 +28,8 @@ pub struct ZeroConfig {
     pub hostname: Option<OsString>,
     /// `--read-only`: no overlay, and a read-only root.
     pub read_only: bool,
+    /// `--nested`: containers may be made inside.
+    pub nested: bool,
     /// `--net`: the caller's network.
     pub net: bool,
     /// `--proc`

@@ -20,6 +20,7 @@ pub(super) fn create(call: Call<'_>, create: &Create) -> Result<u8> {
         bundle: &bundle,
         waits: true,
         limiting: Limiting::Strict,
+        reaped: false,
         detached: true,
         assembly: None,
         loud: false,

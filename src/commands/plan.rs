@@ -38,6 +38,7 @@ fn print(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, assembly: Option<&
         waits: false,
         detached: false,
         limiting: run.limiting,
+        reaped: run.reaped,
         assembly,
         loud: true,
         log: call.log,

@@ -54,6 +54,7 @@ fn live(call: Call<'_>, run: &Run, id: &Id, bundle: &Bundle, source: Source<'_>)
         waits: false,
         detached: run.detach,
         limiting: run.limiting,
+        reaped: run.reaped,
         assembly,
         loud,
         log: call.log,

@@ -88,17 +88,36 @@ const ABSENT: [&str; 4] = [
     "io_uring_setup",
 ];
 
+/// What it takes to make a container inside: denied all the same, unless that is asked for.
+const NESTING: [&str; 14] = [
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "keyctl",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "open_tree",
+    "open_tree_attr",
+    "pivot_root",
+    "setns",
+    "umount",
+    "umount2",
+];
+
 const CLONE_NEWUSER: u64 = 0x1000_0000;
 
 /// The kernel takes these arguments as 32 bits, and ignores the others: a comparison of all would be easily evaded
 /// (CVE-2019-10063).
 const LOW: u64 = 0xffff_ffff;
 
-/// The profile. Calls of x32, which is not in it, kill the program.
-pub(crate) fn profile() -> LinuxSeccomp {
+/// The profile. Calls of x32, which is not in it, kill the program. `is_nested`: containers may be made inside.
+pub(crate) fn profile(is_nested: bool) -> LinuxSeccomp {
     let socket = |value: u64| vec![test(0, LOW, value)];
-    let rules = vec![
-        rule(&PRIVILEGED, libc::EPERM, Vec::new()),
+    let denied: Vec<_> = PRIVILEGED.into_iter().filter(|name| !(is_nested && NESTING.contains(name))).collect();
+    let mut rules = vec![
+        rule(&denied, libc::EPERM, Vec::new()),
         rule(&ABSENT, libc::ENOSYS, Vec::new()),
         // A user namespace gives back every capability, and so the kernel's code behind them.
         rule(&["clone", "unshare"], libc::EPERM, vec![test(0, CLONE_NEWUSER, CLONE_NEWUSER)]),
@@ -110,6 +129,9 @@ pub(crate) fn profile() -> LinuxSeccomp {
         // The same, in memory where a filter cannot look: programs of 32 bits have `socket` since Linux 4.3.
         rule(&["socketcall"], libc::ENOSYS, socket(1)),
     ];
+    if is_nested {
+        rules.retain(|rule| !rule.names().iter().any(|name| name == "unshare"));
+    }
     let mut profile = LinuxSeccomp::default();
     profile.set_default_action(Action::ScmpActAllow).set_default_errno_ret(None).set_flags(None);
     let listed = vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchAarch64, Arch::ScmpArchArm];

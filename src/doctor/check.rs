@@ -5,7 +5,10 @@ use nix::errno::Errno;
 use super::{Check, Status, facts::Facts, trial::Probe};
 use crate::{
     error::{Code, Error, Warning, plain},
-    host::refusal::{self, Step, cause},
+    host::{
+        refusal::{self, Step, cause},
+        session,
+    },
     plan::ids::UserNamespace,
 };
 
@@ -204,8 +207,7 @@ fn state(facts: &Facts) -> Check {
         check.fact("directory", path.display().to_string().into());
     }
     if facts.ends_at_logout {
-        let what = "containers that are left running end with your last session";
-        check.warn(Warning::new(Code::NoLinger, what).fix("loginctl enable-linger"));
+        check.warn(session::warning());
     }
     if let Some((free, read_only, noexec)) = facts.space {
         if free < STATE || read_only {
@@ -324,7 +326,10 @@ fn devices(facts: &Facts) -> Check {
         };
         if let Some(group) = device.group {
             let what = format!("{} is open to you only by group {group}, which a container drops", device.path);
-            check.warn(Warning::new(Code::DeviceClosed, what).fix("the annotation run.oci.keep_original_groups=1"));
+            check.warn(
+                Warning::new(Code::DeviceClosed, what)
+                    .fix("the annotation run.oci.keep_original_groups=1, or run --keep-groups"),
+            );
         }
         check.fact(device.path.trim_start_matches("/dev/"), state.into());
         if device.path == "/dev/net/tun" && !device.is_open {
@@ -382,7 +387,11 @@ fn kernel(facts: &Facts) -> Check {
 }
 
 fn helpers(facts: &Facts) -> Check {
-    let mut check = Check::new("helpers", "ps; this version needs no other".to_owned());
+    let mut check = Check::new("helpers", "pura-init, ps".to_owned());
+    if !facts.has_reaper {
+        let what = "pura-init is not installed, so run --init fails";
+        check.warn(Warning::new(Code::Helper, what).fix("install pura-init beside pura, or in ../libexec/pura"));
+    }
     if !facts.has_ps {
         let what = "ps is not installed, so pura ps lists nothing";
         check.warn(Warning::new(Code::Helper, what).fix("apt install procps, or dnf install procps-ng"));

@@ -15,7 +15,7 @@ use super::trial::{self, Results};
 use crate::{
     cli::Globals,
     error::{Error, Result, Warning},
-    host::{Host, refusal, refusal::number},
+    host::{Host, refusal, refusal::number, session},
     launch::{helper, idmap},
     plan::ids::{Ids, UserNamespace, Writer},
     store::Roots,
@@ -100,6 +100,8 @@ pub(super) struct Facts {
     pub(super) kernel: String,
     /// ps(1) is there.
     pub(super) has_ps: bool,
+    /// pura-init is installed.
+    pub(super) has_reaper: bool,
 }
 
 /// Finds everything out.
@@ -128,7 +130,7 @@ pub(super) fn gather(globals: &Globals) -> Result<Facts> {
         systemd: Path::new("/run/systemd/system")
             .exists()
             .then(|| systemd::reach().map(|manager| manager.facts().version)),
-        ends_at_logout: !lingers(&host),
+        ends_at_logout: session::ends_processes(&host),
         files: process::rlimit(libc::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
         keys: keys(&fs::read_to_string("/proc/key-users").unwrap_or_default(), host.caller.uid),
         processes: in_use("pids.current").zip(in_use("pids.max")),
@@ -140,6 +142,7 @@ pub(super) fn gather(globals: &Globals) -> Result<Facts> {
             .any(|path| fs::read_to_string(path).is_ok_and(|text| has_server(&text))),
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         has_ps: helper::find("ps").next().is_some(),
+        has_reaper: helper::reaper().is_ok(),
         host,
     })
 }
@@ -161,13 +164,6 @@ fn map(ids: &Ids, host: &Host) -> Option<Error> {
             mapped.err()
         }
     }
-}
-
-/// systemd-logind(8) keeps a file for each user who has sessions, and one for each who lingers. Who has none loses none.
-fn lingers(host: &Host) -> bool {
-    let name = host.account.as_ref().and_then(|account| account.name.as_ref());
-    let has_sessions = Path::new("/run/systemd/users").join(host.caller.uid.to_string()).exists();
-    !has_sessions || name.is_none_or(|name| Path::new("/var/lib/systemd/linger").join(name).exists())
 }
 
 /// Makes a cgroup below another, and removes it.

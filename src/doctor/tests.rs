@@ -35,6 +35,7 @@ fn good() -> Facts {
         has_dns: true,
         kernel: "6.1.0-9-amd64".to_owned(),
         has_ps: true,
+        has_reaper: true,
         ..Facts::default()
     };
     facts.host.cgroup = Cgroup { mount: Some("/sys/fs/cgroup".into()), unified: true, own: "/a".to_owned() };
@@ -163,6 +164,7 @@ const ROWS: &[(&str, Status, Code, Change)] = &[
         facts.refusal.seccomp = true;
     }),
     ("helpers", Status::Warn, Code::Helper, |facts| facts.has_ps = false),
+    ("helpers", Status::Warn, Code::Helper, |facts| facts.has_reaper = false),
 ];
 
 #[test]

@@ -113,6 +113,8 @@ pub enum Code {
     DeviceShut = 318,
     /// Warning: `shared` cannot reach the host.
     Propagation = 319,
+    /// A security module forbids to open a file below /proc.
+    Reopen = 320,
     /// A device does not exist, or has another type or number.
     Device = 340,
     /// The outer container masks `/proc`.
@@ -223,6 +225,8 @@ pub enum Code {
     StateLost = 713,
     /// Warning: the recorded pid belongs to another process.
     PidReused = 714,
+    /// Warning: the state directory's filesystem knows no locks.
+    NoLocks = 715,
     /// A pid-file or log file cannot be written, or a file of an option cannot be read.
     FileRefused = 716,
     /// A stopped or damaged container with this id remains.

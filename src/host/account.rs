@@ -45,6 +45,11 @@ fn read(path: &CStr) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
+/// The name of the account of a uid.
+pub fn name(uid: u32) -> Option<String> {
+    account(uid).0
+}
+
 /// Name and primary group. Users of a directory service are not in the file; getent(1) asks for them, because a static
 /// binary that has getpwuid(3) load the modules of nsswitch.conf(5) crashes in some of them.
 fn account(uid: u32) -> (Option<String>, Option<u32>) {

@@ -6,7 +6,7 @@ use std::{
         fd::AsRawFd as _,
         unix::{
             ffi::OsStrExt as _,
-            fs::{MetadataExt as _, OpenOptionsExt as _},
+            fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
         },
     },
     path::{Path, PathBuf},
@@ -40,6 +40,8 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
     let owns_pid = keeps_pid && super::probe::joined(Path::new("/proc/self/ns/pid"), own_userns).owner == own_userns;
     let Named { apparmor, selinux, .. } = super::probe::modules(spec);
     let devices = linux.into_iter().flat_map(|linux| linux.devices().iter().flatten()).map(super::devices::look_up);
+    let devices: Vec<_> = devices.collect();
+    found.nodes.extend(nodes(&devices));
     let host_namespaces = if linux.is_some_and(|linux| linux.sysctl().as_ref().is_some_and(|all| !all.is_empty())) {
         host_namespaces()
     } else {
@@ -57,7 +59,7 @@ pub(super) fn named(spec: &Spec, bundle: &Path, own_userns: u64) -> Named {
         namespaces: namespaces.collect(),
         owns_pid,
         has_core: Path::new("/proc/kcore").exists(),
-        devices: devices.collect(),
+        devices,
         host_namespaces,
         network: super::network::network(spec, own_userns),
         resctrl: linux.and_then(|linux| linux.intel_rdt().as_ref()).and_then(|_| resctrl()),
@@ -81,7 +83,32 @@ fn source(index: usize, mount: &Mount, bundle: &Path, found: &mut Named) -> Opti
         found.links.push((index, says));
         return Some(super::Kind::File);
     }
-    Some(kind(&path))
+    let file = fs::metadata(&path);
+    found.nodes.extend(file.as_ref().ok().and_then(|file| node(format!("mounts[{index}]"), &path, file)));
+    Some(judged(file))
+}
+
+/// Who may open a device; none for what is no device.
+fn node(place: String, path: &Path, file: &fs::Metadata) -> Option<super::Node> {
+    let is_device = file.file_type().is_char_device() || file.file_type().is_block_device();
+    is_device.then(|| super::Node {
+        place,
+        path: path.to_owned(),
+        uid: file.uid(),
+        gid: file.gid(),
+        mode: file.mode() & 0o777,
+    })
+}
+
+/// The same for those of `linux.devices` that the host has.
+fn nodes(devices: &[Option<super::devices::Device>]) -> Vec<super::Node> {
+    let at = devices.iter().enumerate().filter_map(|(index, device)| match device {
+        Some(super::devices::Device::At(path)) => {
+            node(format!("linux.devices[{index}]"), path, &fs::metadata(path).ok()?)
+        }
+        _ => None,
+    });
+    at.collect()
 }
 
 /// The type of the filesystem at a path: `proc_pid_mountinfo(5)`.

@@ -4,7 +4,7 @@ use std::{
     ffi::{CStr, CString},
     fs,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::{Path, PathBuf},
@@ -183,9 +183,17 @@ fn place(file: &CStr) -> Option<String> {
 
 /// The file that this process runs from.
 pub fn itself() -> Option<Itself> {
-    let stat = nix::sys::stat::stat(crate::itself::PATH).ok()?;
+    nix::sys::stat::stat(crate::itself::PATH).ok().map(as_program)
+}
+
+/// Who may write a program that is open.
+pub fn program(file: BorrowedFd<'_>) -> Option<Itself> {
+    sys::path::stat(file).ok().map(as_program)
+}
+
+fn as_program(stat: libc::stat) -> Itself {
     let file = sys::path::File { device: stat.st_dev, inode: stat.st_ino };
-    Some(Itself { file, uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
+    Itself { file, uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
 }
 
 /// The security modules that the config has labels for, as far as they are on.

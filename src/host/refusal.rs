@@ -42,6 +42,9 @@ pub enum Step {
     Others(i32),
 }
 
+/// How a container that `run -- CMD` has made is called in the variable `container`, as managers of containers do.
+pub const OURS: &str = "pura";
+
 /// What helps against the filter of an outer container.
 pub const UNCONFINED: &str = "--security-opt seccomp=unconfined for the outer container";
 
@@ -69,6 +72,8 @@ pub struct Facts {
     pub is_admin: bool,
     /// The caller is root of where it is, and lacks `CAP_SETFCAP`, which the mapping of that id takes since Linux 5.12.
     pub lacks_setfcap: bool,
+    /// The outer container is one of pura's own.
+    pub is_ours: bool,
     /// The file that pura runs from.
     pub path: String,
 }
@@ -114,6 +119,17 @@ pub fn forbidden_call(what: String) -> Error {
     Error::new(Code::Forbidden, what, "a seccomp filter forbids it (this is a container)").fix(UNCONFINED)
 }
 
+/// A parameter below a procfs that may not be written even as it should be: path-based profiles do not know a procfs that is
+/// mounted nowhere, and some forbid the other one too.
+pub fn shut_proc(what: String, errno: Errno, facts: &Facts) -> Option<Error> {
+    let label = facts.label.as_deref().filter(|label| *label != "unconfined" || facts.selinux)?;
+    (errno == Errno::EACCES).then(|| {
+        let why = format!("a security module may forbid to open it below /proc (this is {label:?})");
+        Error::new(Code::Reopen, what, why)
+            .fix("a profile for the outer container that lets /proc/sys be written, or no such sysctl")
+    })
+}
+
 /// Reads what tells the causes apart.
 pub fn gather(host: &Host) -> Facts {
     let label = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"]
@@ -133,6 +149,7 @@ pub fn gather(host: &Host) -> Facts {
         unmapped: !host.initial_userns && (is_overflow("uid", host.caller.uid) || is_overflow("gid", host.caller.gid)),
         is_admin: host.caller.has(CAP_SYS_ADMIN),
         lacks_setfcap: host.caller.uid == 0 && !host.caller.has(CAP_SETFCAP),
+        is_ours: std::env::var_os("container").is_some_and(|name| name == OURS),
         path: fs::read_link("/proc/self/exe").map(|path| path.display().to_string()).unwrap_or_default(),
     }
 }
@@ -155,7 +172,7 @@ pub fn cause(step: Step, errno: Errno, facts: &Facts) -> Option<Error> {
         Step::Maps => taken(errno, facts),
         Step::Use | Step::Others(_) if taken(errno, facts).is_some() => taken(errno, facts),
         Step::Use | Step::Others(_) if errno == Errno::EPERM && facts.seccomp => {
-            Some(filtered("use a new user namespace"))
+            Some(filtered("use a new user namespace", facts))
         }
         Step::Use => None,
         Step::Others(kinds) => others(kinds, errno, facts),
@@ -178,7 +195,11 @@ fn taken(errno: Errno, facts: &Facts) -> Option<Error> {
     })
 }
 
-fn filtered(what: &'static str) -> Error {
+fn filtered(what: &'static str, facts: &Facts) -> Error {
+    if facts.is_ours {
+        let why = "a seccomp filter forbids it (this is a container of pura's)";
+        return Error::new(Code::UsernsSeccomp, what, why).fix("start the outer one with pura run --nested");
+    }
     Error::new(Code::UsernsSeccomp, what, "a seccomp filter forbids it (this is a container)").fix(
         "start the outer one with --security-opt seccomp=unconfined and systempaths=unconfined (Docker) or unmask=ALL (Podman), \
          or hostUsers: false and procMount: Unmasked (Kubernetes)",
@@ -251,7 +272,7 @@ fn user(kinds: i32, errno: Errno, facts: &Facts) -> Error {
             refuse(Code::UsernsSysctl, "kernel.unprivileged_userns_clone is 0")
                 .fix("sudo sysctl kernel.unprivileged_userns_clone=1")
         }
-        Errno::EPERM if facts.seccomp => filtered("create a user namespace"),
+        Errno::EPERM if facts.seccomp => filtered("create a user namespace", facts),
         Errno::EPERM | Errno::EACCES if facts.selinux => {
             refuse(Code::UsernsSelinux, "SELinux forbids it").fix("ausearch -m avc -c pura shows the rule")
         }
@@ -375,5 +396,23 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_parameter_that_a_security_module_shuts_is_told_from_one_that_is_roots() {
+        let shut =
+            |errno, facts: &Facts| shut_proc("set a parameter".to_owned(), errno, facts).map(|error| error.code());
+        let confined = Facts { label: Some("lxc-container-default (enforce)".to_owned()), ..Facts::default() };
+        assert_eq!(shut(Errno::EACCES, &confined), Some(Code::Reopen));
+        assert_eq!(shut(Errno::EPERM, &confined), None);
+        assert_eq!(shut(Errno::EACCES, &labelled("unconfined")), None);
+        assert_eq!(shut(Errno::EACCES, &Facts::default()), None);
+    }
+
+    #[test]
+    fn a_filter_of_our_own_is_lifted_by_our_own_option() {
+        let facts = Facts { seccomp: true, is_ours: true, has_user_namespaces: true, ..Facts::default() };
+        let error = cause(NEW, Errno::EPERM, &facts).unwrap().to_string();
+        assert!(error.ends_with("fix: start the outer one with pura run --nested [PURA-202]"), "{error}");
     }
 }

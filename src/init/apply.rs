@@ -101,6 +101,10 @@ impl Init<'_> {
             Op::DefaultSignal(signal) => sys::signal::set_default(signal),
             Op::UnblockSignals => sys::signal::unblock(),
             Op::Execute => Err(sys::exec::exec(self.program.ok_or(Errno::ENOENT)?, self.vectors)),
+            Op::ExecuteReaper(_) => {
+                self.vectors.replace(1, self.program.ok_or(Errno::ENOENT)?)?;
+                Err(sys::exec::exec_file(self.slots.get(Slot::REAPER.index())?, self.vectors))
+            }
             Op::Propagate { path, flags } => sys::mount::set_propagation(self.plan.text(path), flags),
             Op::PropagateMount { mount, flags } => self.propagate(mount, flags),
             Op::OpenTree { path, recursive, into } => self.open_tree(path, recursive, into),
@@ -129,10 +133,7 @@ impl Init<'_> {
             Op::AttachNode { tree, path, kind, device, .. } => self.attach_node(tree, path, kind, device),
             Op::Fifo { directory, name, mode, uid, gid } => self.fifo(directory, name, mode, (uid, gid)),
             Op::OpenProc(into) => self.open_proc(into),
-            Op::Sysctl { proc, file, value, .. } => {
-                let value = self.plan.text(value).to_bytes();
-                sys::procfs::write(self.slots.get(proc.index())?, self.plan.text(file), value)
-            }
+            Op::Sysctl { proc, file, value, .. } => self.set_parameter(proc, file, value),
             Op::MountOrBind { kind, source, flags, host, set, path, on } => {
                 self.mount_or_bind(step, Choice { kind, source, flags, host, set, path, on })
             }

@@ -1,8 +1,12 @@
 //! Masked and read-only paths: what covers them.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use nix::{errno::Errno, fcntl::OFlag};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    sys::statfs::{TMPFS_MAGIC, fstatfs},
+};
 
 use super::{Init, attach::Change};
 use crate::{
@@ -15,6 +19,12 @@ use crate::{
 
 /// The device numbers of `/dev/null`: Documentation/admin-guide/devices.txt.
 const NULL_DEVICE: libc::dev_t = libc::makedev(1, 3);
+
+/// Whether this is the tmpfs of a masked directory, which has room for nothing but itself: `statfs(2)`.
+fn is_empty(directory: &OwnedFd) -> nix::Result<bool> {
+    let found = fstatfs(directory)?;
+    Ok(found.filesystem_type() == TMPFS_MAGIC && (found.blocks(), found.files()) == (1, 1))
+}
 
 impl Init<'_> {
     /// What covers a path, and the path, stay in the slots of every mount: the next sweep closes them together.
@@ -54,8 +64,12 @@ impl Init<'_> {
         let target = self.slots.get(Slot::TARGET.index())?;
         sys::mount::mount_on(target, c"tmpfs", c"tmpfs", flags, c"mode=555,nr_blocks=1,nr_inodes=1")?;
         let root = self.slots.get(Slot::ROOT.index())?;
-        let empty = sys::path::open(root, self.plan.text(path), REFERENCE, IN_ROOT)?;
-        self.fill(Slot::EMPTY, empty);
+        // The name may lead to another directory by now, on a volume that others share: then the next one gets its own.
+        if let Ok(empty) = sys::path::open(root, self.plan.text(path), REFERENCE, IN_ROOT)
+            && is_empty(&empty)?
+        {
+            self.fill(Slot::EMPTY, empty);
+        }
         Ok(())
     }
 

@@ -54,6 +54,18 @@ impl Init<'_> {
         }
     }
 
+    /// Writes a kernel parameter. Security modules that judge by path may forbid it below a procfs that is mounted nowhere.
+    pub(super) fn set_parameter(&self, proc: Slot, file: Text, value: Text) -> nix::Result<()> {
+        let (file, value) = (self.plan.text(file), self.plan.text(value).to_bytes());
+        match sys::procfs::write(self.slots.get(proc.index())?, file, value) {
+            Err(Errno::EACCES) => {
+                let outer = sys::procfs::outer().map_err(|_none| Errno::EACCES)?;
+                sys::procfs::write(outer.as_fd(), file, value)
+            }
+            done => done,
+        }
+    }
+
     /// Opens a procfs of its own for what is written below `/proc/sys`; where that is closed, the outer one.
     pub(super) fn open_proc(&mut self, into: Slot) -> nix::Result<()> {
         let proc = match sys::procfs::fresh() {

@@ -1,6 +1,9 @@
 //! The birth of init, in the namespaces that only the caller's user namespace may join.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
 
 use nix::{errno::Errno, unistd::Pid};
 
@@ -12,7 +15,7 @@ use super::{
 use crate::{
     error::{Code, Context as _, Error, Result},
     host::refusal,
-    plan::{Input, Op, Plan},
+    plan::{Op, Plan},
     sys::{
         fd::Slots,
         process::{self, Fork},
@@ -145,5 +148,5 @@ fn own_clocks(plan: &Plan) -> Result<Option<OwnedFd>> {
     if !plan.joined_first.iter().any(|(_, kind)| *kind == libc::CLONE_NEWTIME) {
         return Ok(None);
     }
-    inputs::open(&Input::Namespace("/proc/self/ns/time".into())).map(Some)
+    inputs::namespace(Path::new("/proc/self/ns/time")).map(Some)
 }

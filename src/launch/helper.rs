@@ -18,7 +18,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::sys;
+use crate::{
+    error::{self, Code, Error},
+    sys,
+};
 
 /// Where programs are looked for after PATH; the last one is `NixOS`'s.
 const DIRECTORIES: [&str; 5] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/wrappers/bin"];
@@ -108,6 +111,15 @@ pub fn own(name: &str) -> Option<PathBuf> {
     directories.map(|directory| directory.join(name)).find(|program| program.is_file()).or_else(|| find(name).next())
 }
 
+/// `pura-init`, which runs the program under `--init`.
+pub fn reaper() -> error::Result<PathBuf> {
+    own("pura-init").ok_or_else(|| {
+        let why = "pura-init is not installed: neither in $PURA_LIBEXEC, beside pura, in ../libexec/pura nor in PATH";
+        Error::new(Code::Helper, "run the program under --init", why)
+            .fix("install pura-init beside pura, or leave --init out")
+    })
+}
+
 impl Started {
     /// Waits for the end. On failure, what it said, on one line.
     pub fn finish(mut self) -> Result<(), String> {
@@ -195,7 +207,7 @@ pub fn complaint(program: &Path, words: &[&OsStr], limit: Duration) -> Option<St
     let said = started.listen(QUOTED, Some(deadline))?;
     let lines = String::from_utf8_lossy(&said).into_owned();
     // The first says what is wrong, the others how it is right.
-    lines.lines().find(|line| !line.trim().is_empty()).map(crate::error::shortened)
+    lines.lines().find(|line| !line.trim().is_empty()).map(error::shortened)
 }
 
 /// Runs a program to its end and returns what it prints, or nothing when it fails or takes longer than `limit`.

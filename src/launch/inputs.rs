@@ -18,6 +18,7 @@ use crate::{
     error::{Code, Context as _, Error, Result, plain},
     hooks,
     init::mapping,
+    itself,
     plan::{Input, MappedTree, NewNode, Plan, explain_id_map},
     sys,
 };
@@ -26,23 +27,32 @@ use crate::{
 const NODE: &CStr = c"node";
 
 /// Opens one.
-pub(super) fn open(input: &Input) -> Result<OwnedFd> {
-    let (path, owner) = match input {
-        Input::Namespace(path) => (path, false),
-        Input::Owner(path) => (path, true),
+pub(super) fn open(input: &Input, plan: &Plan) -> Result<OwnedFd> {
+    match input {
+        Input::Namespace(path) => namespace(path),
+        Input::Owner(path) => {
+            let owner = open_namespace(path).and_then(|namespace| sys::namespace::owner(namespace.as_fd()));
+            owner.doing(Code::Join, || format!("open the namespace {path:?}"))
+        }
         Input::Directory(path) => {
             let opened = sys::path::open_host(&text(path)?, sys::path::REFERENCE | OFlag::O_DIRECTORY);
-            return opened.doing(Code::NotRunnable, || format!("open {path:?}"));
+            opened.doing(Code::NotRunnable, || format!("open {path:?}"))
         }
-        Input::Mapped(tree) => return map(tree),
-        Input::Node(node) => return make(node),
-        Input::Output(path) => return hooks::open_output(path.as_deref()).map(OwnedFd::from),
-    };
+        Input::Mapped(tree) => map(tree),
+        Input::Node(node) => make(node),
+        Input::Program(path) => itself::hold(path, plan.ids()),
+        Input::Output(path) => hooks::open_output(path.as_deref()).map(OwnedFd::from),
+    }
+}
+
+/// Opens a namespace.
+pub(super) fn namespace(path: &Path) -> Result<OwnedFd> {
+    open_namespace(path).doing(Code::Join, || format!("open the namespace {path:?}"))
+}
+
+fn open_namespace(path: &Path) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let opened = sys::retry(|| nix::fcntl::open(path.as_path(), flags, nix::sys::stat::Mode::empty()));
-    let opened =
-        opened.and_then(|namespace| if owner { sys::namespace::owner(namespace.as_fd()) } else { Ok(namespace) });
-    opened.doing(Code::Join, || format!("open the namespace {path:?}"))
+    sys::retry(|| nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty()))
 }
 
 fn text(path: &Path) -> Result<CString> {

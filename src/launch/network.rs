@@ -3,14 +3,17 @@
 //! Two sockets do it: one was made before anything was joined, and so stays with the caller's network; the other is made
 //! in the container's, which the parent visits for that.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
+};
 
 use nix::{errno::Errno, unistd::Pid};
 
 use super::inputs;
 use crate::{
     error::{Code, Context as _, Error, Result, plain},
-    plan::{Input, MovedDevice, Plan},
+    plan::{MovedDevice, Plan},
     sys::{netlink, process},
 };
 
@@ -24,7 +27,7 @@ pub(super) fn open(plan: &Plan) -> Result<Option<OwnedFd>> {
 
 /// Moves all of them. What has been moved when one fails shares the fate of the container's network namespace.
 pub(super) fn move_all(plan: &Plan, caller: &OwnedFd, init: Pid) -> Result<()> {
-    let namespace = inputs::open(&Input::Namespace(format!("/proc/{init}/ns/net").into()))?;
+    let namespace = inputs::namespace(Path::new(&format!("/proc/{init}/ns/net")))?;
     let container = visit(namespace.as_fd()).doing(Code::NetDevice, || "enter the container's network".to_owned())?;
     let present = netlink::links(container.as_fd());
     let present = present.doing(Code::NetDevice, || "list the container's network devices".to_owned())?;

@@ -63,6 +63,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     // Before the capabilities that they need are dropped.
     draft.limits()?;
     let dropped_last = draft.identity();
+    draft.tell_closed_nodes();
     draft.stay_visible();
     draft.program()?;
     draft.take_terminal(terminal);
@@ -82,7 +83,7 @@ pub fn container(spec: &Spec, host: &Host, mode: UsernsMode, order: &Order<'_>) 
     draft.default_signals();
     // After all that needs a system call: a profile is for the program, and need not allow what pura does.
     draft.attach_filter(dropped_last);
-    draft.step(Op::Execute);
+    draft.execute()?;
     Ok(draft.plan)
 }
 

@@ -9,8 +9,11 @@ use oci_spec::runtime::LinuxDevice;
 
 use super::{Input, NewNode, Op, Slot, Target, draft::Draft, mounts::SWEEP_EVERY, paths::inside};
 use crate::{
-    error::{Code, Error, Result},
-    host::devices::{self, Device},
+    error::{Code, Error, Result, Warning},
+    host::{
+        Node,
+        devices::{self, Device},
+    },
 };
 
 const CAP_MKNOD: u8 = 27;
@@ -109,6 +112,33 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
+    /// Tells of devices that the caller may open only as a member of a group, which the program is not.
+    pub(super) fn tell_closed_nodes(&mut self) {
+        if !self.plan.ops.iter().any(|op| matches!(op, Op::SetGroups)) {
+            return;
+        }
+        let closed: Vec<_> = self.host.named.nodes.iter().filter(|node| self.is_closed(node)).collect();
+        for node in closed {
+            let what = format!(
+                "{:?} ({}) is open to you only by group {}, which the container drops",
+                node.path, node.place, node.gid
+            );
+            let fix = "the annotation run.oci.keep_original_groups=1, or run --keep-groups -- CMD";
+            self.warn(Warning::new(Code::DeviceClosed, what).fix(fix));
+        }
+    }
+
+    fn is_closed(&self, node: &Node) -> bool {
+        let caller = &self.host.caller;
+        let (by_group, by_all) = (node.mode >> 3 & 0o6, node.mode & 0o6);
+        let is_by_group = by_group & !by_all != 0 && node.uid != caller.uid && caller.uid != 0;
+        let is_member = node.gid == caller.gid || caller.groups.contains(&node.gid);
+        let user = self.spec.process().as_ref().map(oci_spec::runtime::Process::user);
+        let more = user.and_then(|user| user.additional_gids().as_deref()).unwrap_or_default();
+        let mut inside = user.iter().map(|user| user.gid()).chain(more.iter().copied());
+        is_by_group && is_member && !inside.any(|gid| self.plan.ids.outer_gid(gid) == Some(node.gid))
+    }
+
     /// Binds the default devices and makes the default links; what the config has mounted there wins.
     pub(super) fn devices(&mut self) -> Result<()> {
         self.own_devices()?;
@@ -181,6 +211,40 @@ mod tests {
             let plan = sample::compile(&spec, sample::user(), UsernsMode::Single, false, 0).unwrap();
             let devices = plan.ops().iter().filter(|op| matches!(op, Op::Device { .. })).count();
             assert_eq!(devices, NODES.len() - 1, "{destination}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_only_a_dropped_group_opens_is_told_of() {
+        let made = |uid, gid, mode| Node { place: "mounts[0]".to_owned(), path: "/dev/kvm".into(), uid, gid, mode };
+        let keeps = json!({"run.oci.keep_original_groups": "1"});
+        for (node, mode, annotations, is_told) in [
+            (made(0, 108, 0o660), UsernsMode::Auto, json!({}), true),
+            (made(0, 108, 0o660), UsernsMode::Auto, keeps, false),
+            // One id: setgroups is denied, and the groups stay.
+            (made(0, 108, 0o660), UsernsMode::Single, json!({}), false),
+            (made(0, 108, 0o666), UsernsMode::Auto, json!({}), false),
+            (made(1000, 108, 0o660), UsernsMode::Auto, json!({}), false),
+            (made(0, 109, 0o660), UsernsMode::Auto, json!({}), false),
+            // Group 0 inside.
+            (made(0, 1000, 0o660), UsernsMode::Auto, json!({}), false),
+        ] {
+            let process = json!({"cwd": "/", "user": {}, "args": ["/p"]});
+            let config =
+                json!({"ociVersion": "1.3.0", "root": {"path": "r"}, "process": process, "annotations": annotations});
+            let spec = serde_json::from_value(config).unwrap();
+            let mut host = sample::user();
+            host.caller.groups = vec![108, 1000];
+            host.named.nodes = vec![node.clone()];
+            let plan = sample::compile(&spec, host, mode, false, 0).unwrap();
+            let told: Vec<_> = plan.warnings().iter().filter(|told| told.code() == Code::DeviceClosed).collect();
+            assert_eq!(told.len(), usize::from(is_told), "{node:?} {annotations} {mode:?}");
+            if let Some(told) = told.first() {
+                assert!(
+                    told.to_string().starts_with("\"/dev/kvm\" (mounts[0]) is open to you only by group 108"),
+                    "{told}"
+                );
+            }
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct Order<'a> {
     pub assembly: Option<&'a Assembly>,
     /// Whether calls that change ids are answered instead of made; `None` leaves it to the config.
     pub root_emulation: Option<RootEmulation>,
+    /// `pura-init`, which is to be process 1 and to run the program.
+    pub reaper: Option<&'a Path>,
 }
 
 impl<'a> Order<'a> {
@@ -55,6 +57,7 @@ impl<'a> Order<'a> {
             clamps: false,
             assembly: None,
             root_emulation: None,
+            reaper: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The plan in words: for people who read it, and for errors.
 
 mod codes;
+mod program;
 mod words;
 
 use std::{ffi::CStr, fmt};
@@ -16,6 +17,7 @@ use crate::{
 };
 
 pub use codes::{explain_id_map, explain_showing, explain_sysctl, masked_proc};
+pub use program::explain_program;
 
 impl Plan {
     /// Says what `op` does, to complete "cannot ...".
@@ -156,9 +158,9 @@ impl Plan {
             Op::MakeCwd(path) | Op::EnterCwd(path) => format!("chdir to cwd {}", text(path)),
             Op::FindHome(uid) => format!("set HOME from the /etc/passwd of the image, for user {uid}"),
             Op::FindProgram | Op::Execute => {
-                let name = self.argv.first().map_or_else(|| "nothing".to_owned(), |word| text(*word));
-                format!("{} {name}", if op == Op::Execute { "run" } else { "look for the program" })
+                format!("{} {:?}", if op == Op::Execute { "run" } else { "look for the program" }, self.program_name())
             }
+            Op::ExecuteReaper(path) => format!("become {}, whose child is {:?}", text(path), self.program_name()),
             Op::GivePipes(uid) => format!("give the pipes among the standard streams to user {uid}"),
             Op::Umask(mask) => format!("set umask {mask:03o}"),
             Op::Seccomp { .. } => {
@@ -194,7 +196,8 @@ impl Plan {
             );
         };
         let error = match op {
-            Op::FindProgram | Op::Execute => return self.explain_program(errno, op == Op::Execute),
+            Op::FindProgram | Op::Execute => return explain_program(&self.program_name(), errno, op == Op::Execute),
+            Op::ExecuteReaper(path) => return program::explain_reaper(&lossy(self.text(path)), errno),
             Op::Enter(Slot::ROOT) if place == "process.cwd" => {
                 Error::new(Code::Cwd, "chdir to cwd \"/\"", errno.desc().to_lowercase())
             }
@@ -342,38 +345,9 @@ impl Plan {
         }
     }
 
-    /// A program that cannot be run: the phrases that engines turn into exit status 126 and 127.
-    fn explain_program(&self, errno: Errno, at_exec: bool) -> Error {
-        let name = self.argv.first().map(|word| lossy(self.text(*word))).unwrap_or_default();
-        explain_program(&name, errno, at_exec)
-    }
-}
-
-/// The same for whoever has only the name: `start`.
-#[expect(clippy::wildcard_enum_match_arm, reason = "an errno is a number, not a variant")]
-pub fn explain_program(name: &str, errno: Errno, at_exec: bool) -> Error {
-    let run = || format!("run {name:?}");
-    let refused = |code, why: &str| Error::new(code, "run the program", format!("exec: {name:?}: {why}"));
-    match errno {
-        Errno::ENOENT if at_exec => {
-            let why = "its interpreter, or its ELF loader, is missing in the image: no such file or directory";
-            Error::new(Code::InterpreterMissing, run(), why)
-        }
-        Errno::ENOENT | Errno::ENOTDIR if name.contains('/') => {
-            Error::new(Code::ProgramMissing, run(), "no such file or directory")
-        }
-        Errno::ENOENT | Errno::ENOTDIR => {
-            Error::new(Code::ProgramNotInPath, run(), "executable file not found in $PATH: no such file or directory")
-        }
-        Errno::EISDIR => refused(Code::ProgramDirectory, "is a directory: permission denied"),
-        Errno::EPERM if !at_exec => {
-            refused(Code::ProgramRefused, "it is pura itself, or a script for it, which no container may run")
-        }
-        Errno::EACCES => refused(Code::ProgramRefused, "permission denied").fix("chmod +x it"),
-        Errno::ENOEXEC => refused(Code::ProgramFormat, "exec format error")
-            .fix("a first line such as #!/bin/sh, or a program for this machine"),
-        Errno::E2BIG => Error::new(Code::TooLong, run(), "arguments and environment are too long"),
-        errno => refused(Code::ProgramRefused, &plain(errno)),
+    /// The program's name, as config.json has it.
+    fn program_name(&self) -> String {
+        self.argv.first().map_or_else(|| "nothing".to_owned(), |word| lossy(self.text(*word)))
     }
 }
 
@@ -413,7 +387,7 @@ impl fmt::Display for Plan {
         }
         for (_, input) in &self.inputs {
             match input {
-                Input::Namespace(_) | Input::Owner(_) | Input::Directory(_) | Input::Output(_) => {}
+                Input::Namespace(_) | Input::Owner(_) | Input::Directory(_) | Input::Output(_) | Input::Program(_) => {}
                 Input::Mapped(tree) => writeln!(f, "idmapped before clone: {:?}  ({})", tree.path, tree.place)?,
                 Input::Node(node) => writeln!(
                     f,

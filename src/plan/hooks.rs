@@ -132,6 +132,7 @@ mod tests {
             new_keyring: false,
             assembly: None,
             root_emulation: None,
+            reaper: None,
         };
         compile::container(&spec, &host, UsernsMode::Single, &order).unwrap()
     }

@@ -4,7 +4,7 @@ use std::{os::unix::ffi::OsStrExt as _, path::Path};
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType as Kind, Process};
 
-use super::{Op, Slot, compile::die_with_parent, draft::Draft, ids::UserNamespace, seccomp::ADMIN};
+use super::{Input, Op, Slot, compile::die_with_parent, draft::Draft, ids::UserNamespace, seccomp::ADMIN};
 use crate::{
     error::{Code, Error, Result, Warning},
     sys::process::Attribute,
@@ -192,7 +192,22 @@ impl Draft<'_> {
                 self.step(Op::DefaultSignal(signal));
             }
         }
-        self.step(Op::UnblockSignals);
+        // Whoever waits for signals is to get those too that arrive before it does.
+        if self.order.reaper.is_none() {
+            self.step(Op::UnblockSignals);
+        }
+    }
+
+    /// The last step.
+    pub(super) fn execute(&mut self) -> Result<()> {
+        let Some(reaper) = self.order.reaper else {
+            self.step(Op::Execute);
+            return Ok(());
+        };
+        let path = self.text(reaper.as_os_str().as_bytes())?;
+        self.plan.inputs.push((Slot::REAPER, Input::Program(reaper.to_owned())));
+        self.step_for(Op::ExecuteReaper(path), "--init");
+        Ok(())
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Input {
     Mapped(MappedTree),
     /// The mount of a device node that the host lacks.
     Node(NewNode),
+    /// A program of pura's own, out of reach of the container's ids.
+    Program(PathBuf),
     /// A file to which hooks append; `/dev/null` without one.
     Output(Option<PathBuf>),
 }

@@ -351,6 +351,11 @@ impl Ids {
     pub fn is_gid_mapped(&self, id: u32) -> bool {
         self.maps.as_ref().is_none_or(|maps| maps.gids.iter().any(|extent| extent.outside_of(id).is_some()))
     }
+
+    /// What a group id of the container is outside.
+    pub fn outer_gid(&self, id: u32) -> Option<u32> {
+        self.maps.as_ref().map_or(Some(id), |maps| maps.gids.iter().find_map(|extent| extent.outside_of(id)))
+    }
 }
 
 #[cfg(test)]

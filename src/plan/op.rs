@@ -184,7 +184,7 @@ pub enum Op {
     },
     /// Open a procfs that is mounted nowhere; on EPERM or ENOSYS the outer one, if it is one.
     OpenProc(Slot),
-    /// Write a kernel parameter.
+    /// Write a kernel parameter. On EACCES: in the outer procfs.
     Sysctl {
         /// The procfs.
         proc: Slot,
@@ -428,4 +428,6 @@ pub enum Op {
     UnblockSignals,
     /// Become the program.
     Execute,
+    /// Become `pura-init`, from its slot, which runs the program as its child. Its path is for people.
+    ExecuteReaper(Text),
 }

@@ -90,6 +90,7 @@ pub(crate) fn compile_for(
         namespaces: namespaces.collect(),
         has_time: true,
         has_core: host.named.has_core,
+        nodes: std::mem::take(&mut host.named.nodes),
         selinux: true,
         ..Named::default()
     };

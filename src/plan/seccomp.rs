@@ -65,6 +65,9 @@ impl Draft<'_> {
         if !filter.allows("execve") {
             return Err(refuse(Code::Seccomp, "the profile forbids execve, so that no program could be started"));
         }
+        if self.order.reaper.is_some() && !filter.allows("execveat") {
+            return Err(refuse(Code::Seccomp, "the profile forbids execveat, by which --init starts pura-init"));
+        }
         let fix = "\"noNewPrivileges\": true";
         if !is_permitted {
             let why = "without noNewPrivileges it takes CAP_SYS_ADMIN, which the caller lacks";

@@ -20,13 +20,13 @@ use nix::{
 
 use super::{
     ALL, Attempt, CONFIG, Entry, INTENT, Id, Identity, Intent, LOCK_LIMIT, NEW_STATE, Record, Root, SOCKET, STATE,
-    entry,
     files::{self, Files},
+    lock::Lock,
     root::PRIVATE,
 };
 use crate::{
     cgroup::event,
-    error::{Code, Context as _, Error, Result},
+    error::{Code, Context as _, Error, Result, Warning},
     state::Status,
     sys,
 };
@@ -64,21 +64,23 @@ impl Guarded {
 
 #[derive(Debug)]
 enum Directory {
-    Locked(OwnedFd),
+    Locked(Lock),
     Free(OwnedFd),
 }
 
 impl Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let (Self::Locked(directory) | Self::Free(directory)) = self;
-        directory.as_fd()
+        match self {
+            Self::Locked(directory) => directory.as_fd(),
+            Self::Free(directory) => directory.as_fd(),
+        }
     }
 
     /// Lets other verbs at the container.
     fn unlocked(self) -> Self {
         match self {
-            Self::Locked(directory) if sys::fd::unlock(directory.as_fd()).is_ok() => Self::Free(directory),
-            as_before @ (Self::Locked(_) | Self::Free(_)) => as_before,
+            Self::Locked(directory) => directory.release().map_or_else(Self::Locked, Self::Free),
+            Self::Free(directory) => Self::Free(directory),
         }
     }
 }
@@ -102,7 +104,7 @@ impl Claim {
         let Some(root) = &self.root else { return Err(refused(Errno::EBADF, &id)) };
         let directory = files::directory(root.directory.as_fd(), id.as_str()).map_err(|errno| refused(errno, &id))?;
         // Free, but for the moment in which another `create` of this id finds out that it is too late.
-        entry::lock(directory.as_fd(), LOCK_LIMIT).map_err(|errno| refused(errno, &id))?;
+        let directory = Lock::take(directory, LOCK_LIMIT).map_err(|(_, errno)| refused(errno, &id))?;
         self.directory = Some(Directory::Locked(directory));
         let mut file = self.file(INTENT)?;
         file.write_all(intent.line()?.as_bytes()).map_err(|error| refused(errno_of(&error), &id))?;
@@ -115,6 +117,11 @@ impl Claim {
         let directory = self.directory.as_ref().ok_or_else(|| refused(Errno::EBADF, &self.id))?;
         let file = sys::path::open_at(directory.as_fd(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
         file.map(File::from).map_err(|errno| refused(errno, &self.id))
+    }
+
+    /// What is weaker about the claim than could be.
+    pub fn warning(&self) -> Option<Warning> {
+        if let Some(Directory::Locked(directory)) = &self.directory { directory.warning() } else { None }
     }
 
     /// The container's id.
@@ -192,15 +199,13 @@ impl Claim {
         let (Some(root), Some(directory)) = (self.root.take(), self.directory.take()) else { return Ok(false) };
         let directory = match directory {
             Directory::Locked(directory) => directory,
-            Directory::Free(directory) => {
-                entry::lock(directory.as_fd(), LOCK_LIMIT)?;
-                directory
-            }
+            Directory::Free(directory) => Lock::take(directory, LOCK_LIMIT).map_err(|(_, errno)| errno)?,
         };
         if !files::is_current(&root, self.id.as_str(), directory.as_fd())? {
             return Ok(false);
         }
         Files::of(directory.as_fd()).remove(files)?;
+        directory.clear();
         unlinkat(&root.directory, self.id.as_str(), UnlinkatFlags::RemoveDir).map(|()| true)
     }
 }

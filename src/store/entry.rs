@@ -1,6 +1,6 @@
 //! A container as it stands in the state directory, found by its id, and the lock against all others who change it.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::{
     errno::Errno,
@@ -11,16 +11,15 @@ use nix::{
 use super::{
     ALL, Id, Intent, Record, Root, SOCKET, claim,
     files::{Files, Traces, directory, is_current},
+    lock::Lock,
 };
 use crate::{
     error::{Code, Context as _, Error, Result},
     state::Status,
-    sys,
 };
 
 /// How long a verb waits for another one, in milliseconds.
 pub const LOCK_LIMIT: u16 = 5000;
-const LOCK_STEP: u8 = 10;
 
 /// A container's directory, open.
 #[derive(Debug)]
@@ -39,8 +38,7 @@ pub struct Locked {
     pub root: Root,
     /// Its id.
     pub id: Id,
-    /// Locked until it is closed.
-    directory: OwnedFd,
+    directory: Lock,
 }
 
 /// What came of an attempt to lock.
@@ -122,29 +120,14 @@ impl Entry {
     /// The same, within `limit` milliseconds.
     pub fn try_lock(self, limit: u16) -> Attempt {
         let Self { root, id, directory } = self;
-        if lock(directory.as_fd(), limit).is_err() {
-            return Attempt::Busy(Self { root, id, directory });
-        }
+        let directory = match Lock::take(directory, limit) {
+            Ok(directory) => directory,
+            Err((directory, _)) => return Attempt::Busy(Self { root, id, directory }),
+        };
         // It may have been removed between open and lock, and the name be another container's by now.
         match is_current(&root, id.as_str(), directory.as_fd()) {
             Ok(false) => Attempt::Gone,
             Ok(true) | Err(_) => Attempt::Locked(Locked { root, id, directory }),
-        }
-    }
-}
-
-/// Locks a container's directory itself, with `flock(2)`: no file is needed for it. An error when the lock is not free
-/// within `limit` milliseconds.
-pub(super) fn lock(directory: BorrowedFd<'_>, limit: u16) -> nix::Result<()> {
-    let mut waited = 0;
-    loop {
-        match sys::fd::lock(directory) {
-            Err(Errno::EWOULDBLOCK) if waited < limit => {
-                // flock(2) has no time limit of its own, and its release no descriptor to wait for.
-                let _ = nix::poll::poll(&mut [], nix::poll::PollTimeout::from(LOCK_STEP));
-                waited += u16::from(LOCK_STEP);
-            }
-            done => return done,
         }
     }
 }
@@ -206,6 +189,7 @@ impl Locked {
         renameat(&self.root.directory, self.id.as_str(), &self.root.directory, aside.as_str())
             .doing(Code::StateRefused, what)?;
         let removed = self.files().remove(&ALL);
+        self.directory.clear();
         let removed = removed.and_then(|()| unlinkat(&self.root.directory, aside.as_str(), UnlinkatFlags::RemoveDir));
         match removed {
             // Another pura finishes removals too.
@@ -233,10 +217,9 @@ pub fn finish_removals(root: &Root) {
         if !name.to_bytes().starts_with(b".rm-") {
             continue;
         }
-        if let Ok(left) = directory(root.directory.as_fd(), name)
-            && lock(left.as_fd(), 0).is_ok()
-        {
+        if let Ok(Ok(left)) = directory(root.directory.as_fd(), name).map(|left| Lock::take(left, 0)) {
             let _ = Files::of(left.as_fd()).remove(&ALL);
+            left.clear();
             let _ = unlinkat(&root.directory, name, UnlinkatFlags::RemoveDir);
         }
     }

@@ -11,7 +11,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, OFlag, renameat},
-    sys::stat::Mode,
+    sys::stat::{FileStat, Mode, fstatat, lstat},
     unistd::{UnlinkatFlags, linkat, unlinkat},
 };
 
@@ -22,6 +22,9 @@ use crate::{
 
 /// Anybody may read it.
 const MODE: Mode = Mode::from_bits_truncate(0o644);
+
+/// Bytes of a pid.
+const LONGEST: i64 = 10;
 
 /// A place for a pid-file: its directory is open, so that it can be written from another mount namespace too.
 #[derive(Debug)]
@@ -62,11 +65,7 @@ impl Place {
     /// Puts the file there when it is complete: a poller never sees half a number, and a link that waits there is replaced,
     /// never followed.
     pub fn write(self, pid: i32) -> Result<PidFile> {
-        let written = self.fill(pid);
-        if written.is_err() {
-            let _ = unlinkat(&self.directory, self.temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
-        }
-        written.doing(Code::FileRefused, || format!("write the pid-file {}", self.path.display()))?;
+        self.fill(pid).doing(Code::FileRefused, || format!("write the pid-file {}", self.path.display()))?;
         Ok(PidFile { place: self, kept: false })
     }
 
@@ -92,17 +91,28 @@ impl Place {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let temporary = self.temporary.as_os_str();
         let create = || open_at(&self.directory, temporary, flags, MODE);
+        let remove = || unlinkat(&self.directory, temporary, UnlinkatFlags::NoRemoveDir);
         let file = match create() {
             // A killed `exec` has left it.
-            Err(Errno::EEXIST) => {
-                unlinkat(&self.directory, temporary, UnlinkatFlags::NoRemoveDir)?;
-                create()?
+            Err(Errno::EEXIST) if fstatat(&self.directory, temporary, NO_LINK).is_ok_and(|file| is_remains(&file)) => {
+                remove().and_then(|()| create())?
             }
             created => created?,
         };
-        write(file, pid)?;
-        renameat(&self.directory, temporary, &self.directory, self.name.as_os_str())
+        let rename = |_| renameat(&self.directory, temporary, &self.directory, self.name.as_os_str());
+        write(file, pid).and_then(rename).inspect_err(|_| {
+            let _ = remove();
+        })
     }
+}
+
+const NO_LINK: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
+
+/// Whether a file by the temporary name can be what a killed pura has left, or leads elsewhere: any other is somebody's.
+fn is_remains(file: &FileStat) -> bool {
+    let kind = file.st_mode & libc::S_IFMT;
+    let is_ours = file.st_uid == nix::unistd::geteuid().as_raw() && (0..=LONGEST).contains(&file.st_size);
+    kind == libc::S_IFLNK || kind == libc::S_IFREG && is_ours
 }
 
 /// Fills a file.
@@ -121,7 +131,10 @@ fn temporary(path: &Path, id: &str) -> PathBuf {
 /// Removes what a `create` that was killed has left: the file under its temporary name, and the complete one if it still
 /// names that very init.
 pub fn clean_up(path: &Path, id: &str, init: Option<i32>) {
-    drop(fs::remove_file(temporary(path, id)));
+    let temporary = temporary(path, id);
+    if lstat(&temporary).is_ok_and(|file| is_remains(&file)) {
+        drop(fs::remove_file(temporary));
+    }
     if init.is_some_and(|pid| names(path, pid)) {
         drop(fs::remove_file(path));
     }
@@ -169,6 +182,18 @@ mod tests {
         PidFile::prepare(&path, "c1").unwrap().write(4711).unwrap().keep();
         assert_eq!(fs::read_to_string(&path).unwrap(), "4711");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_of_somebody_elses_by_the_temporary_name_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        for left in [&path, &temporary(&path, "c1")] {
+            fs::write(left, "precious, and no pid").unwrap();
+        }
+        PidFile::prepare(&path, "c1").unwrap().write(4711).unwrap_err();
+        clean_up(&path, "c1", Some(4711));
+        assert_eq!(fs::read_to_string(temporary(&path, "c1")).unwrap(), "precious, and no pid");
     }
 
     #[test]

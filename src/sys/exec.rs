@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     ffi::{CStr, c_char},
     marker::PhantomData,
+    os::fd::{AsRawFd as _, BorrowedFd},
     ptr,
 };
 
@@ -35,6 +36,35 @@ impl<'plan> Vectors<'plan> {
         place.set(self.late.as_ptr().cast());
         Ok(())
     }
+
+    /// Replaces an argument, by its number, with one that is known late. EINVAL when there is none of that number.
+    pub fn replace(&self, number: usize, word: &'plan CStr) -> nix::Result<()> {
+        let place = self.argv.get(number).filter(|place| !place.get().is_null()).ok_or(Errno::EINVAL)?;
+        place.set(word.as_ptr());
+        Ok(())
+    }
+}
+
+/// The environment that this process was started with, whatever form its entries have: `environ(7)`.
+pub fn environment() -> impl Iterator<Item = &'static CStr> {
+    let mut next = {
+        // SAFETY: a pointer, read once; nothing of ours writes it.
+        let all: *const *const c_char = unsafe { libc::environ }.cast_const().cast();
+        all
+    };
+    std::iter::from_fn(move || {
+        if next.is_null() {
+            return None;
+        }
+        // SAFETY: the array ends with NULL, behind which this never gets.
+        let entry = unsafe { *next };
+        if entry.is_null() {
+            return None;
+        }
+        next = next.wrapping_add(1);
+        // SAFETY: every entry before NULL is a C string, which lives as long as the process: nothing of ours changes one.
+        Some(unsafe { CStr::from_ptr(entry) })
+    })
 }
 
 /// The words, room for one more, and the NULL.
@@ -52,6 +82,14 @@ pub fn exec(program: &CStr, vectors: &Vectors<'_>) -> Errno {
     // SAFETY: both arrays end with NULL (`terminated`), have the layout of pointers because `Cell` is transparent, and
     // point to strings that `Vectors` keeps borrowed or owns.
     unsafe { libc::execve(program.as_ptr(), vectors.argv.as_ptr().cast(), vectors.env.as_ptr().cast()) };
+    Errno::last()
+}
+
+/// Becomes the program in an open file, to which no path need lead: `execveat(2)`. Returns only on failure.
+pub fn exec_file(program: BorrowedFd<'_>, vectors: &Vectors<'_>) -> Errno {
+    let (argv, env) = (vectors.argv.as_ptr(), vectors.env.as_ptr());
+    // SAFETY: as in `exec`; the descriptor is borrowed, and the empty path a C string.
+    unsafe { libc::syscall(libc::SYS_execveat, program.as_raw_fd(), c"".as_ptr(), argv, env, libc::AT_EMPTY_PATH) };
     Errno::last()
 }
 

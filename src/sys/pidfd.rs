@@ -131,9 +131,11 @@ fn has_ended(process: &OwnedFd) -> bool {
 /// ETIMEDOUT: past `limit`. ECANCELED: `interrupt` can be read.
 pub fn wait_for_child(child: Pid, limit: PollTimeout, interrupt: Option<BorrowedFd<'_>>) -> nix::Result<()> {
     let began = Instant::now();
+    // nix's own `as_millis` panics when there is none.
+    let limit = u64::try_from(i32::from(limit)).ok().map(Duration::from_millis);
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while waitid(Id::Pid(child), flags) == Ok(WaitStatus::StillAlive) {
-        if limit.as_millis().is_some_and(|limit| began.elapsed() >= Duration::from_millis(limit.into())) {
+    while retry(|| waitid(Id::Pid(child), flags)) == Ok(WaitStatus::StillAlive) {
+        if limit.is_some_and(|limit| began.elapsed() >= limit) {
             return Err(Errno::ETIMEDOUT);
         }
         let interrupted = match interrupt {

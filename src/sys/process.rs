@@ -173,6 +173,16 @@ pub fn wait(child: Pid) -> nix::Result<WaitStatus> {
     retry(|| waitpid(child, None))
 }
 
+/// A child that has ended, whichever it is, with the status that a shell shows of it: 128 + n when signal n, a real-time one
+/// perhaps, ended it. Nothing while all live; ECHILD when there is none.
+pub fn reap() -> nix::Result<Option<(Pid, i32)>> {
+    let mut end = 0;
+    // SAFETY: the kernel writes the status, which is ours.
+    let pid = check(libc::c_long::from(unsafe { libc::waitpid(-1, &raw mut end, libc::WNOHANG) }))?;
+    let status = if libc::WIFSIGNALED(end) { 128 + libc::WTERMSIG(end) } else { libc::WEXITSTATUS(end) };
+    Ok((pid != 0).then(|| (Pid::from_raw(pid), status)))
+}
+
 /// `_exit(2)`: runs no destructor and flushes nothing.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any integer and touches none of our memory.

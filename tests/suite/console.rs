@@ -19,6 +19,11 @@ use crate::harness::{Bundle, own_uid};
 
 /// Runs a command with a terminal of ours as its standard streams; what it shows there, with Unix line ends.
 pub(crate) fn on_terminal(words: &[std::ffi::OsString], typed: &str) -> Result<(String, Option<i32>)> {
+    on_terminal_after(words, "", typed)
+}
+
+/// The same; nothing is typed before `cue` is shown.
+pub(crate) fn on_terminal_after(words: &[std::ffi::OsString], cue: &str, typed: &str) -> Result<(String, Option<i32>)> {
     let size = Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = openpty(&size, None)?;
     let (program, arguments) = words.split_first().context("no program")?;
@@ -29,8 +34,12 @@ pub(crate) fn on_terminal(words: &[std::ffi::OsString], typed: &str) -> Result<(
     drop(command);
     let mut master = File::from(pty.master);
     drop(pty.slave);
-    master.write_all(typed.as_bytes())?;
     let mut shown = Vec::new();
+    let mut byte = [0];
+    while !String::from_utf8_lossy(&shown).contains(cue) && master.read(&mut byte).unwrap_or(0) > 0 {
+        shown.extend(byte);
+    }
+    master.write_all(typed.as_bytes())?;
     // EIO is the end: nobody has the other side open.
     drop(master.read_to_end(&mut shown));
     Ok((String::from_utf8_lossy(&shown).replace('\r', ""), child.wait()?.code()))

@@ -130,7 +130,7 @@ impl Damage {
 }
 
 #[test]
-fn delete_with_force_works_whatever_became_of_one_file_of_the_state() -> Result<()> {
+fn delete_with_force_works_whatever_became_of_the_state() -> Result<()> {
     requires!(userns);
     for file in ["state.json", "intent"] {
         for damage in Damage::ALL {

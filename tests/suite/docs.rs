@@ -81,6 +81,28 @@ fn every_statement_has_a_test_or_a_reason_and_stands_once() -> Result<()> {
 }
 
 #[test]
+fn every_pain_of_rootless_users_has_an_answer_and_what_shows_it() -> Result<()> {
+    let file = "conformance/pains.md";
+    let page = include_str!("../../docs/conformance/pains.md");
+    names_only_tests(file, page, &tests()?)?;
+    let codes = include_str!("../../docs/errors.md");
+    let mut numbers = Vec::new();
+    for row in page.lines().filter(|line| line.starts_with("| P")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [pain, answer, named_codes, shown] = cells[..] else { anyhow::bail!("{file}: no four cells: {row}") };
+        let number = pain.split(' ').next().and_then(|word| word.strip_prefix('P')).context("a number")?;
+        numbers.push(number.parse::<u32>()?);
+        ensure!(!answer.is_empty(), "{file}: {pain} has no answer");
+        for code in named_codes.split(", ").filter(|code| *code != "—") {
+            ensure!(codes.contains(&format!("\n| {code} |")), "{file}: {pain} names the code {code}, which is none");
+        }
+        ensure!(named(shown).next().is_some() || shown.len() > 20, "{file}: {pain} has neither a test nor a reason");
+    }
+    ensure!(numbers.iter().copied().eq(1..=45), "{file} has not exactly the pains 1 to 45: {numbers:?}");
+    Ok(())
+}
+
+#[test]
 fn every_advisory_stands_once_and_has_a_test_or_a_reason() -> Result<()> {
     let mut seen = BTreeSet::new();
     for row in ADVISORIES.lines().filter(|line| line.starts_with("| ")) {

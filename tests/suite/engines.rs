@@ -166,7 +166,8 @@ impl Engine {
     /// Removes all that an engine keeps: its files may belong to subordinate ids, and its pause process holds the
     /// namespace that can remove them.
     fn clear(&self) -> Result<()> {
-        if self.path("s").exists() {
+        // Where storage.conf does not count, Podman has a place of its own below HOME.
+        if ["s", ".local/share/containers/storage"].iter().any(|place| self.path(place).exists()) {
             let ids = self.call(&["ps", "--all", "--quiet", "--no-trunc"])?;
             self.call(&["rm", "--all", "--force", "--time=0"])?.must_end(0, "")?;
             let cgroups = cgroups()?;
@@ -176,8 +177,8 @@ impl Engine {
             }
         }
         if own_uid() != 0 {
-            let dirs = ["s", "r/s"].map(|name| self.path(name).to_string_lossy().into_owned());
-            self.call(&["unshare", "rm", "-rf", &dirs[0], &dirs[1]])?;
+            let dirs = ["s", "r/s", ".local"].map(|name| self.path(name).to_string_lossy().into_owned());
+            self.call(&["unshare", "rm", "-rf", &dirs[0], &dirs[1], &dirs[2]])?;
         }
         for place in ["r/libpod/tmp/pause.pid", "r/libpod/pause.pid"] {
             let Ok(pid) = fs::read_to_string(self.path(place)) else { continue };

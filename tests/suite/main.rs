@@ -36,6 +36,7 @@ mod frozen;
 mod hooks;
 mod identity;
 mod idmap;
+mod init;
 mod joined_filesystems;
 mod joined_mounts;
 mod kill;

@@ -189,3 +189,36 @@ fn containers_are_made_in_containers_four_deep() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_command_inside_of_a_command_is_refused_by_name_and_runs_where_the_outer_one_allows_it() -> Result<()> {
+    requires!(unprivileged, userns, overlay);
+    let bundle = Bundle::new()?;
+    fs::copy(pura_binary(), bundle.rootfs("bin/pura"))?;
+    let root = bundle.rootfs("").display().to_string();
+    let mark = format!("PURA_TEST={}", bundle.dir().display());
+    let run = |flags: &[&str], command: &[&str]| {
+        let fixed = ["run", "--userns=single", "-e", &mark, "--rootfs", &root];
+        bundle.pura(&[&fixed, flags, &["--"], command].concat()).output()
+    };
+    let inner = [
+        "/bin/pura",
+        "--root",
+        "/tmp/state",
+        "run",
+        "--userns=single",
+        "--rootfs",
+        "/",
+        "--",
+        "/bin/pura-probe",
+        "ids",
+        "maps",
+    ];
+    let outcome = run(&[], &inner)?;
+    outcome.fails(125, 202, &["a container of pura's", "fix: start the outer one with pura run --nested"])?;
+    let outcome = run(&["--nested"], &inner)?;
+    assert_eq!(outcome.code(), 0, "{outcome:#?}");
+    let facts = Facts::parse(&outcome.stdout);
+    assert_eq!((facts.get("uid")?, facts.get("uid_map")?), ("0", "0 0 1"));
+    bundle.is_clean()
+}

@@ -183,3 +183,12 @@ fn a_failing_hook_says_what_became_of_the_devices() -> Result<()> {
     outcome.fails(125, 614, &["exit status 3", "returns only if it is hardware: \"outer\""])?;
     Ok(())
 }
+
+#[test]
+fn the_loopback_of_a_new_network_is_up() -> Result<()> {
+    requires!(userns, busybox);
+    let bundle = Bundle::with_args(&["/bin/sh", "-c", "cat /sys/class/net/lo/flags"])?;
+    // IFF_UP | IFF_LOOPBACK
+    assert_eq!(bundle.run()?.succeeds()?, "0x9\n");
+    Ok(())
+}

@@ -490,6 +490,34 @@ fn a_binary_that_the_container_may_write_runs_from_a_sealed_copy() -> Result<()>
 }
 
 #[test]
+fn a_binary_is_copied_otherwise_where_files_in_memory_are_refused() -> Result<()> {
+    requires!(unprivileged, userns);
+    let bundle = Bundle::probing(&["sleep"])?;
+    let mut shared = Bundle::probing(&["sleep"])?;
+    shared.share_user();
+    is_copied(&bundle, &[], " (deleted)")?;
+    // Who has power over mounts.
+    is_copied(&shared, &["unshare", "--user", "--map-root-user", "--mount"], "/")
+}
+
+/// EACCES is what `vm.memfd_noexec` says.
+fn is_copied(bundle: &Bundle, unshare: &[&str], wanted: &str) -> Result<()> {
+    bundle.write()?;
+    let words = own_copy(bundle)?;
+    let create: Vec<OsString> = ["create".into(), "--bundle".into(), bundle.path("bundle").into(), "c1".into()].into();
+    let pura = Pura::through(bundle.dir(), &[words.as_slice(), create.as_slice()].concat());
+    let call = crate::fallback::hidden(bundle, "13", "memfd_create", &pura);
+    let call = if unshare.is_empty() { call } else { bundle.through(unshare, &call) };
+    let mut running = call.spawn()?;
+    running.wait()?.succeeds_silently()?;
+    let program = fs::read_link(format!("/proc/{}/exe", bundle.pid()?))?;
+    let program = program.to_string_lossy();
+    let is_original = *program == *words[0].to_string_lossy();
+    ensure!(program.ends_with(wanted) && !program.contains("memfd") && !is_original, "{program}");
+    bundle.delete()
+}
+
+#[test]
 fn a_binary_that_the_container_cannot_write_is_not_copied() -> Result<()> {
     requires!(unprivileged, userns);
     let bundle = Bundle::probing(&["sleep"])?;

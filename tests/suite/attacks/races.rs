@@ -124,6 +124,25 @@ fn what_is_done_to_a_pipe_of_the_config_is_never_done_to_a_file_of_the_host() ->
 }
 
 #[test]
+fn no_exchange_of_a_masked_directory_shows_something_on_the_others() -> Result<()> {
+    requires!(userns, busybox);
+    let (mut bundle, volume) = with_volume(&["cwd"], "/vol", Path::new("d"))?;
+    let decoy = volume.join("decoy");
+    fs::create_dir(&decoy)?;
+    fs::write(decoy.join("shown"), "")?;
+    fs::create_dir_all(bundle.rootfs("second"))?;
+    bundle.config["linux"]["maskedPaths"] = json!(["/vol/d", "/second"]);
+    bundle.args(&["/bin/sh", "-c", "busybox ls /second"]);
+    let racer = racer(&bundle, "swap", [&volume.join("d"), &decoy])?;
+    for _ in 0..STARTS {
+        let outcome = bundle.run()?;
+        assert!(!is_judged(&outcome)? || outcome.stdout.is_empty(), "{outcome:#?}");
+    }
+    drop(racer);
+    Ok(())
+}
+
+#[test]
 fn no_exchange_in_a_dev_that_others_share_fakes_a_device_or_a_mask() -> Result<()> {
     requires!(userns);
     // CVE-2025-31133: what masks a file is /dev/null, whatever somebody makes of that name meanwhile.
