@@ -31,6 +31,9 @@ use crate::{
     sys,
 };
 
+/// How often an id is claimed, while others take each claim away.
+const ATTEMPTS: u8 = 100;
+
 /// A container that is being made. Dropped before [`Claim::keep`], it takes back what it has written.
 #[derive(Debug)]
 pub struct Claim {
@@ -88,35 +91,53 @@ impl Directory {
 impl Claim {
     /// Claims the id: mkdir decides who has it.
     pub fn new(root: Root, id: &Id, intent: &Intent, config: &[u8]) -> Result<Self> {
-        match mkdirat(&root.directory, id.as_str(), PRIVATE) {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => return Err(taken(root, id)),
-            Err(errno) => return Err(refused(errno, id)),
+        for _ in 0..ATTEMPTS {
+            match mkdirat(&root.directory, id.as_str(), PRIVATE) {
+                Ok(()) => {}
+                Err(Errno::EEXIST) => return Err(taken(root, id)),
+                Err(errno) => return Err(refused(errno, id)),
+            }
+            let root = Some(root.clone());
+            let mut claim = Self { root, id: id.clone(), directory: None, intent: None, cgroup: None, kept: false };
+            match claim.begin() {
+                // Another's `delete --force` took it for a creation that had been cut off.
+                Err(Errno::ENOENT) => claim.kept = true,
+                begun => {
+                    begun.map_err(|errno| refused(errno, id))?;
+                    claim.write(intent, config)?;
+                    return Ok(claim);
+                }
+            }
         }
-        let mut claim =
-            Self { root: Some(root), id: id.clone(), directory: None, intent: None, cgroup: None, kept: false };
-        claim.write(intent, config)?;
-        Ok(claim)
+        Err(refused(Errno::ENOENT, id))
+    }
+
+    /// Locks the new directory, and makes the first file in it.
+    fn begin(&mut self) -> nix::Result<()> {
+        let root = self.root.as_ref().ok_or(Errno::EBADF)?;
+        let directory = files::directory(root.directory.as_fd(), self.id.as_str())?;
+        // Free, but for the moment in which another `create` of this id finds out that it is too late.
+        let directory = Lock::take(directory, LOCK_LIMIT).map_err(|(_, errno)| errno)?;
+        self.directory = Some(Directory::Locked(directory));
+        self.intent = Some(self.open(INTENT)?);
+        Ok(())
     }
 
     fn write(&mut self, intent: &Intent, config: &[u8]) -> Result<()> {
-        let id = self.id.clone();
-        let Some(root) = &self.root else { return Err(refused(Errno::EBADF, &id)) };
-        let directory = files::directory(root.directory.as_fd(), id.as_str()).map_err(|errno| refused(errno, &id))?;
-        // Free, but for the moment in which another `create` of this id finds out that it is too late.
-        let directory = Lock::take(directory, LOCK_LIMIT).map_err(|(_, errno)| refused(errno, &id))?;
-        self.directory = Some(Directory::Locked(directory));
-        let mut file = self.file(INTENT)?;
-        file.write_all(intent.line()?.as_bytes()).map_err(|error| refused(errno_of(&error), &id))?;
-        self.intent = Some(file);
-        self.file(CONFIG)?.write_all(config).map_err(|error| refused(errno_of(&error), &id))
+        let line = intent.line()?;
+        let Some(file) = &mut self.intent else { return Err(refused(Errno::EBADF, &self.id)) };
+        file.write_all(line.as_bytes()).map_err(|error| refused(errno_of(&error), &self.id))?;
+        self.file(CONFIG)?.write_all(config).map_err(|error| refused(errno_of(&error), &self.id))
+    }
+
+    fn open(&self, name: &str) -> nix::Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let directory = self.directory.as_ref().ok_or(Errno::EBADF)?;
+        sys::path::open_at(directory.as_fd(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
     }
 
     fn file(&self, name: &str) -> Result<File> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let directory = self.directory.as_ref().ok_or_else(|| refused(Errno::EBADF, &self.id))?;
-        let file = sys::path::open_at(directory.as_fd(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
-        file.map(File::from).map_err(|errno| refused(errno, &self.id))
+        self.open(name).map_err(|errno| refused(errno, &self.id))
     }
 
     /// What is weaker about the claim than could be.

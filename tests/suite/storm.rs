@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, sync::Mutex
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::harness::{Bundle, Outcome, judged, own_cgroup};
+use crate::harness::{Bundle, Outcome, eventually, judged, own_cgroup};
 
 /// Containers that all clients use, and clients.
 const IDS: [&str; 4] = ["a", "b", "c", "d"];
@@ -173,6 +173,21 @@ pub(crate) fn no_cgroup_of(bundle: &Bundle) -> Result<()> {
     let names = fs::read_dir(above)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let left: Vec<String> = names.filter(|name| name.ends_with(&mark)).collect();
     judged(left.is_empty().then_some(()).with_context(|| format!("cgroups are left: {left:?}")))
+}
+
+#[test]
+fn a_create_whose_claim_a_delete_with_force_takes_away_claims_the_id_again() -> Result<()> {
+    requires!(userns, strace);
+    let bundle = Bundle::probing(&["sleep"])?;
+    // Between the directory and its lock.
+    let slowly =
+        ["strace", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:delay_enter=1000000:when=1"];
+    let mut create = bundle.through(&slowly, &bundle.with_bundle("create", &["c1"])?).spawn()?;
+    eventually("the claim", || Ok(bundle.path("state/c1").exists()))?;
+    bundle.delete()?;
+    create.wait()?.succeeds_silently()?;
+    assert_eq!(bundle.status()?, "created");
+    bundle.delete()
 }
 
 #[test]
