@@ -67,7 +67,7 @@ fn meet(waits: bool, reborn: bool, reports: &[Report]) -> (usize, Result<()>) {
         link::name_senders(ours.as_fd(), reborn).unwrap();
         let init = std::thread::spawn(move || report(&theirs, reports));
         let nobody = Pid::from_raw(NOBODY.cast_signed());
-        let mut container = Container::born(nobody, Console::None, None, SigSet::empty());
+        let mut container = Container::born(nobody, Console::None, None);
         let mut recorded = 0;
         let (spec, host) = (Spec::default(), Host::default());
         let launch = Launch {

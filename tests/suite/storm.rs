@@ -1,6 +1,6 @@
 //! Many at once on the same ids: each gets one of the answers that are right, and nothing is left.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, sync::Mutex, thread::scope, time::Instant};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, thread::scope, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -83,27 +83,27 @@ fn eight_clients_on_four_ids_get_right_answers_only_and_leave_nothing() -> Resul
     let path = bundle.path("bundle").display().to_string();
     bundle.pura(&["create", "-b", &path, STEADY]).output()?.succeeds_silently()?;
     let calls = std::env::var("PURA_STORM").ok().and_then(|calls| calls.parse().ok()).unwrap_or(CALLS);
-    let answers = Mutex::new(BTreeMap::new());
-    let client = |seed: u64| -> Result<()> {
+    let client = |seed: u64| -> Result<Vec<String>> {
         let mut dice = Dice(seed);
+        let mut answers = Vec::new();
         for _ in 0..calls {
             let id = IDS[usize::try_from(dice.below(4))?];
             let (words, codes) = chosen(dice.below(100));
             let begin = Instant::now();
             let answer = ask(&bundle, &path, words, id, codes)?;
             ensure!(begin.elapsed().as_secs() < 30, "{words:?} took {:?}", begin.elapsed());
-            if let Ok(mut answers) = answers.lock() {
-                *answers.entry(format!("{}: {answer}", words.join(" "))).or_insert(0_u32) += 1;
-            }
+            answers.push(format!("{}: {answer}", words.join(" ")));
         }
-        Ok(())
+        Ok(answers)
     };
-    let ended: Vec<Result<()>> = scope(|scope| {
+    let ended: Vec<Result<Vec<String>>> = scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|seed| scope.spawn(move || client(seed))).collect();
         clients.into_iter().map(|client| client.join().unwrap_or_else(|_| Err(anyhow::anyhow!("panic")))).collect()
     });
-    println!("{:#?}", answers.lock().map(|answers| answers.clone()));
-    judged(ended.into_iter().collect::<Result<()>>())?;
+    let answers = judged(ended.into_iter().collect::<Result<Vec<_>>>())?;
+    let mut counts = BTreeMap::new();
+    answers.iter().flatten().for_each(|answer| *counts.entry(answer).or_insert(0_u32) += 1);
+    println!("{counts:#?}");
     for id in IDS {
         bundle.pura(&["delete", "--force", id]).output()?.succeeds_silently()?;
         bundle.pura(&["state", id]).output()?.fails(1, 703, &["does not exist"])?;
