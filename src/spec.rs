@@ -37,6 +37,9 @@ const MOST_MOUNTS: usize = 100_000;
 /// The longest argument or variable, in bytes: `MAX_ARG_STRLEN` without the NUL.
 const LONGEST_WORD: usize = (32 << 12) - 1;
 
+/// The longest path, and what mount(2) takes as a source whatever it is: `PATH_MAX` without the NUL.
+const LONGEST_PATH: usize = 4095;
+
 /// All arguments and variables together: three quarters of `_STK_LIM`, fs/exec.c.
 const MOST_WORDS: usize = 6 << 20;
 
@@ -232,6 +235,11 @@ fn mounts(spec: &Spec, faults: &mut Faults) {
                 format!("{destination:?} would cover what the kernel shows; only {} may be", PROC_FILES.join(", "));
             faults.add(&format!("mounts[{index}].destination"), why);
         }
+        let source = mount.source().as_ref().map_or(0, |source| source.as_os_str().len());
+        if source > LONGEST_PATH {
+            let why = format!("{source} bytes are more than {LONGEST_PATH}: file name too long");
+            faults.add(&format!("mounts[{index}].source"), why);
+        }
         if mount.uid_mappings().is_some() != mount.gid_mappings().is_some() {
             faults.add(&format!("mounts[{index}]"), "uidMappings and gidMappings go together");
         }
@@ -347,6 +355,17 @@ mod tests {
         for version in ["2.0.0", "1.3", "", "0.9.0", "1.x.0"] {
             let text = faults(&format!(r#"{{"ociVersion":"{version}","root":{{"path":"r"}}}}"#));
             assert!(text.contains("PURA-805"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_no_kernel_takes_is_refused() {
+        for (length, wanted) in
+            [(4095, "ok"), (4096, "mounts[0].source: 4096 bytes are more than 4095: file name too long")]
+        {
+            let source = "x".repeat(length);
+            let text = with(&format!(r#","mounts":[{{"destination":"/m","type":"bind","source":"{source}"}}]"#));
+            assert!(text.contains(wanted), "{text}");
         }
     }
 
