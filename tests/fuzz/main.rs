@@ -110,12 +110,13 @@ fn judge(target: &Target, input: &[u8], figures: &mut Figures) -> Verdict {
 #[expect(clippy::disallowed_methods, reason = "a test, and nothing is cloned here")]
 fn watch(name: &'static str) {
     std::thread::spawn(move || {
-        let mut last = AT.load(Ordering::Relaxed);
+        let seen = || (AT.load(Ordering::Relaxed), ALL.load(Ordering::Relaxed));
+        let mut last = seen();
         loop {
             std::thread::sleep(Duration::from_mins(1));
-            let now = AT.load(Ordering::Relaxed);
-            if now == last && now != 0 {
-                eprintln!("{name}: input {now} takes more than a minute");
+            let now = seen();
+            if now == last && now.0 != 0 {
+                eprintln!("{name}, or a later target: input {} takes more than a minute", now.0);
                 std::process::abort();
             }
             last = now;
@@ -125,6 +126,9 @@ fn watch(name: &'static str) {
 
 /// The number of the input at work; 0 for none.
 static AT: AtomicU64 = AtomicU64::new(0);
+
+/// How many inputs all targets have begun: their numbers alone begin anew with each target.
+static ALL: AtomicU64 = AtomicU64::new(0);
 
 /// All inputs of a target: the corpus as it is, then mutations of it.
 fn fuzz(target: &Target, seeds: Vec<Vec<u8>>) {
@@ -151,6 +155,7 @@ fn fuzz(target: &Target, seeds: Vec<Vec<u8>>) {
         };
         let input = if input.len() > LARGEST && !is_seed { input[..LARGEST].to_vec() } else { input };
         AT.store(figures.inputs + 1, Ordering::Relaxed);
+        ALL.fetch_add(1, Ordering::Relaxed);
         if only.is_some_and(|only| only == figures.inputs) {
             eprintln!("{}", String::from_utf8_lossy(&input));
         }
