@@ -335,7 +335,7 @@ fn absurd_lengths_are_refused_in_a_line_that_can_be_read() -> Result<()> {
         ("a cwd with a part of 300 bytes", json!({"process": {"cwd": part}}), 611, &["name too long"]),
         ("a destination of 5000 bytes", tmpfs(&path), 306, &["mounts[0]", "name too long"]),
         ("a destination with a part of 300 bytes", tmpfs(&part), 306, &["mounts[0]", "name too long"]),
-        ("a source of 5000 bytes", bind(&path), 313, &["mounts[0]", "name too long"]),
+        ("a source of 5000 bytes", bind(&path), 803, &["mounts[0]", "name too long"]),
         ("a source with a part of 300 bytes", bind(&part), 313, &["mounts[0]", "name too long"]),
         (
             "a namespace's path of 5000 bytes",
