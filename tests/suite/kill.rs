@@ -168,10 +168,7 @@ fn a_recycled_process_id_is_not_signalled_and_its_container_has_stopped() -> Res
     let mut bundle = Bundle::probing(&["sleep"])?;
     bundle.map(&[(0, 0, 1)], &[(0, 0, 1)]);
     bundle.write()?;
-    let quoted = |words: &[&str]| -> String {
-        let words = bundle.pura(words).words();
-        words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
-    };
+    let quoted = |words: &[&str]| bundle.pura(words).quoted();
     let create = quoted(&["create", "-b", &bundle.path("bundle").to_string_lossy()]);
     let (state, kill, delete) = (quoted(&["state", "c1"]), quoted(&["kill", "c1", "KILL"]), quoted(&["delete", "c1"]));
     // Process ids come one after the other, and in a PID namespace of one's own the next one can be chosen. A start time

@@ -70,10 +70,7 @@ fn a_process_that_has_the_number_of_a_dead_init_is_no_container_for_any_verb() -
     let mut bundle = Bundle::probing(&["sleep"])?;
     bundle.map(&[(0, 0, 1)], &[(0, 0, 1)]);
     bundle.write()?;
-    let quoted = |words: &[&str]| -> String {
-        let words = bundle.pura(words).words();
-        words.iter().map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
-    };
+    let quoted = |words: &[&str]| bundle.pura(words).quoted();
     let create = quoted(&["create", "-b", &bundle.path("bundle").to_string_lossy()]);
     let verbs = [
         &["exec", "c1", "/bin/pura-probe", "true"][..],

@@ -93,6 +93,11 @@ impl Pura {
         self
     }
 
+    /// The same call as a line of shell.
+    pub(crate) fn quoted(&self) -> String {
+        self.words().iter().map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    }
+
     /// The words of the call, for a program that calls it.
     pub(crate) fn words(&self) -> Vec<OsString> {
         let arguments = self.command.get_args().map(OsStr::to_owned);
