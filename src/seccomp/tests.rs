@@ -148,8 +148,8 @@ fn sockets_of_32_bits_are_reached_through_one_call_more() {
     }
 }
 
-/// A profile, read naively: the verdict of a call by name.
-fn read(profile: &LinuxSeccomp, name: &str, arguments: &[u64; 6]) -> u32 {
+/// A profile, read naively: the first rule that holds for a call by name.
+pub(crate) fn first_rule<'a>(profile: &'a LinuxSeccomp, name: &str, arguments: &[u64; 6]) -> Option<&'a Rule> {
     use oci_spec::runtime::LinuxSeccompOperator as Operator;
     let holds = |test: &Test| {
         let (given, value) = (arguments[test.index()], test.value());
@@ -160,7 +160,7 @@ fn read(profile: &LinuxSeccomp, name: &str, arguments: &[u64; 6]) -> u32 {
             Operator::ScmpCmpEq => given == value,
             Operator::ScmpCmpGe => given >= value,
             Operator::ScmpCmpGt => given > value,
-            Operator::ScmpCmpMaskedEq => given & value == test.value_two().unwrap() & value,
+            Operator::ScmpCmpMaskedEq => given & value == test.value_two().unwrap_or_default() & value,
         }
     };
     let matches = |rule: &&Rule| {
@@ -169,7 +169,12 @@ fn read(profile: &LinuxSeccomp, name: &str, arguments: &[u64; 6]) -> u32 {
         rule.names().iter().any(|of_rule| of_rule == name)
             && if indexes.len() < tests.len() { tests.iter().any(holds) } else { tests.iter().all(holds) }
     };
-    let found = profile.syscalls().iter().flatten().find(matches);
+    profile.syscalls().iter().flatten().find(matches)
+}
+
+/// The verdict of a call by name.
+fn read(profile: &LinuxSeccomp, name: &str, arguments: &[u64; 6]) -> u32 {
+    let found = first_rule(profile, name, arguments);
     found.map_or(returned(profile.default_action(), profile.default_errno_ret()), |rule| {
         returned(rule.action(), rule.errno_ret())
     })

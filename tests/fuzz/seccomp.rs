@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg as Test, LinuxSeccompOperator as Operator,
-    LinuxSyscall as Rule,
-};
+use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction as Action};
 use serde_json::{Value, json};
 use syscalls::{x86::Sysno as Old, x86_64::Sysno as New};
 
@@ -14,7 +11,10 @@ use crate::{
     bundle,
     seccomp::{
         Instruction, Machine, compile, emulating_root,
-        tests::machine::{self as bpf, Call},
+        tests::{
+            first_rule,
+            machine::{self as bpf, Call},
+        },
     },
     spec,
 };
@@ -157,28 +157,10 @@ fn is_loadable(program: &[Instruction]) -> Verdict {
 
 /// A profile, read naively: what it may return for a call.
 fn read(profile: &LinuxSeccomp, name: &str, arguments: &[u64; 6]) -> Vec<u32> {
-    let holds = |test: &Test| {
-        let (given, value) = (arguments[test.index()], test.value());
-        match test.op() {
-            Operator::ScmpCmpNe => given != value,
-            Operator::ScmpCmpLt => given < value,
-            Operator::ScmpCmpLe => given <= value,
-            Operator::ScmpCmpEq => given == value,
-            Operator::ScmpCmpGe => given >= value,
-            Operator::ScmpCmpGt => given > value,
-            Operator::ScmpCmpMaskedEq => given & value == test.value_two().unwrap_or_default() & value,
-        }
-    };
-    let matches = |rule: &&Rule| {
-        let tests = rule.args().as_deref().unwrap_or_default();
-        let indexes: BTreeSet<_> = tests.iter().map(Test::index).collect();
-        rule.names().iter().any(|of_rule| of_rule == name)
-            && if indexes.len() < tests.len() { tests.iter().any(holds) } else { tests.iter().all(holds) }
-    };
-    let rules = profile.syscalls().as_deref().unwrap_or_default();
-    if let Some(rule) = rules.iter().find(matches) {
+    if let Some(rule) = first_rule(profile, name, arguments) {
         return vec![rule.action().as_u32(rule.errno_ret())];
     }
+    let rules = profile.syscalls().as_deref().unwrap_or_default();
     let default = profile.default_action().as_u32(profile.default_errno_ret());
     let is_named = rules.iter().any(|rule| rule.names().iter().any(|of_rule| of_rule == name));
     // Whether it is newer than the profile is not for this page.
